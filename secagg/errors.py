@@ -1,0 +1,159 @@
+"""Every error this library raises, and the exit code each one means.
+
+The tree answers three questions: who is at fault (us, the caller, a peer, nobody), may that party be
+named, and is anything lost. Third-party exceptions are converted where they enter. A text names
+parameters, sizes and the next step, never a secret or a data value.
+"""
+
+from __future__ import annotations
+
+from secagg.names import SiloId
+
+
+class SecaggError(Exception):
+    """Root of the tree; never raised itself."""
+
+
+class ParameterError(SecaggError, ValueError):
+    """Our own parameters are unsafe or contradictory; raised in constructors."""
+
+
+class UsageError(SecaggError):
+    """The caller broke a contract: a session used twice, a call in the wrong order."""
+
+
+class InputRefused(UsageError, ValueError):
+    """A vector, weight or metric handed in cannot be encoded; nothing left the silo.
+
+    Attributes:
+        rule: which check refused: ``"nan"``, ``"infinite"``, ``"bound"``, ``"shape"``, ``"dtype"``,
+            ``"weight"``, ``"metric"`` or ``"layout"``.
+    """
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(text)
+        self.rule = rule
+
+
+class TrainerFailed(UsageError):
+    """A trainer raised; the round goes on without its silo.
+
+    Attributes:
+        silo: the silo whose trainer raised.
+    """
+
+    def __init__(self, silo: SiloId, text: str) -> None:
+        super().__init__(f"{silo}: {text}")
+        self.silo = silo
+
+
+class ProtocolError(SecaggError):
+    """A received message shows that a peer left the protocol."""
+
+
+class MalformedMessage(ProtocolError):
+    """Bytes are not a message."""
+
+
+class UnexpectedMessage(ProtocolError):
+    """A well-formed message that this phase does not accept."""
+
+
+class FaultySilo(ProtocolError):
+    """Raised by the coordinator: this silo left the protocol.
+
+    Attributes:
+        silo: who is named.
+    """
+
+    def __init__(self, silo: SiloId, text: str) -> None:
+        super().__init__(f"{silo}: {text}")
+        self.silo = silo
+
+
+class FaultySiloOrCoordinator(ProtocolError):
+    """Raised by a silo that cannot tell which of the two left the protocol.
+
+    Attributes:
+        silo: the silo that is named beside the coordinator.
+    """
+
+    def __init__(self, silo: SiloId, text: str) -> None:
+        super().__init__(f"{silo} or the coordinator: {text}")
+        self.silo = silo
+
+
+class RoundAborted(SecaggError):
+    """Nobody misbehaved, the sum cannot be formed."""
+
+
+class TooFewSilos(RoundAborted):
+    """Fewer silos answered than the phase needs.
+
+    Attributes:
+        have: how many answered.
+        need: how many are needed.
+    """
+
+    def __init__(self, have: int, need: int, phase: str, missing: tuple[SiloId, ...] = ()) -> None:
+        who = f"; silent or refused: {', '.join(missing)}" if missing else ""
+        super().__init__(f"{phase}: {have} silos answered, {need} are needed{who}")
+        self.have = have
+        self.need = need
+        self.phase = phase
+        self.missing = missing
+
+
+class PolicyRefused(SecaggError):
+    """The silo's own policy says no; nothing left the silo.
+
+    Attributes:
+        rule: the rule that refused, the only part of the refusal that reaches the run.
+    """
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"{rule}: {text}")
+        self.rule = rule
+
+
+class PrivacyBudgetExhausted(SecaggError):
+    """The release did not happen: the ledger has no budget left."""
+
+
+class EnvironmentFault(SecaggError):
+    """A missing extra, a port in use, an unreadable file, a full disk."""
+
+
+class MissingExtra(EnvironmentFault):
+    """A package of an optional extra is not installed; the text has the one command to type."""
+
+    def __init__(self, extra: str, package: str) -> None:
+        super().__init__(f"{package} is not installed. Type: pip install 'secagg[{extra}]'")
+        self.extra = extra
+        self.package = package
+
+
+class TrustError(SecaggError):
+    """A certificate, token or pin is not the one that was confirmed."""
+
+
+class FaultyCoordinator(ProtocolError, TrustError):
+    """Raised by a silo: the coordinator left the protocol."""
+
+
+# First match wins, so that a class with two parents (FaultyCoordinator) gets the graver verdict.
+EXIT_CODES: tuple[tuple[type[SecaggError], int], ...] = (
+    (TrustError, 5),
+    (ProtocolError, 4),
+    (RoundAborted, 4),
+    (PolicyRefused, 6),
+    (PrivacyBudgetExhausted, 7),
+    (EnvironmentFault, 3),
+    (ParameterError, 2),
+    (UsageError, 2),
+)
+
+
+def exit_code(error: SecaggError) -> int:
+    """Return the process exit code that ``error`` means (2 to 7; see ``EXIT_CODES``)."""
+    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))

@@ -1,0 +1,1 @@
+"""Building blocks, safe only as the schemes use them."""

@@ -1,0 +1,1 @@
+"""Federated learning over any scheme."""

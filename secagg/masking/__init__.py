@@ -1,0 +1,1 @@
+"""Pairwise masks with dropout recovery."""

@@ -1,0 +1,1 @@
+"""One round of a job, for each role: training, attempts, voids, evidence."""
