@@ -1,0 +1,43 @@
+# Every target works from a fresh clone: .venv is made and filled when pyproject.toml is newer than it.
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint vectors bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 3; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,examples]'
+	@touch $@
+
+demo: $(READY) ## six hospitals train on brain scans, two are lost, report and pictures
+	$(BIN)/python -m examples.medical_imaging
+
+test: lint ## lint, then the tests with reduced counts
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not full'
+
+test-full: $(READY) ## every count, notebooks, doc commands, the wheel in an environment of its own
+	SECAGG_FULL=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+lint: $(READY) ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+vectors: $(READY) ## regenerate tests/vectors
+	$(BIN)/python -m tests.vectors.generate
+
+bench: $(READY) ## measure this machine: start-up, then masking beside the limits of docs
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.masking
+
+clean: ## remove the environment, caches and builds
+	rm -rf .venv build dist demo-output .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

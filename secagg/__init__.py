@@ -1,0 +1,65 @@
+"""Secure aggregation: sums over silos, and models learned from them, that show no single silo.
+
+This module only names the public API; each name is loaded when it is first used (PEP 562), so that importing
+one scheme, or ``secagg --help``, loads nothing else.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from secagg import errors
+    from secagg.learning.federation import Federation
+    from secagg.learning.history import History
+    from secagg.learning.strategies import FedAdam, FedAvg, FedProx, FedYogi
+    from secagg.learning.trainer import Evaluation, Trainer, TrainingSettings, Update
+    from secagg.masking.params import Masking
+    from secagg.plain import Plain
+    from secagg.simulation import secure_mean, secure_sum
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Evaluation",
+    "FedAdam",
+    "FedAvg",
+    "FedProx",
+    "FedYogi",
+    "Federation",
+    "History",
+    "Masking",
+    "Plain",
+    "Trainer",
+    "TrainingSettings",
+    "Update",
+    "errors",
+    "secure_mean",
+    "secure_sum",
+]
+
+_MODULES = {
+    "secagg.learning.federation": ("Federation",),
+    "secagg.learning.history": ("History",),
+    "secagg.learning.strategies": ("FedAdam", "FedAvg", "FedProx", "FedYogi"),
+    "secagg.learning.trainer": ("Evaluation", "Trainer", "TrainingSettings", "Update"),
+    "secagg.masking.params": ("Masking",),
+    "secagg.plain": ("Plain",),
+    "secagg.simulation": ("secure_mean", "secure_sum"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name == "errors":
+        return import_module("secagg.errors")
+    if name not in _HOME:
+        raise AttributeError(f"module 'secagg' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,1 @@
+"""The test suite; ``tests.counts`` says how often a test repeats."""

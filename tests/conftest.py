@@ -1,0 +1,22 @@
+"""What every test shares: Hypothesis profiles.
+
+``make test`` draws the same few examples every time, so that it fails for the change at hand only;
+``make test-full`` draws many new ones and prints the line that reproduces a failure.
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+from tests.counts import FULL
+
+# The machine is shared and rounds are real: slowness is measured in benchmarks/, never judged here.
+_SLOW = (HealthCheck.too_slow,)
+
+settings.register_profile(
+    "reduced", max_examples=30, derandomize=True, deadline=None, suppress_health_check=_SLOW
+)
+settings.register_profile(
+    "full", max_examples=300, print_blob=True, deadline=None, suppress_health_check=_SLOW
+)
+settings.load_profile("full" if FULL else "reduced")
