@@ -1,0 +1,110 @@
+"""The base a round trains from: the global weights, the strategy's state, and one hash over both.
+
+Every silo computes the next base itself, so two silos agree exactly when their hashes do. This module
+holds and names a base; it does not train, average or store one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.errors import InputRefused, MalformedMessage
+from secagg.hazmat.framing import frame
+from secagg.names import RealVector
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GlobalModel:
+    """Weights and server optimiser state at the start of one round.
+
+    Vectors that are not read-only yet are copied, so that a base can never change under its hash.
+
+    Args:
+        round: the round that trains from this base, from 1.
+        weights: global weights, real, finite, shape (length,) with length >= 1; kept as float64.
+        state: one vector for each slot of the strategy, each as ``weights``.
+
+    Raises:
+        InputRefused: a vector has another shape or dtype, or holds NaN or an infinity.
+
+    Guarantees:
+        The vectors are float64, contiguous and read-only.
+        The digest depends on every bit of weights and state and on which slot holds it, and on nothing else.
+    """
+
+    round: int
+    weights: RealVector
+    state: tuple[RealVector, ...] = ()
+
+    def __post_init__(self) -> None:
+        weights = frozen(self.weights)
+        object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "state", tuple(frozen(slot) for slot in self.state))
+        if any(slot.shape != weights.shape for slot in self.state):
+            raise InputRefused("shape", f"a slot of the strategy's state is not of shape {weights.shape}")
+
+    @property
+    def length(self) -> int:
+        """Number of weights."""
+        return int(self.weights.size)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 (32 bytes) over the lengths and the little-endian float64 bytes of weights and state.
+
+        The round is left out: one base has one hash, whatever job or round it serves.
+        """
+        # Both sizes come first, so the raw vectors after them split in one way only. They are hashed where
+        # they lie, because joining them into one message would copy a base of 80 MB.
+        sha = hashlib.sha256(frame("base model", self.length, len(self.state)))
+        for vector in (self.weights, *self.state):
+            sha.update(vector.astype("<f8", copy=False).view(np.uint8).data)
+        return sha.digest()
+
+    def to_payload(self) -> RealVector:
+        """Return ``[weights, state...]`` as one new float64 vector, shape ((1 + slots) * length,)."""
+        return np.concatenate((self.weights, *self.state))
+
+    @classmethod
+    def from_payload(cls, round_number: int, vector: RealVector, *, length: int) -> GlobalModel:
+        """Rebuild a base that ``to_payload`` flattened; the caller then compares its digest.
+
+        Args:
+            round_number: the round that trains from it, from 1.
+            vector: float64, shape ((1 + slots) * length,).
+            length: number of weights, >= 1, from the receiver's own parameters.
+
+        Raises:
+            MalformedMessage: the vector cannot be a base of this length.
+        """
+        if vector.ndim != 1 or length < 1 or vector.size == 0 or vector.size % length:
+            raise MalformedMessage(f"a base of shape {vector.shape} does not hold {length} weights")
+        try:
+            weights, *state = frozen(vector).reshape(-1, length)
+            return cls(round_number, weights, tuple(state))
+        except InputRefused as refused:
+            raise MalformedMessage(f"not a base: {refused}") from refused
+
+    def __repr__(self) -> str:
+        return f"GlobalModel(round={self.round}, length={self.length}, slots={len(self.state)})"
+
+
+def frozen(vector: NDArray[Any]) -> RealVector:
+    """Return ``vector`` as a read-only float64 vector, copied only if it is not one already."""
+    if vector.dtype.kind not in "fiu":
+        raise InputRefused("dtype", f"weights have dtype {vector.dtype}, real numbers are needed")
+    if vector.ndim != 1 or vector.size == 0:
+        raise InputRefused("shape", f"weights have shape {vector.shape}, (length,) is needed")
+    if vector.dtype != np.float64 or vector.flags.writeable or not vector.flags.c_contiguous:
+        vector = np.array(vector, dtype=np.float64, order="C")
+        vector.flags.writeable = False
+    if not np.isfinite(vector).all():
+        rule = "nan" if np.isnan(vector).any() else "infinite"
+        raise InputRefused(rule, f"weights hold {'NaN' if rule == 'nan' else 'an infinity'}")
+    return vector
