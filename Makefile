@@ -30,7 +30,7 @@ lint: $(READY) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 vectors: $(READY) ## regenerate tests/vectors
 	$(BIN)/python -m tests.vectors.generate
