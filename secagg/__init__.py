@@ -51,14 +51,15 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> object:
-    if name == "errors":
-        return import_module("secagg.errors")
-    if name not in _HOME:
-        raise AttributeError(f"module 'secagg' has no attribute {name!r}")
-    value: object = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # A type checker that sees it would accept any name.
+
+    def __getattr__(name: str) -> object:
+        if name == "errors":
+            return import_module("secagg.errors")
+        if name not in _HOME:
+            raise AttributeError(f"module 'secagg' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOME[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:

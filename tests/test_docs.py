@@ -1,0 +1,110 @@
+"""What the README and docs/ tell a reader to type, typed.
+
+```bash and ```console blocks run as they stand; in a console block the lines after ``$`` are typed, and
+what stands below them must be printed (``...`` stands for anything). Make targets that ``.ci/run`` runs
+itself are not run twice. ```python blocks of one page run in order as one script. What is not meant to run
+is ```text.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+RUN_BY_CI = {line.strip() for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()}
+ALIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+# Packages are resolved but not installed, pictures are drawn without a screen, and the terminal is 110 wide.
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "PIP_DRY_RUN": "1",
+    "MPLBACKEND": "Agg",
+    "COLUMNS": "110",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One thing to type, and what must then be printed (None: anything)."""
+
+    page: Path
+    text: str
+    printed: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}: {self.text.splitlines()[0]}"
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    for language, text in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language in languages:
+            yield text
+
+
+def commands(page: Path) -> Iterator[Command]:
+    for block in blocks(page, "bash", "sh", "shell"):
+        yield Command(page, block.strip())
+    for block in blocks(page, "console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            typed, _, printed = part.partition("\n")
+            yield Command(page, typed, printed if printed.strip() else None)
+
+
+def left_to_run(command: Command) -> bool:
+    lines = (line.split("#")[0].strip() for line in command.text.splitlines())
+    return not all(line in RUN_BY_CI for line in lines if line)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("command", [c for page in PAGES for c in commands(page) if left_to_run(c)], ids=str)
+def test_command(command: Command) -> None:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command.text],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if command.printed is None:
+        assert done.returncode == 0, done.stdout
+    else:  # what is shown may be an error, so the text decides and not the exit code
+        alike = doctest.OutputChecker().check_output(command.printed, done.stdout, ALIKE)
+        assert alike, f"shown:\n{command.printed}\nprinted:\n{done.stdout}"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if any(blocks(page, "python"))],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_python_blocks(page: Path, tmp_path: Path) -> None:
+    script = tmp_path / f"{page.stem}.py"
+    script.write_text("\n\n".join(blocks(page, "python")), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_block_is_left_without_a_language() -> None:
+    bare = [
+        str(p.relative_to(ROOT))
+        for p in PAGES
+        for language, _ in FENCE.findall(p.read_text())
+        if not language
+    ]
+    assert not bare, "a block without a language is neither run nor excused: write ```text"
