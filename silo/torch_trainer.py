@@ -1,0 +1,332 @@
+"""Train a torch model at one silo: ``TorchTrainer(model, loader)``.
+
+What it is: ``secagg.learning.trainer.Trainer`` over a torch model. It loads the global vector, runs
+``epochs`` passes with a fresh optimiser, and hands the trained vector back.
+
+What it does not do:
+
+- It sends nothing and protects nothing; that is the scheme's work.
+- It keeps no optimiser state from round to round: momenta belong to one round's starting point.
+- Integer buffers (batch-norm's ``num_batches_tracked``) stay with the silo; floating-point buffers
+  (running mean and variance) are part of the vector and are averaged. See ``silo.manifest``.
+- It reads no pickle: files are safetensors.
+
+Reproducibility: same vector, settings and data give bit-identical weights on the CPU of one machine.
+The process-wide torch generators are seeded for the duration of a call and put back afterwards, so
+dropout layers and loaders that use them repeat; do not run two trainers of one process in two threads
+if that matters. A ``DataLoader`` handed in with a generator, a sampler or worker processes of its own
+keeps its own order, which this class cannot control; a dataset or a pair of tensors is shuffled here.
+
+Source: McMahan et al. 2017 (local SGD); Li et al. 2020 "Federated Optimization in Heterogeneous
+Networks", equation 2 (the proximal term).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from secagg.errors import EnvironmentFault, ParameterError, UsageError
+from secagg.learning.trainer import Evaluation, TrainingSettings, Update
+from secagg.names import RealVector
+from silo.manifest import Manifest
+
+Data: TypeAlias = DataLoader[Any] | Dataset[Any] | tuple[Tensor, Tensor]
+"""Examples as pairs (input, target): a loader of batches, a dataset, or two tensors of equal length."""
+
+Loss: TypeAlias = Callable[[Any, Tensor], Tensor]
+"""(outputs, targets) -> scalar tensor, the mean over the batch."""
+
+Metrics: TypeAlias = Callable[[Tensor, Tensor], Mapping[str, float]]
+"""(outputs, targets) of the whole evaluation data, on the CPU -> name -> value."""
+
+Optimizer: TypeAlias = Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
+"""(parameters, learning rate) -> optimiser; the classes of ``torch.optim`` have this form."""
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> dict[str, float]:
+    """Return ``{"accuracy": share of right answers}``.
+
+    Args:
+        outputs: class scores, shape (n, classes, ...).
+        targets: class numbers, shape (n, ...).
+    """
+    return {"accuracy": (outputs.argmax(dim=1) == targets).double().mean().item()}
+
+
+class TorchTrainer:
+    """Local training and evaluation of a torch model.
+
+    Args:
+        model: the model; copied, so several silos of one process may be given the same object.
+        data: training examples: a ``DataLoader``, a ``Dataset`` or a tuple of two tensors. A loader or
+            dataset gives pairs (inputs, targets).
+        validation: held-out examples in the same forms. Without them ``evaluate`` measures the
+            **training** data, which flatters the model.
+        loss: mean loss of a batch; cross entropy over class scores if not given.
+        metrics: computed once over the outputs of the whole evaluation data, so that a Dice score or a
+            rank statistic is right and not a mean of batch means. Accuracy if neither ``metrics`` nor
+            ``loss`` is given, otherwise nothing beside the loss.
+        optimizer: class of ``torch.optim`` or a function (parameters, learning rate) -> optimiser.
+        learning_rate: step size > 0, for rounds whose settings name none.
+        batch_size: examples a step, at least 1; a ``DataLoader`` keeps its own.
+        device: ``"auto"`` (CUDA where there is one, otherwise the CPU) or a torch device.
+
+    Raises:
+        ParameterError: a value above is out of range, the data is empty or of no known form, or the
+            model has no floating-point parameter.
+        EnvironmentFault: the device is not there.
+
+    Guarantees:
+        - The model handed in is never changed, and two trainers made from it never touch each other.
+        - Same vector, settings and data: bit-identical weights on a CPU.
+        - Proximal training adds exactly ``mu * (w - w_global)`` to every parameter's gradient and
+          nothing to a buffer.
+        - torch's own random state is the same after a call as before.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        *,
+        validation: Data | None = None,
+        loss: Loss | None = None,
+        metrics: Metrics | None = None,
+        optimizer: Optimizer = torch.optim.Adam,
+        learning_rate: float = 1e-3,
+        batch_size: int = 32,
+        device: str | torch.device = "auto",
+    ) -> None:
+        if not (math.isfinite(learning_rate) and learning_rate > 0):
+            raise ParameterError(f"learning_rate must be a finite number above 0, not {learning_rate}")
+        if batch_size < 1:
+            raise ParameterError(f"batch_size must be at least 1, not {batch_size}")
+        self.manifest = Manifest.of(model.state_dict())
+        self._device = _device(device)
+        self._model = _moved(copy.deepcopy(model), self._device)
+        self._data = _examples("data", data)
+        self._held_out = self._data if validation is None else _examples("validation", validation)
+        self._loss = nn.functional.cross_entropy if loss is None else loss
+        self._metrics = accuracy if metrics is None and loss is None else metrics
+        self._optimizer = optimizer
+        self._learning_rate = learning_rate
+        self._batch_size = batch_size
+
+    def train(self, weights: RealVector, settings: TrainingSettings) -> Update:
+        """Train from ``weights`` on the local data.
+
+        Args:
+            weights: the global model, float, shape (length,); not written to.
+            settings: epochs, learning rate, proximal mu and seed of this round.
+
+        Returns:
+            The trained vector, float32 (float64 if the model has doubles), and the number of examples of
+            one pass.
+
+        Raises:
+            InputRefused: the vector does not fit the model, or the model changed its shapes.
+            UsageError: the data gave no batch, or a batch that is no pair.
+        """
+        self._assign(weights)
+        learning_rate = self._learning_rate if settings.learning_rate is None else settings.learning_rate
+        parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        anchors = [parameter.detach().clone() for parameter in parameters]
+        optimizer = self._optimizer(parameters, learning_rate)
+        examples = 0
+        self._model.train()
+        with _seeded(settings.seed, self._device):
+            shuffle = torch.Generator().manual_seed(settings.seed)
+            batches = _batches(self._data, self._batch_size, shuffle)
+            for _ in range(settings.epochs):
+                examples = 0  # one pass, not all of them: the weight of a silo is how much data it holds
+                for inputs, targets in self._on_device(batches):
+                    optimizer.zero_grad()
+                    torch.autograd.backward(self._loss(self._model(inputs), targets))
+                    if settings.proximal_mu > 0:
+                        _add_proximal_gradient(parameters, anchors, settings.proximal_mu)
+                    optimizer.step()
+                    examples += len(targets)
+        if examples == 0:
+            raise UsageError("the training data gave no batch; give the silo at least one example")
+        return Update(weights=self.weights(), examples=float(examples))
+
+    def evaluate(self, weights: RealVector) -> Evaluation:
+        """Measure ``weights`` on the validation data, or on the training data if there is none.
+
+        Returns:
+            ``loss`` and the metrics, and the number of examples measured.
+
+        Raises:
+            InputRefused: the vector does not fit the model, or the model changed its shapes.
+            UsageError: the data gave no batch, or a batch that is no pair.
+        """
+        self._assign(weights)
+        self._model.eval()
+        total, outputs, targets = 0.0, [], []
+        with torch.inference_mode(), _seeded(0, self._device):
+            for batch, answers in self._on_device(_batches(self._held_out, self._batch_size, None)):
+                scores = self._model(batch)
+                total += self._loss(scores, answers).item() * len(answers)
+                outputs.append(scores.cpu())
+                targets.append(answers.cpu())
+            if not targets:
+                raise UsageError("the evaluation data gave no batch; give the silo at least one example")
+            examples = sum(map(len, targets))
+            values = {"loss": total / examples}
+            if self._metrics is not None:
+                values |= self._metrics(torch.cat(outputs), torch.cat(targets))
+        return Evaluation(metrics=values, examples=float(examples))
+
+    def initial(self, seed: int) -> NDArray[Any]:
+        """Return freshly seeded weights, shape (length,): every module's own ``reset_parameters``.
+
+        Parameters that no such module owns (a bare ``nn.Parameter``) keep the value of the model that
+        was handed in, and so does an initialisation done by hand: start from ``weights()`` to keep that.
+
+        Args:
+            seed: 64 bits; same seed, same weights at every silo.
+        """
+        model = copy.deepcopy(self._model).cpu()  # drawn on the CPU, so that the device does not matter
+        with _seeded(seed, torch.device("cpu")):
+            for module in model.modules():
+                # Attention spells it with an underscore; both are torch's own.
+                reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+                if callable(reset):
+                    reset()
+        return self.manifest.pack(model.state_dict())
+
+    def weights(self) -> NDArray[Any]:
+        """Return the model's present weights, shape (length,), to continue from a pretrained model.
+
+        Raises:
+            InputRefused: the model changed its shapes.
+        """
+        return self.manifest.pack(self._model.state_dict())
+
+    def state_dict(self, weights: RealVector) -> dict[str, Tensor]:
+        """Return ``weights`` as a complete state dict on the CPU, this silo's integer buffers included.
+
+        Raises:
+            InputRefused: the vector does not fit the model, or the model changed its shapes.
+        """
+        present = self._model.state_dict()
+        self.manifest.check(present)
+        shared = self.manifest.unpack(weights)
+        return {name: shared[name] if name in shared else present[name].cpu().clone() for name in present}
+
+    def load(self, weights: RealVector) -> nn.Module:
+        """Return a copy of the model that carries ``weights``, on the CPU and ready to predict.
+
+        Raises:
+            InputRefused: the vector does not fit the model, or the model changed its shapes.
+        """
+        state = self.state_dict(weights)
+        model = copy.deepcopy(self._model).cpu()
+        model.load_state_dict(state)
+        return model.eval()
+
+    def save(self, weights: RealVector, path: str | os.PathLike[str]) -> None:
+        """Write ``weights`` as a safetensors file.
+
+        Stock torch reads it: ``model.load_state_dict(safetensors.torch.load_file(path))``.
+
+        Args:
+            weights: float, shape (length,).
+            path: file to write; replaced if it exists.
+
+        Raises:
+            InputRefused: the vector does not fit the model, or the model changed its shapes.
+            EnvironmentFault: the file cannot be written.
+        """
+        metadata = {"format": "pt", "manifest": self.manifest.digest}
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict(weights).items()}
+        try:
+            save_file(state, path, metadata=metadata)
+        except (OSError, SafetensorError) as error:
+            raise EnvironmentFault(f"cannot write {os.fspath(path)}: {error}") from error
+
+    def _assign(self, weights: RealVector) -> None:
+        self.manifest.check(self._model.state_dict())
+        # Not strict: the integer buffers are this silo's own and are left as they are.
+        self._model.load_state_dict(self.manifest.unpack(weights), strict=False)
+
+    def _on_device(self, batches: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
+        for batch in batches:
+            if not (isinstance(batch, tuple | list) and len(batch) == 2):
+                raise UsageError("a batch must be a pair (inputs, targets); wrap the dataset to give pairs")
+            inputs, targets = batch
+            yield inputs.to(self._device), targets.to(self._device)
+
+
+def _add_proximal_gradient(parameters: list[nn.Parameter], anchors: list[Tensor], mu: float) -> None:
+    """Add the gradient of ``mu / 2 * |w - w_global|^2``."""
+    with torch.no_grad():
+        for parameter, anchor in zip(parameters, anchors, strict=True):
+            pull = mu * (parameter - anchor)
+            parameter.grad = pull if parameter.grad is None else parameter.grad.add_(pull)
+
+
+def _examples(name: str, data: object) -> DataLoader[Any] | Dataset[Any]:
+    """Check the form of a silo's data and refuse an empty one."""
+    if isinstance(data, tuple):
+        if len(data) != 2 or not all(isinstance(part, Tensor) for part in data):
+            raise ParameterError(f"{name} as a tuple must be two tensors (inputs, targets)")
+        if len(data[0]) != len(data[1]):
+            raise ParameterError(f"{name} has {len(data[0])} inputs and {len(data[1])} targets")
+        data = TensorDataset(*data)
+    if not isinstance(data, DataLoader | Dataset):
+        raise ParameterError(
+            f"{name} is a {type(data).__name__}; give a DataLoader, a Dataset or a tuple of two tensors"
+        )
+    source = data.dataset if isinstance(data, DataLoader) else data
+    if hasattr(source, "__len__") and len(source) == 0:
+        raise ParameterError(f"{name} holds no example")
+    return data
+
+
+def _batches(
+    data: DataLoader[Any] | Dataset[Any], batch_size: int, shuffle: torch.Generator | None
+) -> DataLoader[Any]:
+    if isinstance(data, DataLoader):
+        return data
+    shuffled = shuffle is not None and not isinstance(data, IterableDataset)
+    return DataLoader(data, batch_size=batch_size, shuffle=shuffled, generator=shuffle)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ParameterError(f"device {device!r} is not known to torch; 'auto' chooses one") from error
+
+
+def _moved(model: nn.Module, device: torch.device) -> nn.Module:
+    try:
+        return model.to(device)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:  # torch raises all three
+        raise EnvironmentFault(f"device {device} cannot be used here; device='cpu' always can") from error
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's process-wide generators, and put them back."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
+        yield
