@@ -1,0 +1,301 @@
+"""Weighted mean and metrics as one plain sum, so that no divisor, count or loss is ever sent in clear.
+
+A silo's vector is ``w*x, w, clipped share, v, v*metric..., saturated``, with w the weight of its update and
+v that of its evaluation, both in units of the weight cap. The sum is opened as a whole; means are quotients
+of its entries. The count entry of a round is not part of it: each scheme appends its own.
+
+It does not hide that a sum of few silos says much about each, and a silo may lie about its weight, up to
+the cap.
+
+Source: federated averaging, McMahan et al. 2017, algorithm 1 (the mean weighted by sample counts), with the
+clear-text counts moved into the sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.errors import InputRefused, ParameterError, RoundAborted, UsageError
+from secagg.fixedpoint import BLOCK, Encoding, Segment, blocks_of, most_fraction_bits, real_vector
+from secagg.names import IntegerVector, RealVector, WordBits
+
+UPDATE, WEIGHT, CLIPPED = "update", "weight", "clipped"
+EVALUATION_WEIGHT, SATURATED, METRIC = "evaluation_weight", "saturated", "metric:"
+
+_ROUNDOFF = 2.0**-53  # of one float64 operation, relative
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """What one opened weighted sum says.
+
+    Attributes:
+        values: weighted mean of the (clipped) updates, float64, shape (length,); None in a metrics-only sum.
+        weight: total weight of the updates.
+        metrics: name -> mean weighted by evaluation weight; NaN where the total evaluation weight is zero.
+        evaluation_weight: total weight of the evaluations.
+        clipped: mean over the silos of the share of entries that a silo clipped, 0 to 1.
+        saturated: metrics, over all silos, that lay outside the declared range.
+        worst_error: proven bound on the error of an entry of ``values`` (of a metric in a metrics-only sum)
+            that fixed point and float64 cause; clipping and saturation come on top.
+    """
+
+    values: RealVector | None
+    weight: float
+    metrics: Mapping[str, float]
+    evaluation_weight: float
+    clipped: float
+    saturated: int
+    worst_error: float
+
+
+def plan_mean(
+    length: int,
+    *,
+    clip: float,
+    cohort: int,
+    weight_cap: float,
+    least_total_weight: float,
+    metrics: tuple[str, ...] = (),
+    metric_bound: float = 100.0,
+    precision: float = 1e-4,
+    word_bits: WordBits | None = None,
+) -> Encoding:
+    """Plan a weighted mean with metrics; every segment takes the finest step that cannot wrap.
+
+    Args:
+        length: entries of the update; 0 for a metrics-only sum, which has no ``"update"`` segment.
+        clip: largest magnitude of an entry of an update.
+        cohort: largest number of silos in the sum (the roster size).
+        weight_cap: largest weight of one silo, the unit of the encoded weights.
+        least_total_weight: smallest total weight (of the evaluations, in a metrics-only sum) for which
+            ``precision`` must hold; above 0, at most ``cohort * weight_cap``.
+        metrics: names, unique.
+        metric_bound: metrics saturate to this magnitude.
+        precision: largest allowed error of an entry of the mean, absolute.
+        word_bits: 32 or 64; when None, 32 unless ``precision`` needs 64.
+
+    Raises:
+        ParameterError: impossible; the text says what to change.
+    """
+    if length < 0 or (length == 0 and not metrics):
+        raise ParameterError(f"length is {length}: a mean needs an update of at least 1 entry, or a metric")
+    if not 0 < least_total_weight <= cohort * weight_cap:
+        raise ParameterError("least_total_weight must be above 0 and at most cohort * weight_cap")
+    bounds: list[tuple[str, int, float]] = [
+        *([(UPDATE, length, clip)] if length else []),
+        (WEIGHT, 1, 1.0),
+        (CLIPPED, 1, 1.0),
+        (EVALUATION_WEIGHT, 1, 1.0),
+        *((METRIC + name, 1, metric_bound) for name in metrics),
+        (SATURATED, 1, max(1.0, len(metrics))),
+    ]
+    words: tuple[WordBits, ...] = (32, 64) if word_bits is None else (word_bits,)
+    worst = math.inf
+    for word in words:
+        segments = tuple(
+            Segment(name, int(size), float(bound), most_fraction_bits(bound, cohort=cohort, word_bits=word))
+            for name, size, bound in bounds
+        )
+        encoding = Encoding(word, int(cohort), segments, float(weight_cap))
+        worst = worst_error_of_mean(encoding, least_total_weight)
+        if worst <= precision:
+            return encoding
+    raise ParameterError(
+        f"with {words[-1]} bits the mean may be off by {worst:.3g}: raise least_total_weight, lower "
+        f"{'clip' if length else 'metric_bound'} or weight_cap, or loosen precision {precision:.3g}"
+    )
+
+
+def worst_error_of_mean(encoding: Encoding, total_weight: float) -> float:
+    """Return a proven bound on the error of an entry of the mean, infinite when nothing can be promised.
+
+    With A the true total weight in units of the cap, D = A + d the decoded one, and N = A*m + e the decoded
+    numerator of the true mean m: ``N/D - m = (e - m*d) / D``, and |m| <= bound. Both e and d are at most the
+    cohort's half steps plus the float64 roundoff of its products. So the bound holds whether
+    ``total_weight`` is the true total or the opened one.
+
+    Args:
+        encoding: from ``plan_mean``.
+        total_weight: of the updates; in a metrics-only sum of the evaluations, for its metrics.
+
+    Guarantees:
+        - ``|decoded mean - exact mean of the clipped updates|`` never exceeds it.
+    """
+    segments = {segment.name: segment for segment in encoding.segments}
+    if UPDATE in segments:
+        numerators, divisor = [segments[UPDATE]], segments[WEIGHT]
+    else:
+        numerators = [segment for name, segment in segments.items() if name.startswith(METRIC)]
+        divisor = segments[EVALUATION_WEIGHT]
+    # One roundoff each for weight / cap, its product and the total, and as much again as slack for the
+    # arithmetic of this function.
+    divisor_error = encoding.cohort * (divisor.step / 2 + 8 * _ROUNDOFF)
+    least_divisor = total_weight / encoding.weight_cap - divisor_error
+    if not least_divisor > 0:
+        return math.inf
+    worst = 0.0
+    for segment in numerators:
+        numerator_error = encoding.cohort * (segment.step / 2 + 8 * _ROUNDOFF * segment.bound)
+        quotient = (numerator_error + segment.bound * divisor_error) / least_divisor
+        worst = max(worst, quotient + 8 * _ROUNDOFF * (segment.bound + quotient))  # the division rounds too
+    return worst
+
+
+def encode_mean(
+    encoding: Encoding,
+    *,
+    update: NDArray[Any] | None,
+    weight: float,
+    metrics: Mapping[str, float],
+    evaluation_weight: float,
+    out: IntegerVector | None = None,
+) -> IntegerVector:
+    """Encode what one silo adds to a weighted mean; the inputs are never written to.
+
+    Args:
+        encoding: from ``plan_mean``.
+        update: float32, float64 or integers, shape of the update; entries beyond the clip are clipped and
+            counted. None in a metrics-only sum.
+        weight: of the update, 0 to the cap.
+        metrics: every planned name -> value; values beyond the metric bound, infinite ones too, saturate and
+            are counted. May be empty when ``evaluation_weight`` is 0.
+        evaluation_weight: of the metrics, 0 to the cap.
+        out: as in ``Encoding.encode``.
+
+    Returns:
+        Shape (encoding.length,), the encoding's dtype.
+
+    Raises:
+        InputRefused: ``weight``, ``metric`` (NaN, or not a number), ``layout``, and for the update
+            ``dtype``, ``shape``, ``nan`` or ``infinite``. No text holds a value.
+        UsageError: ``out`` does not fit.
+    """
+    segments = {segment.name: segment for segment in encoding.segments}
+    names = [name.removeprefix(METRIC) for name in segments if name.startswith(METRIC)]
+    factor = scaled_weight("weight", weight, cap=encoding.weight_cap)
+    evaluation_factor = scaled_weight("evaluation_weight", evaluation_weight, cap=encoding.weight_cap)
+    if evaluation_factor == 0 and not metrics:
+        metrics = dict.fromkeys(names, 0.0)
+    if metrics.keys() != set(names):
+        raise InputRefused("layout", f"metrics must name exactly: {', '.join(names) or 'nothing'}")
+    if (update is None) == (UPDATE in segments):
+        raise InputRefused("layout", "an update is handed in exactly when the encoding has one")
+
+    scalars = {WEIGHT: (1.0, factor), EVALUATION_WEIGHT: (1.0, evaluation_factor)}
+    saturated = 0
+    for name in names:
+        value, outside = saturate(name, metrics[name], bound=segments[METRIC + name].bound)
+        scalars[METRIC + name] = value, evaluation_factor
+        saturated += outside
+    scalars[SATURATED] = float(saturated), 1.0
+
+    vector = None if update is None else real_vector(segments[UPDATE], update)
+    out = encoding.buffer(out, *(() if vector is None else (vector,)))
+    clipping = _Clipping()
+    for segment, place in encoding.slices():
+        if segment.name == UPDATE and vector is not None:
+            # The update comes before the entry that counts what was clipped of it.
+            segment.encode_blocks(clipping.blocks(vector, segment.bound), out[place], factor=factor)
+            scalars[CLIPPED] = clipping.entries / segment.length, 1.0
+        else:
+            value, scale = scalars.get(segment.name, (0.0, 1.0))
+            segment.encode_blocks([np.array([value])], out[place], factor=scale)
+    return out
+
+
+def decode_mean(encoding: Encoding, total: IntegerVector, *, silos: int) -> Mean:
+    """Return the weighted means of an opened sum.
+
+    Args:
+        encoding: from ``plan_mean``.
+        total: the wrapped sum of ``silos`` vectors of ``encode_mean``, shape (encoding.length,).
+        silos: how many are in the sum, 1 to the cohort.
+
+    Raises:
+        RoundAborted: the total weight of the updates is zero, so there is no mean.
+        UsageError: wrong shape, dtype or number of silos.
+
+    Guarantees:
+        - The same total gives the same bits everywhere: one float64 division an entry.
+    """
+    if not 1 <= silos <= encoding.cohort:
+        raise UsageError(f"silos is {silos}, must be 1 to the cohort {encoding.cohort}")
+    sums = encoding.decode(total)
+    weight, evaluation_weight = float(sums[WEIGHT][0]), float(sums[EVALUATION_WEIGHT][0])
+    values = sums.get(UPDATE)
+    if values is not None:
+        if weight <= 0:
+            raise RoundAborted("the total weight is zero: no silo in the sum trained on a single example")
+        values /= weight
+    metrics = {
+        name.removeprefix(METRIC): float(entry[0]) / evaluation_weight if evaluation_weight > 0 else math.nan
+        for name, entry in sums.items()
+        if name.startswith(METRIC)
+    }
+    cap = encoding.weight_cap
+    return Mean(
+        values=values,
+        weight=weight * cap,
+        metrics=metrics,
+        evaluation_weight=evaluation_weight * cap,
+        clipped=float(sums[CLIPPED][0]) / silos,
+        saturated=round(float(sums[SATURATED][0])),
+        worst_error=worst_error_of_mean(encoding, (evaluation_weight if values is None else weight) * cap),
+    )
+
+
+def scaled_weight(name: str, weight: float, *, cap: float) -> float:
+    """Return ``weight / cap``, which lies in 0 to 1.
+
+    Raises:
+        InputRefused: ``weight``: not a number, negative, NaN or over the cap.
+    """
+    try:
+        number = float(weight)
+    except (TypeError, ValueError):
+        raise InputRefused("weight", f"{name} is not a number") from None
+    if not 0 <= number <= cap:
+        raise InputRefused("weight", f"{name} must lie in 0 to the weight cap {cap:g}")
+    return number / cap
+
+
+def saturate(name: str, value: float, *, bound: float) -> tuple[float, bool]:
+    """Return a metric limited to ``bound``, and whether it lay outside.
+
+    Raises:
+        InputRefused: ``metric``: NaN or not a number.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputRefused("metric", f"metric {name!r} is not a number") from None
+    if math.isnan(number):
+        raise InputRefused("metric", f"metric {name!r} is NaN")
+    return max(-bound, min(number, bound)), abs(number) > bound
+
+
+class _Clipping:
+    """Clips a vector block by block, and counts; a block within the bound is passed on uncopied."""
+
+    def __init__(self) -> None:
+        self.entries = 0
+
+    def blocks(self, vector: NDArray[Any], bound: float) -> Iterator[NDArray[Any]]:
+        wide = np.empty(min(vector.size, BLOCK))
+        for block in blocks_of(vector):
+            low, high = block.min().item(), block.max().item()
+            if (-bound <= low and high <= bound) or not (math.isfinite(low) and math.isfinite(high)):
+                yield block  # NaN and infinity are not clipped: the encoder refuses them.
+                continue
+            clipped = wide[: block.size]
+            # In float64, because the bound may fall between two float32s.
+            np.clip(block, np.float64(-bound), np.float64(bound), out=clipped)
+            self.entries += int(np.count_nonzero(clipped != block))
+            yield clipped
