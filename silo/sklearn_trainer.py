@@ -57,7 +57,7 @@ class SklearnTrainer:
 
     def __init__(
         self,
-        estimator: Any,  # noqa: ANN401 - scikit-learn ships no types
+        estimator: Any,
         x: ArrayLike,
         y: ArrayLike,
         *,
@@ -169,7 +169,7 @@ class SklearnTrainer:
         weights = self._pack(self._unfitted(seed))
         return weights if self._names == _LAYOUTS[1] else np.zeros_like(weights)
 
-    def load(self, weights: RealVector) -> Any:  # noqa: ANN401 - scikit-learn ships no types
+    def load(self, weights: RealVector) -> Any:
         """Return a copy of the estimator that carries ``weights`` and predicts.
 
         Raises:
@@ -189,7 +189,7 @@ class SklearnTrainer:
             raise ParameterError(f"{name}: {strange} of {len(labels)} labels are not in classes")
         return examples, labels
 
-    def _unfitted(self, seed: int) -> Any:  # noqa: ANN401
+    def _unfitted(self, seed: int) -> Any:
         """Return an estimator that has its arrays, made from zeros and never from the silo's data."""
         model = clone(self._template)
         _seed(model, seed)
@@ -217,14 +217,14 @@ class SklearnTrainer:
             "LogisticRegression and MLPClassifier do"
         )
 
-    def _arrays(self, model: Any) -> list[NDArray[Any]]:  # noqa: ANN401
+    def _arrays(self, model: Any) -> list[NDArray[Any]]:
         weights, offsets = (getattr(model, name) for name in self._names)
         return [*weights, *offsets] if self._names == _LAYOUTS[1] else [weights, offsets]
 
-    def _pack(self, model: Any) -> NDArray[np.float64]:  # noqa: ANN401
+    def _pack(self, model: Any) -> NDArray[np.float64]:
         return np.concatenate([np.ravel(array) for array in self._arrays(model)]).astype(np.float64)
 
-    def _load(self, weights: RealVector, seed: int) -> Any:  # noqa: ANN401
+    def _load(self, weights: RealVector, seed: int) -> Any:
         model = self._unfitted(seed)
         arrays = self._arrays(model)
         length = sum(array.size for array in arrays)
@@ -241,6 +241,6 @@ class SklearnTrainer:
         return model
 
 
-def _seed(model: Any, seed: int) -> None:  # noqa: ANN401
+def _seed(model: Any, seed: int) -> None:
     if "random_state" in model.get_params():
         model.set_params(random_state=seed % 2**32)

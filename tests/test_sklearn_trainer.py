@@ -34,13 +34,13 @@ def data(classes: int, *, count: int = 90, seed: int = 0) -> tuple[NDArray[np.fl
     return x, y
 
 
-def settings(seed: int = 0, epochs: int = 3, **more: Any) -> TrainingSettings:  # noqa: ANN401
+def settings(seed: int = 0, epochs: int = 3, **more: Any) -> TrainingSettings:
     return TrainingSettings(round=1, epochs=epochs, seed=seed, **more)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
-def test_learns_from_the_global_model_round_by_round(estimator: Any, classes: int) -> None:  # noqa: ANN401
+def test_learns_from_the_global_model_round_by_round(estimator: Any, classes: int) -> None:
     x, y = data(classes)
     trainer = SklearnTrainer(estimator, x, y, classes=range(classes), validation=data(classes, seed=1))
     assert isinstance(trainer, secagg.Trainer)
@@ -61,7 +61,7 @@ def test_learns_from_the_global_model_round_by_round(estimator: Any, classes: in
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
-def test_same_seed_is_bit_identical_also_for_the_same_trainer(estimator: Any) -> None:  # noqa: ANN401
+def test_same_seed_is_bit_identical_also_for_the_same_trainer(estimator: Any) -> None:
     trainer, other = (SklearnTrainer(estimator, *data(3), classes=range(3)) for _ in range(2))
     start = trainer.initial(2**63)
     assert np.array_equal(start, other.initial(2**63))
@@ -177,7 +177,7 @@ def test_a_vector_of_another_model_is_refused(shape: tuple[int, ...]) -> None:
     ],
     ids=repr,
 )
-def test_estimators_that_cannot_take_part_are_refused(estimator: Any, text: str) -> None:  # noqa: ANN401
+def test_estimators_that_cannot_take_part_are_refused(estimator: Any, text: str) -> None:
     with pytest.raises(ParameterError, match=text):
         SklearnTrainer(estimator, *data(2), classes=(0, 1))
 
