@@ -34,7 +34,6 @@ def frame(label: str, *fields: Field) -> bytes:
     Guarantees:
         Two calls give equal bytes only if labels, types and values of all fields are equal, where floats
         are compared by their bits (0.0 is not -0.0).
-        No frame is a proper prefix of a frame of the same outermost fields: lengths come first.
     """
     return b"".join(map(_encode, (PROTOCOL, label, *fields)))
 

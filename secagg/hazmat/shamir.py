@@ -34,7 +34,7 @@ def split(secret: bytes, threshold: int, indices: Sequence[int], random: RandomS
         secret: 32 bytes, any value.
         threshold: shares needed to combine, 2 to the number of indices.
         indices: distinct, from 1 (index 0 would be the secret itself).
-        random: where the coefficients come from, 48 bytes for each.
+        random: where the coefficients come from, 48 bytes for each, the highest degree first.
 
     Returns:
         index -> share (33 bytes).
