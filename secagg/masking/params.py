@@ -1,0 +1,34 @@
+"""The user's choice of pairwise masks; imports no code that holds a secret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secagg.cohort import MIN_HONEST, Cohort
+from secagg.terms import MaskingParameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masking:
+    """Pairwise masks with dropout recovery: exact sums, 4 bytes a parameter, a coordinator that may lie.
+
+    Args:
+        colluders: c, silos that may collude with the coordinator; None for max(1, floor((n - 1) / 3)).
+        threshold: t, answers needed to open a sum; None for floor((n + c) / 2) + 1, the least allowed.
+        min_honest: k_min, honest silos that any opened sum must cover, at least 2.
+
+    Source: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning",
+        CCS 2017, section 6 (active adversary), with the additions of ``docs/protocol.md``.
+    """
+
+    colluders: int | None = None
+    threshold: int | None = None
+    min_honest: int = MIN_HONEST
+
+    def parameters(self, n: int) -> MaskingParameters:
+        """Return the parameters for a roster of ``n`` silos.
+
+        Raises:
+            ParameterError: n < 3, or c, t, k_min outside their ranges.
+        """
+        return MaskingParameters(Cohort.of(n, c=self.colluders, t=self.threshold, k_min=self.min_honest))

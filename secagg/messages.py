@@ -1,0 +1,266 @@
+"""Every message of every scheme: frozen, typed, no behaviour.
+
+The order is that of the protocol. A message carries at most one ``Payload``. The sender is never a
+field: the transport knows who it talks to. Sizes are checked by the decoder (``wire``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from secagg.hazmat.shamir import SHARE_SIZE
+from secagg.payload import Payload
+from secagg.terms import Counter, Digest, Name, Seconds, Terms
+
+Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Nonce = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Salt = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+Share = Annotated[bytes, msgspec.Meta(min_length=SHARE_SIZE, max_length=SHARE_SIZE)]
+# A share and its salt, sealed: 33 + 32 + 16 bytes of tag.
+Box = Annotated[bytes, msgspec.Meta(min_length=SHARE_SIZE + 48, max_length=SHARE_SIZE + 48)]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Shape of every part and message below."""
+
+
+# --- before the attempt ------------------------------------------------------------------------------
+
+
+class TrainingOpened(Part, tag=True):
+    """Coordinator to silos: what to train and how it will be summed. ``seconds``: the wait for Ready."""
+
+    terms: Terms
+    seconds: Seconds
+
+
+class BaseRequested(Part, tag=True):
+    """Silo to coordinator: send me the model with this digest."""
+
+    base: Digest
+
+
+class BaseSent(Part, tag=True):
+    """Coordinator to silo: the model, float64, weights then server optimiser state."""
+
+    base: Digest
+    vector: Payload
+
+
+class Ready(Part, tag=True):
+    """Silo to coordinator: trained under these terms, the vector is encoded and cached."""
+
+    training: Digest
+
+
+class Refused(Part, tag=True):
+    """Silo to coordinator: the silo leaves this attempt. The rule, and for a lock who is missing; no more."""
+
+    rule: Annotated[str, msgspec.Meta(max_length=64)]
+    silos: tuple[Name, ...] = ()
+
+
+# --- masking ---------------------------------------------------------------------------------------------
+
+
+class KeyBundle(Part):
+    """One silo's fresh keys for one attempt, signed by its identity over the descriptor."""
+
+    box: Key
+    mask: Key
+    nonce: Nonce
+    signature: Signature
+
+
+class ShareEntry(Part):
+    """What a dealer commits to towards one recipient; box digests are those of the sealed bytes."""
+
+    recipient: Name
+    seed_commitment: Digest
+    mask_commitment: Digest
+    seed_box: Digest
+    mask_box: Digest
+
+
+class ShareSet(Part):
+    """One dealer's commitments, signed over the session id, its mask key and its seed commitment."""
+
+    mask: Key
+    seed: Digest
+    entries: tuple[ShareEntry, ...]
+    signature: Signature
+
+
+class Opening(Part):
+    """A share and the salt of its commitment. Secret until the peer's input is decided."""
+
+    share: Share
+    salt: Salt
+
+    def __repr__(self) -> str:
+        return "Opening()"
+
+
+class Void(Part):
+    """A silo's signed promise never to sign or release for ``round_id`` again."""
+
+    silo: Name
+    round_id: Digest
+    signature: Signature
+
+
+class DealerEvidence(Part):
+    """Proof that a dealer shared something else than it committed to: t matching openings of its shares."""
+
+    dealer: Name
+    session: Digest
+    share_set: ShareSet
+    kind: Annotated[str, msgspec.Meta(pattern="^(seed|mask)$")]
+    openings: tuple[tuple[Name, Opening], ...]
+
+
+class RoundOpened(Part, tag=True):
+    """Coordinator to silos: an attempt begins. Voids and evidence lift or move locks (see survivors)."""
+
+    training: Digest
+    attempt: Counter
+    seconds: Seconds
+    voids: tuple[Void, ...] = ()
+    evidence: tuple[DealerEvidence, ...] = ()
+
+
+class AdvertiseKeys(Part, tag=True):
+    """Silo to coordinator, step 1."""
+
+    bundle: KeyBundle
+
+
+class KeysAnnounced(Part, tag=True):
+    """Coordinator to U1: every bundle, in roster order."""
+
+    bundles: tuple[tuple[Name, KeyBundle], ...]
+
+
+class ShareKeys(Part, tag=True):
+    """Silo to coordinator, step 2: commitments, and for each peer (recipient, seed box, mask box)."""
+
+    share_set: ShareSet
+    boxes: tuple[tuple[Name, Box, Box], ...]
+
+
+class SharesAnnounced(Part, tag=True):
+    """Coordinator to one silo of U2: every dealer's share set, and (dealer, seed box, mask box) for it."""
+
+    share_sets: tuple[tuple[Name, ShareSet], ...]
+    boxes: tuple[tuple[Name, Box, Box], ...]
+
+
+class BoxReport(Part, tag=True):
+    """Silo to coordinator instead of its input: this dealer's signed box does not hold what it commits to."""
+
+    session: Digest
+    dealer: Name
+
+
+class MaskedInput(Part, tag=True):
+    """Silo to coordinator, step 3: the masked vector and its count entry."""
+
+    round_id: Digest
+    vector: Payload
+
+
+class SurvivorsAnnounced(Part, tag=True):
+    """Coordinator to silos: whose inputs it holds."""
+
+    round_id: Digest
+    survivors: tuple[Name, ...]
+
+
+class ConsistencyCheck(Part, tag=True):
+    """Silo to coordinator, step 4: signature over the survivor set."""
+
+    round_id: Digest
+    signature: Signature
+
+
+class UnmaskingRequested(Part, tag=True):
+    """Coordinator to survivors: the set with its signatures. There is no other list in it."""
+
+    round_id: Digest
+    survivors: tuple[Name, ...]
+    signatures: tuple[tuple[Name, Signature], ...]
+
+
+class Unmasking(Part, tag=True):
+    """Silo to coordinator, step 5: for each silo of U2 one opening, of the kind that the set implies."""
+
+    round_id: Digest
+    openings: tuple[tuple[Name, Opening], ...]
+
+
+class SumOpened(Part, tag=True):
+    """Coordinator to U2, step 6: the sum with its count entry, and who is in it."""
+
+    round_id: Digest
+    survivors: tuple[Name, ...]
+    signatures: tuple[tuple[Name, Signature], ...]
+    total: Payload
+
+
+class VoidRequested(Part, tag=True):
+    """Coordinator to silos: promise never to sign or release for these rounds."""
+
+    round_ids: tuple[Digest, ...]
+
+
+class Voided(Part, tag=True):
+    """Silo to coordinator: the promises it can make."""
+
+    voids: tuple[Void, ...]
+
+
+# --- plain ---------------------------------------------------------------------------------------------
+
+
+class PlainInput(Part, tag=True):
+    """Silo to coordinator: the vector and its count entry, in clear."""
+
+    vector: Payload
+
+
+class PlainSum(Part, tag=True):
+    """Coordinator to silos: the sum with its count entry, and who is in it."""
+
+    survivors: tuple[Name, ...]
+    total: Payload
+
+
+FromSilo: TypeAlias = (
+    BaseRequested
+    | Ready
+    | Refused
+    | AdvertiseKeys
+    | ShareKeys
+    | BoxReport
+    | MaskedInput
+    | ConsistencyCheck
+    | Unmasking
+    | Voided
+    | PlainInput
+)
+FromCoordinator: TypeAlias = (
+    TrainingOpened
+    | BaseSent
+    | RoundOpened
+    | KeysAnnounced
+    | SharesAnnounced
+    | SurvivorsAnnounced
+    | UnmaskingRequested
+    | SumOpened
+    | VoidRequested
+    | PlainSum
+)
+Message: TypeAlias = FromSilo | FromCoordinator

@@ -1,0 +1,121 @@
+"""The one array that a message may carry beside its fields, handed on in pieces and never copied whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.errors import MalformedMessage
+
+PayloadType: TypeAlias = Literal["u4", "u8", "f8"]
+PIECE_SIZE = 256 * 1024
+"""Bytes of one piece: the chunk of the transport and the working set of the caches."""
+
+Pieces: TypeAlias = Callable[[], Iterator[memoryview]]
+
+
+class Payload:
+    """A little-endian vector of ``length`` entries, in memory or spooled elsewhere.
+
+    Attributes:
+        dtype: ``"u4"``, ``"u8"`` or ``"f8"``.
+        length: entries.
+        digest: SHA-256 of the bytes, 32 bytes; computed once, when it is first asked for.
+
+    Guarantees:
+        ``pieces()`` yields exactly ``size`` bytes, or raises MalformedMessage.
+    """
+
+    def __init__(
+        self, dtype: PayloadType, length: int, pieces: Pieces, *, digest: bytes | None = None
+    ) -> None:
+        self.dtype = dtype
+        self.length = length
+        self._pieces = pieces
+        if digest is not None:
+            self.__dict__["digest"] = digest
+
+    @classmethod
+    def of(cls, vector: NDArray[Any]) -> Payload:
+        """Return the payload of a C-contiguous vector of uint32, uint64 or float64; the vector is not copied."""
+        dtype = vector.dtype.str.lstrip("<")
+        if dtype not in get_args(PayloadType) or vector.ndim != 1 or not vector.flags.c_contiguous:
+            raise MalformedMessage(f"a payload is a contiguous vector of u4, u8 or f8, not {vector.dtype}")
+        return cls.over(dtype, vector.size, memoryview(vector).cast("B"))
+
+    @classmethod
+    def over(
+        cls, dtype: PayloadType, length: int, buffer: memoryview, *, digest: bytes | None = None
+    ) -> Payload:
+        """Return the payload that reads ``buffer`` (bytes)."""
+
+        def pieces() -> Iterator[memoryview]:
+            for start in range(0, len(buffer), PIECE_SIZE):
+                yield buffer[start : start + PIECE_SIZE]
+
+        payload = cls(dtype, length, pieces, digest=digest)
+        payload.__dict__["_buffer"] = buffer
+        return payload
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.length * np.dtype(self.dtype).itemsize
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the bytes, 32 bytes."""
+        sha = hashlib.sha256()
+        for piece in self._pieces():
+            sha.update(piece)
+        return sha.digest()
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Yield the bytes in order, whole entries a piece."""
+        seen = 0
+        for piece in self._pieces():
+            seen += len(piece)
+            if seen > self.size:
+                break
+            yield piece
+        if seen != self.size:
+            raise MalformedMessage(f"a payload of {self.size} bytes was announced, another size came")
+
+    def buffer(self) -> memoryview:
+        """Return all bytes at once; without a copy where the payload is in memory."""
+        held: memoryview | None = self.__dict__.get("_buffer")
+        return held if held is not None else memoryview(b"".join(self.pieces()))
+
+    def array(self) -> NDArray[Any]:
+        """Return the vector, read-only."""
+        vector = np.frombuffer(self.buffer(), dtype=np.dtype(self.dtype))
+        if vector.size != self.length:
+            raise MalformedMessage(f"a payload of {self.length} entries was announced, another size came")
+        vector.flags.writeable = False
+        return vector
+
+    def add_into(self, total: NDArray[Any]) -> None:
+        """Add the vector to ``total`` in place, piece by piece; same dtype and length."""
+        if total.dtype != np.dtype(self.dtype) or total.size != self.length:
+            raise MalformedMessage("a payload is added to a total of its own dtype and length")
+        at = 0
+        for piece in self.pieces():
+            part = np.frombuffer(piece, dtype=total.dtype)
+            slot = total[at : at + part.size]
+            np.add(slot, part, out=slot)
+            at += part.size
+
+    def __repr__(self) -> str:
+        return f"Payload({self.dtype}, length={self.length})"
+
+
+def describe(value: object) -> tuple[str, int, bytes]:
+    """Return what stands for a payload inside an encoded message or record: type, length, digest."""
+    if isinstance(value, Payload):
+        return value.dtype, value.length, value.digest
+    raise NotImplementedError(type(value))

@@ -1,0 +1,95 @@
+"""The phase barrier, written once: one reply from each of these silos, until a deadline, quorum q."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+from secagg.errors import TooFewSilos, UnexpectedMessage
+from secagg.names import SiloId
+
+T = TypeVar("T")
+
+
+class Gate(Generic[T]):
+    """Collects one reply per silo.
+
+    Args:
+        phase: name of the phase, for errors.
+        expected: who may reply.
+        quorum: replies without which the phase fails.
+        deadline: seconds on the driver's clock after which it closes with what is there.
+        enough: replies with which it closes at once; None waits for everybody who was not lost.
+
+    Guarantees:
+        A stranger's and a second reply are refused and change nothing.
+        ``close`` returns at least ``quorum`` replies or raises TooFewSilos.
+        Thresholds count silos, never messages.
+    """
+
+    def __init__(
+        self,
+        phase: str,
+        expected: frozenset[SiloId],
+        *,
+        quorum: int,
+        deadline: float,
+        enough: int | None = None,
+    ) -> None:
+        self.phase = phase
+        self.expected = expected
+        self.quorum = quorum
+        self.deadline = deadline
+        self._enough = enough
+        self._replies: dict[SiloId, T] = {}
+        self._lost: set[SiloId] = set()
+
+    def check(self, sender: SiloId) -> None:
+        """Check that ``sender`` may still reply.
+
+        Raises:
+            UnexpectedMessage: a stranger, a second reply, or a silo that was already lost.
+        """
+        if sender not in self.expected:
+            raise UnexpectedMessage(f"{self.phase}: {sender} is not awaited")
+        if sender in self._replies:
+            raise UnexpectedMessage(f"{self.phase}: {sender} replied already")
+        if sender in self._lost:
+            raise UnexpectedMessage(f"{self.phase}: {sender} has left this attempt")
+
+    def admit(self, sender: SiloId, reply: T) -> None:
+        """Take the reply of ``sender``; raises as ``check``."""
+        self.check(sender)
+        self._replies[sender] = reply
+
+    def lose(self, silo: SiloId) -> None:
+        """Wait for ``silo`` no longer. A reply that it gave stays."""
+        if silo in self.expected and silo not in self._replies:
+            self._lost.add(silo)
+
+    @property
+    def replies(self) -> Mapping[SiloId, T]:
+        """What was admitted so far."""
+        return self._replies
+
+    @property
+    def waiting(self) -> frozenset[SiloId]:
+        """Who is still awaited."""
+        return self.expected - self._replies.keys() - self._lost
+
+    def closable(self, now: float) -> bool:
+        """Whether nothing more need be waited for."""
+        have = len(self._replies)
+        return not self.waiting or now >= self.deadline or (self._enough is not None and have >= self._enough)
+
+    def close(self) -> Mapping[SiloId, T]:
+        """Return the replies.
+
+        Raises:
+            TooFewSilos: fewer than the quorum.
+        """
+        have = len(self._replies)
+        if have < self.quorum:
+            missing = tuple(sorted(self.expected - self._replies.keys()))
+            raise TooFewSilos(have, self.quorum, self.phase, missing)
+        return self._replies

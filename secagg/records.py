@@ -1,0 +1,113 @@
+"""What a party must have on disk before its reply leaves: one type per journal entry.
+
+Silo records rebuild a ``Ledger`` of locks after a crash (``survivors``); coordinator records are the
+accepted inputs of a pure session, so its recovery is a replay. No record holds a secret of a round.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from secagg.errors import MalformedMessage
+from secagg.messages import FromSilo
+from secagg.payload import describe
+from secagg.terms import Counter, Digest, Name
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """Shape of every record."""
+
+
+class AttemptJoined(Entry, tag=True):
+    """The silo is about to send keys for this attempt; it never joins it twice."""
+
+    federation: Name
+    job: Name
+    round: Counter
+    attempt: Counter
+
+
+class SetSigned(Entry, tag=True):
+    """The silo signs ``survivors`` for a round: from here its data set and base are locked to them."""
+
+    data_set: Name
+    base: Digest
+    round_id: Digest
+    session: Digest
+    survivors: tuple[Name, ...]
+
+
+class Released(Entry, tag=True):
+    """Shares of this round are about to leave."""
+
+    round_id: Digest
+
+
+class VoidSigned(Entry, tag=True):
+    """The silo never signs or releases for this round again."""
+
+    round_id: Digest
+
+
+class LockLifted(Entry, tag=True):
+    """Enough silos voided every round that this silo signed with the set; those rounds are dead to it."""
+
+    data_set: Name
+    base: Digest
+
+
+class LockMoved(Entry, tag=True):
+    """The lock goes on without a dealer that is proven to have cheated."""
+
+    data_set: Name
+    base: Digest
+    dealer: Name
+
+
+SiloRecord: TypeAlias = AttemptJoined | SetSigned | Released | VoidSigned | LockLifted | LockMoved
+
+
+class InputAccepted(Entry, tag=True):
+    """The coordinator accepted ``message`` from ``sender``; a payload is spooled beside the journal."""
+
+    sender: Name
+    message: FromSilo
+
+
+class SiloLost(Entry, tag=True):
+    """The transport lost ``silo``; nobody waits for it in this phase."""
+
+    silo: Name
+
+
+class PhaseClosed(Entry, tag=True):
+    """The coordinator closed a phase at ``now`` and is about to announce what follows."""
+
+    now: float
+
+
+CoordinatorRecord: TypeAlias = InputAccepted | SiloLost | PhaseClosed
+JournalRecord: TypeAlias = SiloRecord | CoordinatorRecord
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=describe)
+_silo_decoder = msgspec.msgpack.Decoder(SiloRecord)
+
+
+def encode_record(record: JournalRecord) -> bytes:
+    """Return the journal line of ``record``; of a payload only its type, length and digest."""
+    return _encoder.encode(record)
+
+
+def decode_silo_record(line: bytes) -> SiloRecord:
+    """Return the silo record of a journal line.
+
+    Raises:
+        MalformedMessage: the line is damaged.
+    """
+    try:
+        return _silo_decoder.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise MalformedMessage("a line of the silo's journal is damaged") from error

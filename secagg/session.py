@@ -1,0 +1,111 @@
+"""The two halves of a scheme as sans-I/O sessions.
+
+Time, randomness and identity are arguments; records and messages are return values. The driver first
+syncs ``Step.records``, then sends ``Step.output``. The simulation, the services and the tests drive the
+same two sessions with the same few lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from numpy.typing import NDArray
+
+from secagg.messages import FromCoordinator, FromSilo
+from secagg.names import SiloId
+from secagg.records import CoordinatorRecord, SiloRecord
+
+R = TypeVar("R", covariant=True)
+O = TypeVar("O", covariant=True)  # noqa: E741 - output
+
+Outbox: TypeAlias = Mapping[SiloId, FromCoordinator]
+
+
+@dataclass(frozen=True)
+class Step(Generic[R, O]):
+    """What one input causes.
+
+    Attributes:
+        records: to be synced, in order, before ``output`` is sent.
+        output: a silo's reply or None; a coordinator's outbox, one message a silo.
+    """
+
+    records: tuple[R, ...]
+    output: O
+
+
+SiloStep: TypeAlias = Step[SiloRecord, FromSilo | None]
+CoordinatorStep: TypeAlias = Step[CoordinatorRecord, Outbox]
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregate:
+    """An opened sum.
+
+    Attributes:
+        total: sum over ``survivors``, mod 2**b, without the count entry, shape (length,), read-only.
+        survivors: whose inputs are in it, in roster order.
+    """
+
+    total: NDArray[Any]
+    survivors: tuple[SiloId, ...]
+
+
+class SiloSession(Protocol):
+    """One silo in one attempt; single use."""
+
+    def receive(self, message: FromCoordinator) -> SiloStep:
+        """Take one message of the coordinator.
+
+        Raises:
+            UnexpectedMessage: this state does not accept it; the state is unchanged.
+            FaultyCoordinator, FaultySiloOrCoordinator, PolicyRefused: the silo leaves the attempt.
+        """
+        ...
+
+    @property
+    def outcome(self) -> Aggregate | None:
+        """The opened sum, once it was announced."""
+        ...
+
+
+class CoordinatorSession(Protocol):
+    """The coordinator in one attempt."""
+
+    def open(self, now: float) -> CoordinatorStep:
+        """Begin; call once."""
+        ...
+
+    def receive(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
+        """Take one message of ``sender``, as authenticated by the transport.
+
+        Raises:
+            UnexpectedMessage: this phase does not accept it; nothing changed.
+            FaultySilo: names the sender, whom the session no longer waits for.
+        """
+        ...
+
+    def lose(self, silo: SiloId) -> CoordinatorStep:
+        """The transport lost ``silo``: nobody waits for it in this phase."""
+        ...
+
+    def advance(self, now: float) -> CoordinatorStep:
+        """Close the phase if it can close; empty otherwise.
+
+        Raises:
+            TooFewSilos: the deadline passed and the quorum is not there.
+            RoundAborted, FaultySilo: the sum cannot be formed.
+        """
+        ...
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``advance`` will next close a phase whatever arrived; None when nothing is awaited."""
+        ...
+
+    @property
+    def outcome(self) -> Aggregate | None:
+        """The opened sum."""
+        ...

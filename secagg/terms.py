@@ -1,0 +1,96 @@
+"""What a round is about: everything that all silos must agree on before anything leaves one of them.
+
+``TrainingOpened`` carries the terms once; every later message names them by their digest, so that no
+parameter can differ between two silos of one round without their signatures failing to match.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+from secagg.cohort import Cohort
+from secagg.fixedpoint import Encoding
+from secagg.hazmat.framing import Field, digest
+from secagg.roster import SILO_ID_PATTERN
+
+Name = Annotated[str, msgspec.Meta(pattern=SILO_ID_PATTERN)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Counter = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=30 * 24 * 3600.0)]
+Setting: TypeAlias = tuple[Annotated[str, msgspec.Meta(max_length=64)], int | float | str | None]
+
+
+class MaskingParameters(msgspec.Struct, frozen=True, tag="masking"):
+    """Pairwise masks: the cohort decides everything."""
+
+    cohort: Cohort
+
+
+class PlainParameters(msgspec.Struct, frozen=True, tag="plain"):
+    """No protection."""
+
+
+SchemeParameters: TypeAlias = MaskingParameters | PlainParameters
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """All that TrainingOpened says but its deadline.
+
+    Attributes:
+        federation, job: names; a job is one call of ``run``.
+        round: from 1.
+        kind: ``"train"`` sums updates and metrics, ``"metrics"`` metrics only, ``"sum"`` bare vectors.
+        release: 1; a higher number is a second release of one base, which only DP permits.
+        roster: digest of the roster.
+        base: digest of the model that the round starts from.
+        scheme: protection and its cohort.
+        encoding: fixed-point layout of one upload.
+        training: (name, value) pairs in name order, read by the workload of the silos.
+    """
+
+    federation: Name
+    job: Name
+    round: Counter
+    kind: Literal["train", "metrics", "sum"]
+    release: Counter
+    roster: Digest
+    base: Digest
+    scheme: SchemeParameters
+    encoding: Encoding
+    training: tuple[Setting, ...] = ()
+
+
+def _encoding_fields(encoding: Encoding) -> Field:
+    return (
+        encoding.word_bits,
+        encoding.cohort,
+        encoding.weight_cap,
+        tuple((s.name, s.length, s.bound, s.fraction_bits) for s in encoding.segments),
+    )
+
+
+def _scheme_fields(scheme: SchemeParameters) -> Field:
+    match scheme:
+        case MaskingParameters(cohort=cohort):
+            return ("masking", cohort.n, cohort.c, cohort.t, cohort.k_min)
+        case PlainParameters():
+            return ("plain",)
+
+
+def training_digest(terms: Terms) -> bytes:
+    """Return 32 bytes that stand for every field of ``terms``."""
+    return digest(
+        "training",
+        terms.federation,
+        terms.job,
+        terms.round,
+        terms.kind,
+        terms.release,
+        terms.roster,
+        terms.base,
+        _scheme_fields(terms.scheme),
+        _encoding_fields(terms.encoding),
+        terms.training,
+    )
