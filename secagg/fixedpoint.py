@@ -259,8 +259,8 @@ def real_vector(segment: Segment, values: ArrayLike) -> NDArray[Any]:
     """
     try:
         vector = np.asarray(values)
-    except (TypeError, ValueError):
-        raise InputRefused("dtype", f"{segment.name!r} is not a vector of real numbers") from None
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a torch tensor that requires grad
+        raise InputRefused("dtype", f"{segment.name!r} cannot be read as a real vector") from None
     if vector.dtype not in (np.float32, np.float64) and vector.dtype.kind not in "iu":
         raise InputRefused("dtype", f"{segment.name!r} is {vector.dtype}, not float32, float64 or integer")
     if vector.shape != (segment.length,):
@@ -310,7 +310,7 @@ def most_fraction_bits(bound: float, *, cohort: int, word_bits: WordBits) -> int
     # bound >= 2**(exponent - 1), so one bit more than this start exceeds the room for certain.
     start = min(room.bit_length() - math.frexp(bound)[1], FRACTION_BITS.stop - 1)
     for bits in range(start, FRACTION_BITS.start - 1, -1):
-        if _largest(bound, bits) <= room:
+        if 0 < _largest(bound, bits) <= room:
             return bits
     raise ParameterError(f"{word_bits} bits cannot hold this bound for {cohort} silos; lower clip or cohort")
 
