@@ -281,6 +281,15 @@ def test_every_changed_bit_and_every_cut_of_a_box_is_seen() -> None:
             unseal(KEY, box[:size], associated=b"from north to south")
 
 
+def test_each_of_256_key_bits_closes_the_box() -> None:
+    box = seal(KEY, b"a secret share")
+    for bit in range(256):
+        changed = bytearray(KEY)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(MalformedMessage):
+            unseal(bytes(changed), box)
+
+
 @pytest.mark.parametrize("size", [0, 16, 24, 31, 33])
 def test_a_sealing_key_has_one_length(size: int) -> None:
     with pytest.raises(ParameterError):

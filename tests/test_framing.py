@@ -140,7 +140,7 @@ def test_the_bytes_are_as_specified() -> None:
     def part(tag: str, body: bytes) -> bytes:
         return tag.encode() + len(body).to_bytes(8, "big") + body
 
-    made = frame("label", b"\x07", "é", -129, 1.5, True, None, (128, ()))
+    made = frame("label", b"\x07", "é", -129, 1.5, True, None, (127, 128, ()))
     assert made == b"".join(
         (
             part("s", b"secagg/1"),
@@ -151,7 +151,7 @@ def test_the_bytes_are_as_specified() -> None:
             part("f", bytes.fromhex("3ff8000000000000")),
             part("?", b"\x01"),
             part("0", b""),
-            part("(", part("i", b"\x00\x80") + part("(", b"")),
+            part("(", part("i", b"\x7f") + part("i", b"\x00\x80") + part("(", b"")),
         )
     )
     assert digest("label", 1) == hashlib.sha256(frame("label", 1)).digest()

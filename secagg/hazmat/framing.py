@@ -56,7 +56,7 @@ def _encode(field: Field) -> bytes:
         case bool():  # Before int: Python's bool is one.
             tag, body = b"?", b"\x01" if field else b"\x00"
         case int():
-            # The shortest two's complement form with room for the sign; there is exactly one.
+            # Two's complement with room for the sign; the size follows from the value, so there is one form.
             tag, body = b"i", field.to_bytes(field.bit_length() // 8 + 1, "big", signed=True)
         case float():
             if math.isnan(field):
