@@ -51,8 +51,8 @@ class Cohort:
     def __post_init__(self) -> None:
         if self.n < MIN_SILOS:
             raise ParameterError(
-                f"n = {self.n} silos: at least {MIN_SILOS} are needed; with fewer, the sum shows one silo the "
-                "update of another"
+                f"n = {self.n} silos: at least {MIN_SILOS} are needed; with fewer, the sum shows one "
+                "silo the update of another"
             )
         if not 1 <= self.c <= self.n - 2:
             raise ParameterError(f"c = {self.c} colluders: must be 1 to n - 2 = {self.n - 2}")

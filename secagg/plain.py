@@ -53,7 +53,7 @@ class PlainSilo:
     def __init__(self, *, terms: Terms, vector: IntegerVector) -> None:
         if vector.dtype != terms.encoding.dtype or vector.shape != (terms.encoding.length,):
             raise InputRefused(
-                "shape", f"the encoded vector must be {terms.encoding.dtype} of {terms.encoding.length}"
+                "shape", f"the vector must be {terms.encoding.dtype} of {terms.encoding.length}"
             )
         self._terms = terms
         self._vector: NDArray[Any] | None = vector
@@ -157,9 +157,7 @@ class PlainCoordinator:
             return Step((), {})
         survivors = self._roster.ordered(frozenset(self._gate.close()))
         if int(self._total[-1]) != len(survivors):
-            raise RoundAborted(
-                "the count entry of the sum is not the number of survivors; no model is written"
-            )
+            raise RoundAborted("the count entry is not the number of survivors: no model is written")
         self._total.flags.writeable = False
         self._outcome = Aggregate(self._total[:-1], survivors)
         outbox: Outbox = dict.fromkeys(self._roster.silos, PlainSum(survivors, Payload.of(self._total)))

@@ -36,6 +36,7 @@ class SetSigned(Entry, tag=True):
     base: Digest
     round_id: Digest
     session: Digest
+    threshold: Counter
     survivors: tuple[Name, ...]
 
 

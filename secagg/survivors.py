@@ -63,7 +63,7 @@ class Lock:
 
     survivors: frozenset[SiloId]
     rounds: tuple[bytes, ...]
-    sessions: frozenset[bytes]
+    thresholds: Mapping[bytes, int]  # session id -> t of that session
 
 
 def check_survivors(
@@ -84,7 +84,8 @@ def check_survivors(
         raise FaultyCoordinator("the survivor set names silos that shared no keys")
     if len(distinct) < cohort.min_survivors:
         raise FaultyCoordinator(
-            f"the survivor set has {len(distinct)} silos; max(t, k_min + c) = {cohort.min_survivors} are needed"
+            f"the survivor set has {len(distinct)} silos; {cohort.min_survivors} = max(t, k_min + c) "
+            "are needed"
         )
 
 
@@ -139,7 +140,7 @@ class Locks:
                 self._locks[key] = Lock(
                     frozenset(record.survivors),
                     (*(held.rounds if held else ()), record.round_id),
-                    (held.sessions if held else frozenset()) | {record.session},
+                    {**(held.thresholds if held else {}), record.session: record.threshold},
                 )
             case Released():
                 self._released.add(record.round_id)
@@ -150,7 +151,7 @@ class Locks:
             case LockMoved():
                 key = LockKey(record.data_set, record.base)
                 held = self._locks[key]
-                self._locks[key] = Lock(held.survivors - {record.dealer}, held.rounds, held.sessions)
+                self._locks[key] = Lock(held.survivors - {record.dealer}, held.rounds, held.thresholds)
 
     def lock(self, key: LockKey) -> Lock | None:
         """Return the lock of ``key``."""
@@ -167,7 +168,7 @@ class Locks:
         return record
 
     def sign(
-        self, key: LockKey, *, round_id: bytes, session: bytes, survivors: Sequence[SiloId]
+        self, key: LockKey, *, round_id: bytes, session: bytes, threshold: int, survivors: Sequence[SiloId]
     ) -> SetSigned:
         """Return the record that locks ``key`` to ``survivors``.
 
@@ -185,7 +186,7 @@ class Locks:
                 + (f"; it can finish without: {', '.join(extra)}" if extra else ""),
                 missing,
             )
-        return SetSigned(key.data_set, key.base, round_id, session, tuple(survivors))
+        return SetSigned(key.data_set, key.base, round_id, session, threshold, tuple(survivors))
 
     def release(self, round_id: bytes) -> Released:
         """Return the record that must be synced before a share of ``round_id`` leaves.
@@ -219,7 +220,7 @@ class Locks:
     def move(self, key: LockKey, *, session: bytes, dealer: SiloId) -> LockMoved | None:
         """Return the record that takes a proven cheat out of the locked set, or None if it is not in it."""
         held = self._locks.get(key)
-        if held is None or dealer not in held.survivors or session not in held.sessions:
+        if held is None or dealer not in held.survivors or session not in held.thresholds:
             return None
         return LockMoved(key.data_set, key.base, dealer)
 

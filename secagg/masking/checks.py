@@ -30,7 +30,7 @@ def bundle_fault(roster: Roster, descriptor: bytes, silo: SiloId, bundle: KeyBun
 def share_set_fault(
     roster: Roster, session: bytes, dealer: SiloId, share_set: ShareSet, peers: Mapping[SiloId, KeyBundle]
 ) -> str | None:
-    """Return what is wrong with a dealer's commitments for the silos ``peers`` (U1 in roster order), or None."""
+    """Return what is wrong with a dealer's commitments for ``peers`` (U1 in roster order), or None."""
     fields = transcript.share_set_fields(session, dealer, share_set)
     if not verify(roster.key(dealer), share_set.signature, transcript.SHARE, *fields):
         return "its share set is not signed by the pinned identity for this session"

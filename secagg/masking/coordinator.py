@@ -374,8 +374,8 @@ class MaskingCoordinator:
         collected = state.collected
         if int(collected.total[-1]) != len(state.survivors):
             raise RoundAborted(
-                "the count entry of the opened sum is not the number of survivors: some input was not a masked "
-                "vector of this round. No model is written; nobody can be named, and no update was exposed"
+                "the count entry of the opened sum is not the number of survivors: some input was not a "
+                "masked vector of this round. No model is written, nobody can be named, no update was exposed"
             )
         total = collected.total
         total.flags.writeable = False

@@ -304,7 +304,11 @@ class MaskingSilo:
         check_survivors(self._silo, announced.survivors, frozenset(state.pairs), self._cohort)
         survivors = self._roster.ordered(frozenset(announced.survivors))
         record = self._locks.sign(
-            self._key, round_id=state.round_id, session=state.session, survivors=survivors
+            self._key,
+            round_id=state.round_id,
+            session=state.session,
+            threshold=self._cohort.t,
+            survivors=survivors,
         )
         signature = sign_survivors(self._identity, state.round_id, survivors)
         self._state = _Signed(state.round_id, survivors, state.pairs)

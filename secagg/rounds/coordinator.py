@@ -1,0 +1,344 @@
+"""One round at the coordinator: training, attempts with new keys, voids and evidence between them.
+
+Pure like the sessions, with the same five methods, so that a driver sees one thing for a whole round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from secagg.errors import FaultySilo, RoundAborted, SecaggError, UnexpectedMessage, UsageError
+from secagg.masking.coordinator import MaskingCoordinator
+from secagg.messages import (
+    BaseRequested,
+    BaseSent,
+    DealerEvidence,
+    FromSilo,
+    Ready,
+    Refused,
+    TrainingOpened,
+    Void,
+    Voided,
+    VoidRequested,
+)
+from secagg.names import SiloId
+from secagg.payload import Payload
+from secagg.phases import Gate
+from secagg.plain import PlainCoordinator
+from secagg.records import InputAccepted, PhaseClosed, SiloLost
+from secagg.roster import Roster
+from secagg.session import Aggregate, CoordinatorStep, Step
+from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest
+
+_Session: TypeAlias = MaskingCoordinator | PlainCoordinator
+
+
+@dataclass(frozen=True)
+class _Start:
+    pass
+
+
+@dataclass(frozen=True)
+class _Training:
+    gate: Gate[None]
+
+
+@dataclass(frozen=True)
+class _Attempting:
+    session: _Session
+
+
+@dataclass(frozen=True)
+class _Voiding:
+    gate: Gate[tuple[Void, ...]]
+    failure: SecaggError
+
+
+@dataclass(frozen=True)
+class _Done:
+    outcome: Aggregate
+
+
+_State: TypeAlias = _Start | _Training | _Attempting | _Voiding | _Done
+
+
+class RoundCoordinator:
+    """The coordinator in one round; single use.
+
+    Args:
+        roster: the pinned roster.
+        terms: what is trained and how it is summed.
+        base: the model named by ``terms.base``, for silos that lack it; None if there is none.
+        seconds: how long a phase of an attempt waits at the most.
+        training_seconds: how long training may take.
+        attempts: how often the protocol is run before the round is given up.
+        threads: for the masks.
+
+    Guarantees:
+        An attempt that fails costs no training.
+        The number of attempts is bounded.
+        A dealer convicted by evidence, or reported by c + 1 silos, is left out of the next attempt.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        *,
+        terms: Terms,
+        base: Payload | None = None,
+        seconds: float = 60.0,
+        training_seconds: float = 3600.0,
+        attempts: int = 3,
+        threads: int | None = None,
+    ) -> None:
+        self._roster = roster
+        self._terms = terms
+        self._training = training_digest(terms)
+        self._base = base
+        self._seconds = seconds
+        self._training_seconds = training_seconds
+        self._attempts = attempts
+        self._threads = threads
+        self._state: _State = _Start()
+        self._attempt = 0
+        self._losses: dict[SiloId, str] = {}
+        self._gone: set[SiloId] = set()
+        self._signed_rounds: tuple[bytes, ...] = ()
+        self._evidence: tuple[DealerEvidence, ...] = ()
+        self._reporters: dict[SiloId, set[SiloId]] = {}
+
+    # --- what the driver reads ---------------------------------------------------------------------------
+
+    @property
+    def outcome(self) -> Aggregate | None:
+        """The opened sum."""
+        return self._state.outcome if isinstance(self._state, _Done) else None
+
+    @property
+    def attempt(self) -> int:
+        """The number of the present attempt, from 1; 0 during training."""
+        return self._attempt
+
+    @property
+    def losses(self) -> Mapping[SiloId, str]:
+        """Why a silo is missing somewhere: the phase in which it was silent, its refusal or its fault."""
+        return self._losses
+
+    @property
+    def phase(self) -> str | None:
+        """The phase whose replies are awaited, by the name of the reply; "Training" before the attempts."""
+        match self._state:
+            case _Training() | _Voiding():
+                return self._state.gate.phase
+            case _Attempting():
+                return self._state.session.phase
+            case _Start() | _Done():
+                return None
+
+    @property
+    def waiting(self) -> frozenset[SiloId]:
+        """Who is awaited."""
+        match self._state:
+            case _Training() | _Voiding():
+                return self._state.gate.waiting
+            case _Attempting():
+                return self._state.session.waiting
+            case _Start() | _Done():
+                return frozenset()
+
+    @property
+    def deadline(self) -> float | None:
+        """When the phase closes whatever arrived."""
+        match self._state:
+            case _Training() | _Voiding():
+                return self._state.gate.deadline
+            case _Attempting():
+                return self._state.session.deadline
+            case _Start() | _Done():
+                return None
+
+    # --- inputs ------------------------------------------------------------------------------------------
+
+    def open(self, now: float) -> CoordinatorStep:
+        """Announce the terms to the whole roster."""
+        if not isinstance(self._state, _Start):
+            raise UsageError("a round is opened once")
+        everyone = frozenset(self._roster.silos)
+        deadline = now + self._training_seconds
+        self._state = _Training(Gate("Training", everyone, quorum=self._quorum, deadline=deadline))
+        opened = TrainingOpened(self._terms, self._training_seconds)
+        return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, opened))
+
+    def receive(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
+        """Take one message of ``sender``; see ``CoordinatorSession.receive``."""
+        accepted = (InputAccepted(sender, message),)
+        if sender not in self._roster:
+            raise UnexpectedMessage(f"{sender} is not in the roster")
+        if isinstance(message, BaseRequested):
+            return Step(accepted, {sender: self._send_base(sender, message)})
+        if isinstance(message, Refused):
+            missing = f" (needs {', '.join(message.silos)})" if message.silos else ""
+            self._losses[sender] = f"refused: {message.rule}{missing}"
+        self._gone.discard(sender)
+        match self._state, message:
+            case (_Training() as state, Ready()):
+                if message.training != self._training:
+                    state.gate.lose(sender)
+                    self._losses[sender] = "faulty: trained under other terms"
+                    raise FaultySilo(sender, "is ready for other terms than those that were sent")
+                state.gate.admit(sender, None)
+            case ((_Training() | _Voiding()) as state, Refused()):
+                state.gate.lose(sender)
+            case (_Voiding() as state, Voided()):
+                if any(void.silo != sender for void in message.voids):
+                    raise FaultySilo(sender, "sends a void in another silo's name")
+                state.gate.admit(sender, message.voids)
+            case (_Attempting(), Ready()):
+                pass  # It was late; the next attempt invites it.
+            case (_Attempting() as state, _):
+                return self._forward(state.session, sender, message)
+            case _:
+                raise UnexpectedMessage(f"{type(message).__name__} is not accepted in {self.phase}")
+        return Step(accepted, {})
+
+    def lose(self, silo: SiloId) -> CoordinatorStep:
+        """The transport lost ``silo``: nobody waits for it until it is heard of again."""
+        self._gone.add(silo)
+        if silo in self.waiting and self.phase is not None:
+            self._losses[silo] = self.phase
+        match self._state:
+            case _Training() | _Voiding():
+                self._state.gate.lose(silo)
+            case _Attempting():
+                self._state.session.lose(silo)
+            case _Start() | _Done():
+                pass
+        return Step((SiloLost(silo),), {})
+
+    def advance(self, now: float) -> CoordinatorStep:
+        """Close the phase if it can close; see ``CoordinatorSession.advance``."""
+        match self._state:
+            case (_Training() | _Voiding()) as state if state.gate.closable(now):
+                self._note_silence(now)
+                voids: tuple[Void, ...] = ()
+                if isinstance(state, _Training):
+                    state.gate.close()
+                else:
+                    voids = tuple(void for silo in state.gate.close().values() for void in silo)
+                return self._new_attempt(now, voids)
+            case _Attempting():
+                return self._advance_attempt(self._state.session, now)
+            case _:
+                return Step((), {})
+
+    # --- attempts ------------------------------------------------------------------------------------------
+
+    @property
+    def _quorum(self) -> int:
+        match self._terms.scheme:
+            case MaskingParameters(cohort=cohort):
+                return cohort.t
+            case PlainParameters():
+                return 1
+
+    @property
+    def excluded(self) -> frozenset[SiloId]:
+        """Dealers that the next attempt leaves out."""
+        match self._terms.scheme:
+            case MaskingParameters(cohort=cohort):
+                reported = {d for d, reporters in self._reporters.items() if len(reporters) > cohort.c}
+                return frozenset(reported | {evidence.dealer for evidence in self._evidence})
+            case PlainParameters():
+                return frozenset()
+
+    def _new_attempt(self, now: float, voids: tuple[Void, ...]) -> CoordinatorStep:
+        self._attempt += 1
+        session: _Session
+        match self._terms.scheme:
+            case MaskingParameters():
+                session = MaskingCoordinator(
+                    self._roster,
+                    terms=self._terms,
+                    attempt=self._attempt,
+                    seconds=self._seconds,
+                    excluded=self.excluded,
+                    voids=voids,
+                    evidence=self._evidence,
+                    threads=self._threads,
+                )
+            case PlainParameters():
+                session = PlainCoordinator(
+                    self._roster, terms=self._terms, attempt=self._attempt, seconds=self._seconds
+                )
+        step = session.open(now)
+        for silo in self._gone:
+            session.lose(silo)
+        self._state = _Attempting(session)
+        return step
+
+    def _advance_attempt(self, session: _Session, now: float) -> CoordinatorStep:
+        phase, waiting, deadline = session.phase, session.waiting, session.deadline
+        try:
+            step = session.advance(now)
+        except (RoundAborted, FaultySilo) as failure:
+            self._note(phase, waiting)
+            return self._retry(session, failure, now)
+        if deadline is not None and now >= deadline and session.phase != phase:
+            self._note(phase, waiting)
+        if session.outcome is not None:
+            self._state = _Done(session.outcome)
+        return step
+
+    def _retry(self, session: _Session, failure: SecaggError, now: float) -> CoordinatorStep:
+        if isinstance(failure, FaultySilo):
+            self._losses[failure.silo] = f"faulty: {failure}"
+        asked: bytes | None = None
+        if isinstance(session, MaskingCoordinator):
+            self._evidence += session.evidence
+            for reporter, dealer in session.reports:
+                self._reporters.setdefault(dealer, set()).add(reporter)
+            asked = session.round_id
+        reachable = self._roster.n - len(self._gone | self.excluded)
+        if self._attempt >= self._attempts or reachable < self._quorum:
+            raise failure
+        if asked is None or session_convicts(session):
+            return self._new_attempt(now, ())
+        self._signed_rounds += (asked,)
+        gate: Gate[tuple[Void, ...]] = Gate(
+            "Voided", frozenset(self._roster.silos), quorum=0, deadline=now + self._seconds
+        )
+        for silo in self._gone:
+            gate.lose(silo)
+        self._state = _Voiding(gate, failure)
+        request = VoidRequested(self._signed_rounds)
+        return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, request))
+
+    def _forward(self, session: _Session, sender: SiloId, message: FromSilo) -> CoordinatorStep:
+        try:
+            return session.receive(sender, message)
+        except FaultySilo as error:
+            self._losses[sender] = f"faulty: {error}"
+            raise
+
+    # --- small parts ---------------------------------------------------------------------------------------
+
+    def _send_base(self, sender: SiloId, requested: BaseRequested) -> BaseSent:
+        if self._base is None or requested.base != self._terms.base:
+            raise UnexpectedMessage(f"{sender} asks for a base model that this round does not start from")
+        return BaseSent(requested.base, self._base)
+
+    def _note_silence(self, now: float) -> None:
+        deadline = self.deadline
+        if deadline is not None and now >= deadline:
+            self._note(self.phase, self.waiting)
+
+    def _note(self, phase: str | None, silos: frozenset[SiloId]) -> None:
+        for silo in silos:
+            self._losses[silo] = phase or ""
+
+
+def session_convicts(session: _Session) -> bool:
+    """Whether the attempt ended with evidence, which moves locks by itself: voids cannot exist beside it."""
+    return isinstance(session, MaskingCoordinator) and bool(session.evidence)

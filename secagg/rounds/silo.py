@@ -1,0 +1,238 @@
+"""One silo across rounds: policy, base model, training, the lock, and a session for each attempt.
+
+Pure like the sessions: the driver syncs the records of a step, then sends its reply. Training runs inside
+``receive``, so a driver with an event loop calls it from a thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, MutableMapping
+
+from secagg.errors import (
+    FaultyCoordinator,
+    FaultySiloOrCoordinator,
+    InputRefused,
+    PolicyRefused,
+    SecaggError,
+    TrainerFailed,
+    UnexpectedMessage,
+)
+from secagg.hazmat.identity import IdentityKey
+from secagg.masking.checks import proves
+from secagg.masking.silo import MaskingSilo
+from secagg.messages import (
+    BaseRequested,
+    BaseSent,
+    FromCoordinator,
+    KeysAnnounced,
+    Ready,
+    Refused,
+    RoundOpened,
+    TrainingOpened,
+    Voided,
+    VoidRequested,
+)
+from secagg.names import IntegerVector, RandomSource, SiloId
+from secagg.plain import PlainSilo
+from secagg.policy import Policy
+from secagg.records import AttemptJoined, SiloRecord
+from secagg.roster import Roster
+from secagg.rounds.workload import Workload
+from secagg.session import SiloSession, SiloStep, Step
+from secagg.survivors import LockKey, LockRefused, Locks, sign_void
+from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest
+
+
+class Participant:
+    """A silo's side of every round.
+
+    Args:
+        silo: its name in ``roster``.
+        identity: its signing key.
+        roster: the pinned roster.
+        policy: its own floors.
+        workload: what it trains.
+        data_set: the configured name of its data; locks hold per data set and base model.
+        records: its journal so far, oldest first.
+        cache: encoded vectors by training digest; the driver keeps it on disk. Only the last is kept.
+        random: fresh uniform bytes.
+        threads: for the masks.
+
+    Guarantees:
+        Nothing leaves before the policy accepted the terms.
+        A silo that holds a model for a round never adopts another.
+        One set of terms is trained once, whatever the number of attempts.
+        An attempt is joined at most once, also after a crash.
+    """
+
+    def __init__(
+        self,
+        silo: SiloId,
+        *,
+        identity: IdentityKey,
+        roster: Roster,
+        policy: Policy,
+        workload: Workload,
+        data_set: str = "default",
+        records: Iterable[SiloRecord] = (),
+        cache: MutableMapping[bytes, IntegerVector] | None = None,
+        random: RandomSource = os.urandom,
+        threads: int | None = None,
+    ) -> None:
+        if silo not in roster or roster.key(silo) != identity.public:
+            raise PolicyRefused("roster", f"{silo} with its identity key is not in the pinned roster")
+        self._silo = silo
+        self._identity = identity
+        self._roster = roster
+        self._policy = policy
+        self._workload = workload
+        self._data_set = data_set
+        self._locks = Locks(records)
+        self._cache: MutableMapping[bytes, IntegerVector] = {} if cache is None else cache
+        self._random = random
+        self._threads = threads
+        self._terms: Terms | None = None
+        self._session: SiloSession | None = None
+
+    def receive(self, message: FromCoordinator) -> SiloStep:
+        """Take one message of the coordinator.
+
+        Raises:
+            UnexpectedMessage: not accepted now; nothing changed.
+            SecaggError: this silo leaves the round; ``refusal`` is what the coordinator may know.
+        """
+        match message:
+            case TrainingOpened():
+                return self._open_training(message)
+            case BaseSent():
+                return self._adopt(message)
+            case RoundOpened():
+                return self._join(message)
+            case VoidRequested():
+                return self._void(message)
+            case _:
+                return self._forward(message)
+
+    def _open_training(self, opened: TrainingOpened) -> SiloStep:
+        terms = opened.terms
+        self._terms, self._session = None, None
+        self._policy.check(terms, self._roster)
+        held = self._workload.holds(terms.round)
+        if held is not None and held != terms.base:
+            raise FaultyCoordinator(
+                f"round {terms.round} is to start from another base model than the one here"
+            )
+        self._terms = terms
+        if held is None:
+            return Step((), BaseRequested(terms.base))
+        return self._ready(terms)
+
+    def _adopt(self, sent: BaseSent) -> SiloStep:
+        terms = self._terms
+        if terms is None or sent.base != terms.base or self._workload.holds(terms.round) is not None:
+            raise UnexpectedMessage("a base model was sent that this silo did not ask for")
+        self._workload.adopt(terms, sent.vector)
+        return self._ready(terms)
+
+    def _ready(self, terms: Terms) -> SiloStep:
+        digest = training_digest(terms)
+        if digest not in self._cache:
+            vector = self._workload.vector(terms)
+            self._cache.clear()
+            self._cache[digest] = vector
+        return Step((), Ready(digest))
+
+    def _join(self, opened: RoundOpened) -> SiloStep:
+        terms = self._terms
+        if terms is None:
+            raise UnexpectedMessage("an attempt is opened before its training")
+        if opened.training != training_digest(terms):
+            raise FaultyCoordinator("the attempt is not for the terms that this silo was told")
+        if opened.training not in self._cache:
+            raise UnexpectedMessage("an attempt is opened before this silo was ready")
+        joined = self._locks.join(AttemptJoined(terms.federation, terms.job, terms.round, opened.attempt))
+        unlocked = self._unlock(terms, opened)
+        for record in (*unlocked, joined):
+            self._locks.apply(record)
+        self._session = self._new_session(terms, self._cache[opened.training])
+        step = self._session.receive(opened)
+        return Step((*unlocked, joined, *step.records), step.output)
+
+    def _unlock(self, terms: Terms, opened: RoundOpened) -> tuple[SiloRecord, ...]:
+        """Return the records by which voids lift, or evidence moves, this silo's lock on the base."""
+        if not isinstance(terms.scheme, MaskingParameters):
+            return ()
+        key = LockKey(self._data_set, terms.base)
+        lifted = self._locks.lift(key, opened.voids, self._roster, threshold=terms.scheme.cohort.t)
+        if lifted is not None:
+            return (lifted,)
+        lock = self._locks.lock(key)
+        moved = []
+        for evidence in opened.evidence:
+            # The threshold is that of the session in which the dealer shared, as this silo knew it then:
+            # with a smaller one, too few shares of an honest dealer would look like a wrong sharing.
+            threshold = lock.thresholds.get(evidence.session) if lock is not None else None
+            if threshold is not None and proves(evidence, self._roster, threshold=threshold):
+                record = self._locks.move(key, session=evidence.session, dealer=evidence.dealer)
+                moved += [record] if record is not None else []
+        return tuple(moved)
+
+    def _new_session(self, terms: Terms, vector: IntegerVector) -> SiloSession:
+        match terms.scheme:
+            case MaskingParameters():
+                return MaskingSilo(
+                    self._silo,
+                    identity=self._identity,
+                    roster=self._roster,
+                    terms=terms,
+                    vector=vector,
+                    locks=self._locks,
+                    data_set=self._data_set,
+                    random=self._random,
+                    threads=self._threads,
+                )
+            case PlainParameters():
+                return PlainSilo(terms=terms, vector=vector)
+
+    def _forward(self, message: FromCoordinator) -> SiloStep:
+        if self._session is None or self._terms is None:
+            raise UnexpectedMessage(f"{type(message).__name__} is not accepted outside an attempt")
+        step = self._session.receive(message)
+        for record in step.records:
+            self._locks.apply(record)
+        if isinstance(message, KeysAnnounced):
+            # t silos signed for this base, so an adopted one is what the federation trains from.
+            self._workload.confirm(self._terms)
+        if self._session.outcome is not None:
+            self._workload.confirm(self._terms)
+            self._workload.apply(self._terms, self._session.outcome)
+            self._session = None
+        return step
+
+    def _void(self, requested: VoidRequested) -> SiloStep:
+        records = self._locks.void(requested.round_ids)
+        for record in records:
+            self._locks.apply(record)
+        return Step(
+            records, Voided(tuple(sign_void(self._identity, self._silo, r.round_id) for r in records))
+        )
+
+
+def refusal(error: SecaggError) -> Refused:
+    """Return all that the coordinator learns of an error at a silo: a rule, and silos that it names."""
+    match error:
+        case LockRefused():
+            return Refused(error.rule, error.silos)
+        case PolicyRefused():
+            return Refused(error.rule)
+        case InputRefused():
+            return Refused(f"input: {error.rule}")
+        case TrainerFailed():
+            return Refused("trainer")
+        case FaultySiloOrCoordinator():
+            return Refused("faulty silo or coordinator", (error.silo,))
+        case FaultyCoordinator():
+            return Refused("faulty coordinator")
+        case _:
+            return Refused("error")

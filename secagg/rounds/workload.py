@@ -1,0 +1,47 @@
+"""What a round is for, as the protocol sees it: a model held, a vector to upload, a sum to apply."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from secagg.names import IntegerVector
+from secagg.payload import Payload
+from secagg.session import Aggregate
+from secagg.terms import Terms
+
+
+class Workload(Protocol):
+    """One silo's own work. Learning has one, bare sums have another.
+
+    Guarantees:
+        A model that came from the coordinator is only a candidate until ``confirm``: t silos must have
+        signed for it first.
+    """
+
+    def holds(self, round: int) -> bytes | None:
+        """Return the digest of the model that this silo computed or confirmed for ``round``, or None."""
+        ...
+
+    def adopt(self, terms: Terms, base: Payload) -> None:
+        """Take ``base`` as the candidate for ``terms.round``; its digest must be ``terms.base``.
+
+        Raises:
+            FaultyCoordinator: it is not.
+        """
+        ...
+
+    def confirm(self, terms: Terms) -> None:
+        """T silos signed for ``terms.base``: a candidate becomes the model that is held."""
+        ...
+
+    def vector(self, terms: Terms) -> IntegerVector:
+        """Evaluate, train and encode; called once for one set of terms.
+
+        Raises:
+            InputRefused, TrainerFailed: nothing leaves the silo.
+        """
+        ...
+
+    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
+        """Compute the next model from the opened sum."""
+        ...
