@@ -155,8 +155,8 @@ class Encoding:
         return sum(segment.length for segment in self.segments)
 
     @property
-    def dtype(self) -> type[np.uint32 | np.uint64]:
-        """Type of one encoded entry."""
+    def dtype(self) -> type[Any]:  # NumPy's stubs cannot tell arrays of a union of types apart
+        """Type of one encoded entry: ``numpy.uint32`` or ``numpy.uint64``."""
         return np.uint32 if self.word_bits == 32 else np.uint64
 
     @property
@@ -237,9 +237,7 @@ class Encoding:
             UsageError: wrong shape or dtype, read-only, or it may overlap an input.
         """
         if out is None:
-            return (
-                np.empty(self.length, np.uint32) if self.word_bits == 32 else np.empty(self.length, np.uint64)
-            )
+            return np.empty(self.length, self.dtype)
         if out.shape != (self.length,) or out.dtype != self.dtype or not out.flags.writeable:
             raise UsageError(f"out must be writable {self.dtype.__name__} of shape ({self.length},)")
         if any(np.may_share_memory(out, vector) for vector in inputs):
