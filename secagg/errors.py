@@ -15,7 +15,16 @@ class SecaggError(Exception):
 
 
 class ParameterError(SecaggError, ValueError):
-    """Our own parameters are unsafe or contradictory; raised in constructors."""
+    """Our own parameters are unsafe or contradictory; raised in constructors.
+
+    Attributes:
+        parameter: which one, as this library spells it (``"n"``, ``"c"``, ``"t"``, ``"k_min"``,
+            ``"encoding"``); empty where the text alone says it.
+    """
+
+    def __init__(self, text: str, *, parameter: str = "") -> None:
+        super().__init__(text)
+        self.parameter = parameter
 
 
 class UsageError(SecaggError):
@@ -64,11 +73,13 @@ class FaultySilo(ProtocolError):
 
     Attributes:
         silo: who is named.
+        dealer: the silo is named for the secret shares it dealt, not for a message it sent.
     """
 
-    def __init__(self, silo: SiloId, text: str) -> None:
+    def __init__(self, silo: SiloId, text: str, *, dealer: bool = False) -> None:
         super().__init__(f"{silo}: {text}")
         self.silo = silo
+        self.dealer = dealer
 
 
 class FaultySiloOrCoordinator(ProtocolError):
@@ -93,6 +104,8 @@ class TooFewSilos(RoundAborted):
     Attributes:
         have: how many answered.
         need: how many are needed.
+        phase: the phase that could not close.
+        missing: who did not answer, in roster order; empty if unknown.
     """
 
     def __init__(self, have: int, need: int, phase: str, missing: tuple[SiloId, ...] = ()) -> None:
@@ -109,11 +122,13 @@ class PolicyRefused(SecaggError):
 
     Attributes:
         rule: the rule that refused, the only part of the refusal that reaches the run.
+        silos: for a lock, whose return would let the round finish.
     """
 
-    def __init__(self, rule: str, text: str) -> None:
+    def __init__(self, rule: str, text: str, silos: tuple[SiloId, ...] = ()) -> None:
         super().__init__(f"{rule}: {text}")
         self.rule = rule
+        self.silos = silos
 
 
 class PrivacyBudgetExhausted(SecaggError):
@@ -125,7 +140,12 @@ class EnvironmentFault(SecaggError):
 
 
 class MissingExtra(EnvironmentFault):
-    """A package of an optional extra is not installed; the text has the one command to type."""
+    """A package of an optional extra is not installed; the text has the one command to type.
+
+    Attributes:
+        extra: the extra that brings it.
+        package: its name.
+    """
 
     def __init__(self, extra: str, package: str) -> None:
         super().__init__(f"{package} is not installed. Type: pip install 'secagg[{extra}]'")

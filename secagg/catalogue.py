@@ -1,0 +1,393 @@
+"""The codes and their wording: what each one means in general, for ``secagg explain SA-dddd`` and for errors.
+
+Texts keep in braces the names that an error fills in (``explanation``). The first digit of a code is the
+exit code. Codes are a promise: one that was published keeps its meaning. Pure data.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """One error in words.
+
+    Attributes:
+        code: ``"SA-"`` and four digits.
+        what: what happened, in one sentence.
+        cause: why, with numbers.
+        safe: whether the data is safe, and which model there is now.
+        you_can: what the reader can do.
+        they_can: what the others can do.
+    """
+
+    code: str
+    what: str
+    cause: str
+    safe: str
+    you_can: str
+    they_can: str
+
+    @property
+    def exit(self) -> int:
+        """Exit code of the process, 2 to 7."""
+        return int(self.code[3])
+
+    def text(self, *, width: int = 80) -> str:
+        """Return the five lines, wrapped at ``width`` between words."""
+        lines = _wrap(f"x {self.code}  ", self.what, width)
+        lines += _wrap("  cause    ", self.cause, width)
+        lines += _wrap("  safe     ", self.safe, width)
+        lines += _wrap("  you can  ", self.you_can, width)
+        lines += _wrap("  they can ", self.they_can, width)
+        verdict = f"exit {self.exit}"
+        if len(lines[-1]) + len(verdict) + 2 > width:
+            lines.append("")
+        lines[-1] += verdict.rjust(width - len(lines[-1]))
+        return "\n".join(lines)
+
+
+def _wrap(label: str, sentence: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        sentence,
+        width=width,
+        initial_indent=label,
+        subsequent_indent=" " * 11,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+NOTHING_LEFT = "yes: nothing left a silo; {model}"
+SILO_KEPT = "yes: nothing of this round left {silo}; {model}"
+MASKED = "yes: what arrived stays masked and no sum was opened; {model}"
+STOPPED = "yes: this silo answers no more of this attempt, and what it sent is masked; {model}"
+NOBODY_ELSE = "nothing: no other party is involved"
+
+_ENTRIES = (
+    # --- 2: parameters, use, inputs ---------------------------------------------------------------
+    Explanation(
+        code="SA-2001",
+        what="a parameter is unsafe, or contradicts another one",
+        cause="a constructor checks its parameters and refuses before any round begins",
+        safe=NOTHING_LEFT,
+        you_can="give the named parameter a value inside its range",
+        they_can=NOBODY_ELSE,
+    ),
+    Explanation(
+        code="SA-2002",
+        what="there are too few silos: a sum over them would show one silo's update",
+        cause="with n = 2 silos each could take its own update off the sum and read the other's",
+        safe=NOTHING_LEFT,
+        you_can="bring in silos: 3 at the least, 4 or more if a round is to survive a lost one",
+        they_can="other data holders: join the roster",
+    ),
+    Explanation(
+        code="SA-2003",
+        what="the number of colluding silos c is out of its range",
+        cause="every silo sees the sum, so c is at least 1; 2 silos must stay honest, so it is at most n - 2",
+        safe=NOTHING_LEFT,
+        you_can="leave `colluders` out, which takes max(1, floor((n - 1) / 3)), or choose 1 to n - 2",
+        they_can="other data holders: join the roster, so that a larger c is possible",
+    ),
+    Explanation(
+        code="SA-2004",
+        what="the threshold t is out of its range",
+        cause="with 2t <= n + c a lying coordinator could open two sums and subtract them",
+        safe=NOTHING_LEFT,
+        you_can="leave `threshold` out, which takes floor((n + c) / 2) + 1, the least that is safe",
+        they_can=NOBODY_ELSE,
+    ),
+    Explanation(
+        code="SA-2005",
+        what="the number of honest silos behind a sum, k_min, is out of its range",
+        cause="a sum over fewer than 2 honest silos is one silo's update; more than n - c cannot be had",
+        safe=NOTHING_LEFT,
+        you_can="leave `min_honest` out, which takes 2, or choose 2 to n - c",
+        they_can="other data holders: join the roster, so that a larger k_min is possible",
+    ),
+    Explanation(
+        code="SA-2006",
+        what="these numbers do not fit the words they are summed in",
+        cause="silos x weight cap x clip x steps of precision could exceed the modulus, and a sum would wrap",
+        safe=NOTHING_LEFT,
+        you_can="lower the clip or the fraction bits, or take 64-bit words",
+        they_can=NOBODY_ELSE,
+    ),
+    Explanation(
+        code="SA-2101",
+        what="a call came in an order or with an argument that is not allowed",
+        cause="sessions are single use and follow the phases of the protocol; names must be known ones",
+        safe="yes: the call did nothing; {model}",
+        you_can="follow the text; a session that ended is replaced by a new one, never reused",
+        they_can=NOBODY_ELSE,
+    ),
+    Explanation(
+        code="SA-2200",
+        what="{silo} left {round}: its input cannot be encoded",
+        cause="inputs are checked at the silo, before they are encoded and masked",
+        safe=SILO_KEPT,
+        you_can="correct what the trainer returns",
+        they_can="{silo}: run the trainer alone on the same weights and look at what it returns",
+    ),
+    Explanation(
+        code="SA-2201",
+        what="{silo} left {round}: its input holds NaN",
+        cause="one NaN would turn the mean of all silos into NaN; training diverged, or the data has gaps",
+        safe=SILO_KEPT,
+        you_can="lower the learning rate, or clip the gradients in the trainer",
+        they_can="{silo}: look for missing values in the data, and at the loss of the trainer run alone",
+    ),
+    Explanation(
+        code="SA-2202",
+        what="{silo} left {round}: its input holds an infinity",
+        cause="an infinity cannot be encoded; training diverged, or a logarithm or division met zero",
+        safe=SILO_KEPT,
+        you_can="lower the learning rate, or clip the gradients in the trainer",
+        they_can="{silo}: look for zeros and outliers in the data, and at the loss of the trainer run alone",
+    ),
+    Explanation(
+        code="SA-2203",
+        what="{silo} left {round}: a value is beyond the bound that was declared for it",
+        cause="the bound is what proves that no sum can wrap, so nothing beyond it is encoded",
+        safe=SILO_KEPT,
+        you_can="raise the clip, which costs precision or 64-bit words, or clip before handing in",
+        they_can="{silo}: scale the data as the other silos do",
+    ),
+    Explanation(
+        code="SA-2204",
+        what="{silo} left {round}: its update has another shape than the global model",
+        cause="all silos add up the same entries, so the model's shapes are fixed when the run begins",
+        safe=SILO_KEPT,
+        you_can="build the same model at every silo, and do not add or resize layers while training",
+        they_can="{silo}: compare the model's shapes with those of the other silos",
+    ),
+    Explanation(
+        code="SA-2205",
+        what="{silo} left {round}: its input has a type that is not a real number",
+        cause="vectors are float32 or float64; objects, text and complex numbers have no sum here",
+        safe=SILO_KEPT,
+        you_can="return a float32 or float64 NumPy vector from the trainer",
+        they_can="{silo}: convert the trainer's result",
+    ),
+    Explanation(
+        code="SA-2206",
+        what="{silo} left {round}: its weight is not between 0 and the cap",
+        cause="weights are scaled by the cap before they are encoded, so that none can wrap the sum",
+        safe=SILO_KEPT,
+        you_can="raise the weight cap, the same at every silo",
+        they_can="{silo}: report at most the cap, or hand in the number of examples in larger units",
+    ),
+    Explanation(
+        code="SA-2207",
+        what="{silo} left {round}: its metrics are not those that were declared",
+        cause="metrics have fixed places in the sum, so their names are the same at all silos in all rounds",
+        safe=SILO_KEPT,
+        you_can="return the same metric names from every evaluate(), each one a finite number",
+        they_can="{silo}: compare the names its trainer returns with those of the other silos",
+    ),
+    Explanation(
+        code="SA-2208",
+        what="{silo} left {round}: its vector is not laid out as the global model",
+        cause="an entry of the model came, went or moved since the run began",
+        safe=SILO_KEPT,
+        you_can="create every parameter and buffer before the run begins",
+        they_can="{silo}: build the model as the other silos do",
+    ),
+    Explanation(
+        code="SA-2301",
+        what="{silo} left {round}: its trainer raised an error",
+        cause="the trainer is the silo's own code; its text is not passed on, because it may quote data",
+        safe=SILO_KEPT,
+        you_can="go on: the round finishes without {silo} while enough silos remain",
+        they_can="{silo}: run train() and evaluate() alone on the same weights to see the traceback",
+    ),
+    # --- 3: environment ---------------------------------------------------------------------------
+    Explanation(
+        code="SA-3001",
+        what="something this machine should provide is not there",
+        cause="a port, a file, memory or disk space is not available",
+        safe=MASKED,
+        you_can="follow the text and start again",
+        they_can="whoever runs the machine: free or repair what the text names",
+    ),
+    Explanation(
+        code="SA-3101",
+        what="{package} is needed for this and is not installed",
+        cause="it belongs to the optional extra [{extra}], which was not asked for at installation",
+        safe=NOTHING_LEFT,
+        you_can="pip install 'secagg[{extra}]'",
+        they_can=NOBODY_ELSE,
+    ),
+    # --- 4: halted --------------------------------------------------------------------------------
+    Explanation(
+        code="SA-4001",
+        what="{round} halted: a party left the protocol",
+        cause="a message was received that nobody who follows the protocol sends",
+        safe=MASKED,
+        you_can="start the run again; if it returns, compare the versions of all parties",
+        they_can="all silos: keep their logs, which show who sent what",
+    ),
+    Explanation(
+        code="SA-4002",
+        what="{round} halted: bytes from {silo} are not a message",
+        cause="the bytes do not decode, or are larger than any message of this round",
+        safe=MASKED,
+        you_can="start the run again; if it returns, compare the versions of all parties",
+        they_can="{silo}: update to the version of the others, and check the network's proxy",
+    ),
+    Explanation(
+        code="SA-4003",
+        what="{round} halted: a message from {silo} does not belong to this phase",
+        cause="it was sent twice, too late, for another attempt, or by someone who is not in the round",
+        safe=MASKED,
+        you_can="start the run again; if it returns, compare the versions of all parties",
+        they_can="{silo}: look whether two processes run under its name",
+    ),
+    Explanation(
+        code="SA-4004",
+        what="{round}: {silo} left the protocol and is named",
+        cause="a signature, share, key or length of {silo} is not what it committed itself to",
+        safe=MASKED,
+        you_can="go on without {silo} while enough silos remain, and ask its operator",
+        they_can="{silo}: check its version and its disk, and whether its identity key is still its own",
+    ),
+    Explanation(
+        code="SA-4005",
+        what="{round}: the secret shares that {silo} dealt do not fit together; it is named",
+        cause="enough shares match its signed commitments, and yet they do not give the secret it announced",
+        safe=MASKED,
+        you_can="go on: the next attempt leaves {silo} out while enough silos remain",
+        they_can="{silo}: update to the version of the others; the proof against it is signed by itself",
+    ),
+    Explanation(
+        code="SA-4006",
+        what="{round}: either {silo} or the coordinator left the protocol",
+        cause="a silo receives the others' messages through the coordinator and cannot tell the two apart",
+        safe=MASKED,
+        you_can="try again; if it returns, compare logs with {silo} by telephone, not by the coordinator",
+        they_can="{silo} and the coordinator: compare what was sent with what was passed on",
+    ),
+    Explanation(
+        code="SA-4101",
+        what="{round} halted: the sum cannot be formed",
+        cause="what was opened is not a sum over these silos, and nobody can be named for it",
+        safe="yes: no average was made; {model}",
+        you_can="start the run again: a new attempt takes new keys",
+        they_can="all silos: stay connected until the round is finished",
+    ),
+    Explanation(
+        code="SA-4102",
+        what="{round} halted: {have}{of} silos answered, {need} are needed in {phase}",
+        cause="more silos were lost than n - max(t, k_min + c), all that a round survives",
+        safe=MASKED,
+        you_can="run again when they are back; lower the threshold: not possible inside a run",
+        they_can="{silos}: come back, or correct what made them leave",
+    ),
+    # --- 5: trust ---------------------------------------------------------------------------------
+    Explanation(
+        code="SA-5001",
+        what="a certificate, token or key is not the one that was confirmed",
+        cause="it differs from the pin kept here",
+        safe=NOTHING_LEFT,
+        you_can="compare fingerprints by telephone before you pin anything new",
+        they_can="the other side: say whether its key was renewed, and read its fingerprint out",
+    ),
+    Explanation(
+        code="SA-5101",
+        what="{round} stopped: the coordinator left the protocol",
+        cause="it sent what no honest coordinator sends: changed parameters, lists, keys or signatures",
+        safe=STOPPED,
+        you_can="keep the log and stop taking part until it is understood",
+        they_can="the coordinator's operator: explain it; the other silos: compare their logs with yours",
+    ),
+    # --- 6: policy --------------------------------------------------------------------------------
+    Explanation(
+        code="SA-6001",
+        what="{silo} refused {round}: its rule `{rule}` says no",
+        cause="each silo's policy is its own and cannot be widened from outside",
+        safe=SILO_KEPT,
+        you_can="propose a round that keeps the rule, or go on without {silo}",
+        they_can="{silo}: read its policy and decide whether to change the rule",
+    ),
+    Explanation(
+        code="SA-6002",
+        what="{silo} refused {round}: it signed another set of silos for this data and model",
+        cause="two sums over different sets for one model would differ by single silos' updates",
+        safe=MASKED,
+        you_can="wait until these return and run the round with the same set: {silos}; or begin a new run",
+        they_can="{silos}: come back, or sign that they released nothing",
+    ),
+    Explanation(
+        code="SA-6003",
+        what="{silo} refused {round}: its roster is not the one pinned there",
+        cause="a silo was added, swapped, renamed or left out, or has another identity key",
+        safe=SILO_KEPT,
+        you_can="compare the roster's digest with {silo} by telephone",
+        they_can="{silo}: pin the new roster once its members' fingerprints are confirmed",
+    ),
+    Explanation(
+        code="SA-6004",
+        what="{silo} refused {round}: the scheme is not one it allows",
+        cause="a silo lists the schemes it takes part in; Plain, which protects nothing, is never implied",
+        safe=SILO_KEPT,
+        you_can="choose a scheme that all silos allow, for example Masking()",
+        they_can="{silo}: add the scheme to its policy",
+    ),
+    Explanation(
+        code="SA-6005",
+        what="{silo} refused {round}: there are fewer silos than it accepts",
+        cause="n is always the size of the roster pinned at the silo, and has a floor there",
+        safe=SILO_KEPT,
+        you_can="invite the whole roster",
+        they_can="{silo}: lower its min_silos, to 3 at the least",
+    ),
+    Explanation(
+        code="SA-6006",
+        what="{silo} refused {round}: `{rule}` is below its floor",
+        cause="c, t and k_min decide who must collude to read one silo; each silo has its own least values",
+        safe=SILO_KEPT,
+        you_can="take the largest value that any silo asks for",
+        they_can="{silo}: lower its floor, never below what the protocol promises",
+    ),
+    Explanation(
+        code="SA-6007",
+        what="{silo} refused {round}: the clip is above its cap",
+        cause="the clip bounds how much one silo gives away about its data",
+        safe=SILO_KEPT,
+        you_can="lower the clip",
+        they_can="{silo}: raise its max_clip",
+    ),
+    Explanation(
+        code="SA-6008",
+        what="{silo} refused {round}: the encoding is not proven for its roster",
+        cause="with more silos than it was planned for, a sum could wrap",
+        safe=SILO_KEPT,
+        you_can="plan the encoding for all silos of the roster",
+        they_can="{silo}: nothing, its check is right",
+    ),
+    Explanation(
+        code="SA-6009",
+        what="{silo} refused {round}: it already gave a release of this model",
+        cause="a second release of one model without differential privacy could be subtracted from the first",
+        safe=SILO_KEPT,
+        you_can="begin a new run, which starts from a freshly seeded model",
+        they_can="{silo}: nothing without differential privacy",
+    ),
+    # --- 7: privacy budget ------------------------------------------------------------------------
+    Explanation(
+        code="SA-7001",
+        what="{silo} refused {round}: its privacy budget is spent",
+        cause="the ledger of this data set has less epsilon left than the round would cost",
+        safe=SILO_KEPT,
+        you_can="end the run with the model there is, or plan rounds with more noise",
+        they_can="{silo}: decide whether its data may spend more",
+    ),
+)
+
+CATALOGUE: Mapping[str, Explanation] = MappingProxyType({entry.code: entry for entry in _ENTRIES})
+"""Code -> its wording, with the names an error fills in still in braces."""

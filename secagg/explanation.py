@@ -1,0 +1,199 @@
+"""What an error means for the person who reads it: a stable code, the cause, and who can do what.
+
+Every ``SecaggError`` has an explanation, and each explanation the same five lines, in a terminal, a
+notebook, a dashboard or JSON. This module words errors and raises none of those it words. It knows only
+what an error carries: parameters, sizes and names, never a data value. The wording is in ``catalogue``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from secagg.catalogue import CATALOGUE, MASKED, STOPPED, Explanation
+from secagg.errors import (
+    EnvironmentFault,
+    FaultyCoordinator,
+    FaultySilo,
+    FaultySiloOrCoordinator,
+    InputRefused,
+    MalformedMessage,
+    MissingExtra,
+    ParameterError,
+    PolicyRefused,
+    PrivacyBudgetExhausted,
+    ProtocolError,
+    RoundAborted,
+    SecaggError,
+    TooFewSilos,
+    TrainerFailed,
+    TrustError,
+    UnexpectedMessage,
+    UsageError,
+)
+from secagg.names import SiloId
+
+__all__ = ["CATALOGUE", "Explanation", "explain", "lookup"]
+
+UNPROTECTED = "no: under Plain the coordinator reads every update that arrives; {model}"
+
+
+def explain(
+    error: SecaggError,
+    *,
+    round_number: int | None = None,
+    silo: SiloId | None = None,
+    reasons: Mapping[SiloId, str] = MappingProxyType({}),
+    protected: bool = True,
+) -> Explanation:
+    """Return what ``error`` means.
+
+    Args:
+        error: any error of this library.
+        round_number: the round it happened in, from 1; None outside a round.
+        silo: where it happened, for errors that do not say so themselves.
+        reasons: silo -> why it did not answer, for ``TooFewSilos``; one that is not in it was silent.
+        protected: False under Plain, where what arrives is readable.
+
+    Guarantees:
+        The exit code is that of ``errors.exit_code``.
+        Under Plain no text says that what arrived is masked.
+    """
+    names = dict(_UNNAMED)
+    if silo is not None:
+        names["silo"] = silo
+    if round_number is not None:
+        names["round"] = f"round {round_number}"
+        names["model"] = "the model is " + (
+            f"the one of round {round_number - 1}" if round_number > 1 else "the one the run began with"
+        )
+    words = CATALOGUE[_code(error)]
+    if not protected and words.safe in {MASKED, STOPPED}:
+        words = replace(words, safe=UNPROTECTED)
+    words = _fill(words, names | _facts(error))
+    if isinstance(error, TooFewSilos) and error.missing:
+        return replace(words, cause=", ".join(f"{s} ({reasons.get(s, 'no answer')})" for s in error.missing))
+    return replace(words, cause=str(error) or words.cause)
+
+
+def lookup(code: str) -> Explanation:
+    """Return the general explanation of a code, with ``<names>`` where an error would fill in its own.
+
+    Args:
+        code: ``"SA-4102"``, ``"sa-4102"`` or ``"4102"``.
+
+    Raises:
+        UsageError: there is no such code.
+    """
+    wanted = f"SA-{code.strip().upper().removeprefix('SA-')}"
+    if wanted not in CATALOGUE:
+        near = [known for known in CATALOGUE if known[:4] == wanted[:4]] or CATALOGUE
+        raise UsageError(f"there is no code {code!r}; there are {', '.join(near)}")
+    return _fill(CATALOGUE[wanted], _PLACEHOLDERS)
+
+
+# First match wins, so subclasses and graver verdicts stand first.
+_CODES: tuple[tuple[type[SecaggError], str], ...] = (
+    (FaultyCoordinator, "SA-5101"),
+    (TrustError, "SA-5001"),
+    (FaultySilo, "SA-4004"),
+    (FaultySiloOrCoordinator, "SA-4006"),
+    (MalformedMessage, "SA-4002"),
+    (UnexpectedMessage, "SA-4003"),
+    (ProtocolError, "SA-4001"),
+    (TooFewSilos, "SA-4102"),
+    (RoundAborted, "SA-4101"),
+    (PolicyRefused, "SA-6001"),
+    (PrivacyBudgetExhausted, "SA-7001"),
+    (MissingExtra, "SA-3101"),
+    (EnvironmentFault, "SA-3001"),
+    (ParameterError, "SA-2001"),
+    (TrainerFailed, "SA-2301"),
+    (InputRefused, "SA-2200"),
+    (UsageError, "SA-2101"),
+)
+_PARAMETER_CODES = {"n": "SA-2002", "c": "SA-2003", "t": "SA-2004", "k_min": "SA-2005", "encoding": "SA-2006"}
+_INPUT_CODES = {
+    "nan": "SA-2201",
+    "infinite": "SA-2202",
+    "bound": "SA-2203",
+    "shape": "SA-2204",
+    "dtype": "SA-2205",
+    "weight": "SA-2206",
+    "metric": "SA-2207",
+    "layout": "SA-2208",
+}
+_RULE_CODES = {
+    "lock": "SA-6002",
+    "roster": "SA-6003",
+    "scheme": "SA-6004",
+    "cohort": "SA-6005",
+    "min_silos": "SA-6005",
+    "colluders": "SA-6006",
+    "threshold": "SA-6006",
+    "min_honest": "SA-6006",
+    "max_clip": "SA-6007",
+    "encoding": "SA-6008",
+    "release": "SA-6009",
+}
+
+
+def _code(error: SecaggError) -> str:
+    general = next(code for kind, code in _CODES if isinstance(error, kind))
+    match error:
+        case FaultySilo(dealer=True):
+            return "SA-4005"
+        case PolicyRefused():
+            return _RULE_CODES.get(error.rule, general)
+        case ParameterError():
+            return _PARAMETER_CODES.get(error.parameter, general)
+        case InputRefused():
+            return _INPUT_CODES.get(error.rule, general)
+        case _:
+            return general
+
+
+def _facts(error: SecaggError) -> dict[str, str]:
+    match error:
+        case TooFewSilos():
+            known = {"have": str(error.have), "need": str(error.need), "phase": error.phase}
+            # All that were asked are known only if those that did not answer are.
+            all_asked = f" of {error.have + len(error.missing)}" if error.missing else ""
+            return known | {"of": all_asked, "silos": ", ".join(error.missing) or "the silent silos"}
+        case FaultySilo() | FaultySiloOrCoordinator() | TrainerFailed():
+            return {"silo": error.silo}
+        case PolicyRefused():
+            return {"rule": error.rule, "silos": ", ".join(error.silos) or "the silos of the locked set"}
+        case MissingExtra():
+            return {"extra": error.extra, "package": error.package}
+        case _:
+            return {}
+
+
+def _fill(words: Explanation, names: Mapping[str, str]) -> Explanation:
+    return replace(
+        words,
+        what=words.what.format_map(names),
+        cause=words.cause.format_map(names),
+        safe=words.safe.format_map(names),
+        you_can=words.you_can.format_map(names),
+        they_can=words.they_can.format_map(names),
+    )
+
+
+# What stands for a name that an error does not carry, and in the general explanation of a code.
+_UNNAMED = {"round": "the round", "model": "the model is unchanged", "silo": "a silo", "of": ""}
+_PLACEHOLDERS = {
+    "round": "the round",
+    "model": "the model is the one of the round before",
+    "silo": "<silo>",
+    "silos": "<silos>",
+    "have": "<some>",
+    "need": "<more>",
+    "of": " of <all>",
+    "phase": "<phase>",
+    "rule": "<rule>",
+    "extra": "<extra>",
+    "package": "<package>",
+}

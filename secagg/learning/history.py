@@ -1,0 +1,223 @@
+"""What a run leaves behind: the model, its metrics after each round, and a report for each opened sum.
+
+Metrics travel inside the training sum, and a silo measures the model it is about to train from. So the
+sum of round r + 1 carries the metrics of the model after r rounds, and one metrics-only sum after the last
+round carries those of the final model. A record therefore counts **completed** rounds, from 0 to R.
+
+A history holds opened sums only; nothing in it belongs to one silo. It does not save itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from secagg.errors import MissingExtra, UsageError
+from secagg.learning.model import frozen
+from secagg.learning.report import NO_DIFFERENTIAL_PRIVACY, RoundReport, hanging, plural, size
+from secagg.names import RealVector
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Record:
+    """One opened sum and the metrics it carried.
+
+    Attributes:
+        completed: rounds that the measured model had behind it, from 0.
+        metrics: name -> weighted mean over the survivors; empty if no trainer reports any.
+        report: figures of the sum, which is round ``completed + 1`` or the last, metrics-only one.
+    """
+
+    completed: int
+    metrics: Mapping[str, float]
+    report: RoundReport
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class History:
+    """The result of ``Federation.run``.
+
+    Args:
+        model: the final global weights, real, shape (length,); kept read-only.
+        records: one for each opened sum, in order; ``records[r]`` measures the model after r rounds.
+
+    Raises:
+        UsageError: the records are not those of rounds 1 to R, with a metrics-only one at most at the end.
+
+    Guarantees:
+        ``len(history)`` is R, the number of rounds that changed the model.
+        Metrics stand beside the number of rounds the measured model had completed, R for the final one.
+    """
+
+    model: RealVector
+    records: tuple[Record, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", frozen(self.model))
+        kinds = [record.report.kind for record in self.records]
+        if [record.completed for record in self.records] != list(range(len(kinds))) or "metrics" in kinds[
+            :-1
+        ]:
+            raise UsageError("a history takes one record for each round, in order, then the final metrics")
+
+    def __len__(self) -> int:
+        return sum(record.report.kind == "train" for record in self.records)
+
+    @property
+    def final_metrics(self) -> Mapping[str, float]:
+        """Metrics of ``model``, from the metrics-only sum; empty if that sum was not opened."""
+        last = self.records[-1:]
+        return last[0].metrics if last and last[0].report.kind == "metrics" else {}
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of all metrics, in the order in which trainers report them."""
+        return tuple(dict.fromkeys(name for record in self.records for name in record.metrics))
+
+    def series(self, metric: str) -> tuple[tuple[int, float], ...]:
+        """Return ``(completed rounds, value)`` pairs of one metric.
+
+        Raises:
+            UsageError: no round reported it.
+        """
+        if metric not in self.metric_names:
+            known = ", ".join(self.metric_names) or "none: no trainer returns metrics from evaluate()"
+            raise UsageError(f"no metric {metric!r}; there are {known}")
+        return tuple((r.completed, r.metrics[metric]) for r in self.records if metric in r.metrics)
+
+    def plot(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
+        """Draw metrics over completed rounds and return the axes.
+
+        Args:
+            metric: which one; None for all, with a legend.
+            ax: matplotlib axes to draw on; None for new ones.
+
+        Raises:
+            UsageError: no round reported the metric.
+            MissingExtra: matplotlib is not installed.
+        """
+        try:
+            from matplotlib import pyplot
+            from matplotlib.ticker import MaxNLocator
+        except ImportError as missing:
+            raise MissingExtra("plot", "matplotlib") from missing
+        lines = [(name, self.series(name)) for name in ((metric,) if metric else self.metric_names)]
+        if ax is None:
+            _, ax = pyplot.subplots()
+        for name, series in lines:
+            completed, values = zip(*series, strict=True)
+            ax.plot(completed, values, marker="o", markersize=4, label=name)
+        ax.set_xlabel("completed rounds")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(visible=True, alpha=0.3)
+        if metric:
+            ax.set_ylabel(metric)
+        elif lines:
+            ax.legend()
+        return ax
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return metrics and figures of the sums as a table with one row for each record.
+
+        The index ``completed_rounds`` counts the rounds of the measured model. A column of figures whose
+        name a metric has too gets the suffix ``_of_sum``.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as missing:
+            raise MissingExtra("plot", "pandas") from missing
+        index = pd.RangeIndex(len(self.records), name="completed_rounds")
+        metrics = pd.DataFrame([dict(record.metrics) for record in self.records], index=index)
+        figures = pd.DataFrame([_figures(record.report) for record in self.records], index=index)
+        return metrics.join(figures, rsuffix="_of_sum")
+
+    def report(self, *, width: int = 80) -> str:
+        """Return the whole run as aligned plain text: metrics, losses, cost, who can read what."""
+        if not self.records:
+            return "no round was opened"
+        reports = [record.report for record in self.records]
+        # The sentence is about the sum behind which the fewest honest silos stand.
+        weakest = min(reports, key=lambda report: len(report.survivors))
+        lines = [f"{plural(len(self), 'round')} completed: {weakest.scheme}, {weakest.n} silos"]
+        lines += self._metric_lines()
+        up = sum(sum(report.bytes_up.values()) for report in reports)
+        down = sum(sum(report.bytes_down.values()) for report in reports)
+        facts = [
+            ("smallest", f"{len(weakest.survivors)} silos were in the smallest sum"),
+            ("who reads", weakest.who_can_read),
+            ("privacy", NO_DIFFERENTIAL_PRIVACY),
+            ("lost", "; ".join(_losses(reports)) or "no silo in any round"),
+            ("worst error", f"{max(report.worst_error for report in reports):.1e} of an entry of a mean"),
+            ("head-room", f"{min(report.headroom_bits for report in reports):.1f} bits at the least"),
+            ("traffic", f"{size(up)} up, {size(down)} down, all silos together"),
+            ("seconds", ", ".join(f"{name} {spent:.2f}" for name, spent in _seconds(reports).items())),
+        ]
+        for label, sentence in facts:
+            lines += hanging(label, sentence, width=width)
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        metrics = "".join(f", {name}={value:.4g}" for name, value in self.final_metrics.items())
+        return f"History(rounds={len(self)}, parameters={self.model.size}{metrics})"
+
+    def _repr_html_(self) -> str:
+        names = self.metric_names
+        head = "".join(
+            f"<th>{escape(name)}</th>" for name in ("completed rounds", *names, "silos in the sum")
+        )
+        rows = []
+        for record in self.records:
+            values = [f"{record.metrics[name]:.4g}" if name in record.metrics else "" for name in names]
+            cells = (str(record.completed), *values, f"{len(record.report.survivors)} of {record.report.n}")
+            rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+    def _metric_lines(self) -> list[str]:
+        names = self.metric_names
+        if not names:
+            return []
+        column = max(12, *(len(name) + 2 for name in names))
+        lines = ["", f"  {'completed':<11}" + "".join(f"{name:>{column}}" for name in names) + "       silos"]
+        for record in self.records:
+            values = [f"{record.metrics[name]:.4f}" if name in record.metrics else "" for name in names]
+            silos = f"{len(record.report.survivors)} of {record.report.n}"
+            lines.append(
+                f"  {record.completed:<11}" + "".join(f"{v:>{column}}" for v in values) + f"{silos:>12}"
+            )
+        return [*lines, ""]
+
+
+def _figures(report: RoundReport) -> dict[str, float | int | str | None]:
+    return {
+        "sum": report.kind,
+        "survivors": len(report.survivors),
+        "dropouts": len(report.dropouts),
+        "k": report.k,
+        "attempts": report.attempts,
+        "bytes_up": sum(report.bytes_up.values()),
+        "bytes_down": sum(report.bytes_down.values()),
+        "seconds": sum(report.seconds.values()),
+        "worst_error": report.worst_error,
+    }
+
+
+def _losses(reports: list[RoundReport]) -> list[str]:
+    return [
+        f"{report.title}: " + ", ".join(f"{silo} ({why})" for silo, why in report.dropouts.items())
+        for report in reports
+        if report.dropouts
+    ]
+
+
+def _seconds(reports: list[RoundReport]) -> Mapping[str, float]:
+    phases = dict.fromkeys(phase for report in reports for phase in report.seconds)
+    return {phase: sum(report.seconds.get(phase, 0.0) for report in reports) for phase in phases}

@@ -1,0 +1,212 @@
+"""What one opened sum cost and promised, in words for people.
+
+A report holds figures that every silo and the coordinator may know: sizes, times, opened sums and the
+parameters of the round. Nothing in it belongs to one silo but whether it took part. It measures nothing
+itself and judges nothing: a risk officer does.
+
+Source: "Round report" and "Adversary" in ``docs/protocol.md``.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
+
+from secagg.names import SiloId, WordBits
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SchemeName: TypeAlias = Literal["Masking", "Plain"]
+
+NO_DIFFERENTIAL_PRIVACY = "no differential privacy: the sum itself may reveal"
+
+_LABEL = 11  # Characters of the left column, the gap included.
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundReport:
+    """Figures of one opened sum.
+
+    Args:
+        round: round number, from 1.
+        scheme: the protection.
+        kind: ``"train"`` for a sum of updates, ``"metrics"`` for the last one, of metrics alone.
+        n: silos in the pinned roster.
+        c: silos that may collude with the coordinator; None if the scheme has no such bound.
+        t: answers needed to open a sum; None if the scheme opens without any.
+        survivors: whose input is in the sum, in roster order.
+        dropouts: silo -> where and why it was lost, for example ``"MaskedInput"``.
+        attempts: runs of the protocol until the sum was opened, at least 1.
+        parameters: entries of the vector that was summed.
+        word_bits: bits of one entry in the masked domain.
+        headroom_bits: log2 of how many times the largest possible sum fits below a wrap, >= 0.
+        worst_error: proven bound on the rounding error of one entry of the mean, in units of the entry.
+        clipped_share: share of the update entries that met the clip, 0 to 1; None if not counted.
+        saturated: metric values that met the end of their declared range; None if not counted.
+        total_weight: sum of the silos' weights, as opened; None if no weight was summed.
+        bytes_up: phase -> bytes from all silos together to the coordinator.
+        bytes_down: phase -> bytes from the coordinator to all silos together.
+        seconds: phase -> wall-clock seconds, in the order of the phases.
+
+    Guarantees:
+        ``k`` is the number of survivors less ``c``.
+        The text says who can read one silo's update, and that nothing here is differentially private.
+    """
+
+    round: int
+    scheme: SchemeName
+    kind: Literal["train", "metrics"] = "train"
+    n: int
+    c: int | None
+    t: int | None
+    survivors: tuple[SiloId, ...]
+    dropouts: Mapping[SiloId, str] = field(default_factory=dict)
+    attempts: int = 1
+    parameters: int
+    word_bits: WordBits
+    headroom_bits: float
+    worst_error: float
+    clipped_share: float | None = None
+    saturated: int | None = None
+    total_weight: float | None = None
+    bytes_up: Mapping[str, int] = field(default_factory=dict)
+    bytes_down: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def k(self) -> int | None:
+        """Honest silos in the sum at the least, |S| - c; None where every update is read anyway."""
+        return None if self.c is None else len(self.survivors) - self.c
+
+    @property
+    def title(self) -> str:
+        """``"round 3"``, or ``"final metrics"`` for the sum after the last round."""
+        return f"round {self.round}" if self.kind == "train" else "final metrics"
+
+    @property
+    def who_can_read(self) -> str:
+        """Who can read one silo's update, as one or two sentences."""
+        match self.scheme:
+            case "Plain":
+                return (
+                    "The coordinator reads every update, sample count and metric of every silo. "
+                    "There is no protection."
+                )
+            case "Masking":
+                coalition = f"The coordinator together with up to {plural(self.c or 0, 'silo')}"
+                return (
+                    f"Nobody. {coalition} learns nothing beyond sums over at least {self.k} honest silos, "
+                    "also if it lies. Each silo learns the sum."
+                )
+            case never:
+                assert_never(never)
+
+    def text(self, *, width: int = 80) -> str:
+        """Return the report as aligned plain text, at most ``width`` characters a line where words allow."""
+        lines = [self._headline()]
+        for label, sentence in self._facts():
+            lines += hanging(label, sentence, width=width)
+        rows = [("all silos together", "up", "down", "seconds"), *self._traffic()]
+        # The first column is left-aligned under the labels, the figures are right-aligned.
+        lines += ["", *(f"  {phase:<20}{up:>12}{down:>12}{seconds:>12}" for phase, up, down, seconds in rows)]
+        return "\n".join(lines)
+
+    def __rich__(self) -> RenderableType:
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        facts = Table.grid(padding=(0, 2), pad_edge=True)
+        facts.add_column(style="dim", no_wrap=True)
+        facts.add_column()
+        for label, sentence in self._facts():
+            facts.add_row(label, Text(sentence))
+        traffic = Table(box=box.SIMPLE_HEAD, header_style="dim")
+        traffic.add_column("all silos together")
+        for heading in ("up", "down", "seconds"):
+            traffic.add_column(heading, justify="right")
+        *phases, total = self._traffic()
+        for row in phases:
+            traffic.add_row(*row)
+        traffic.add_section()
+        traffic.add_row(*total, style="bold")
+        return Group(Text(self._headline(), style="bold"), facts, traffic)
+
+    def _headline(self) -> str:
+        return f"{self.title}: {self.scheme}, the sum of {len(self.survivors)} of {self.n} silos was opened"
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        yield f"n = {self.n}", "silos in the pinned roster"
+        if self.t is not None:
+            yield f"t = {self.t}", "silos must answer to open a sum"
+        if self.c is not None:
+            yield f"c = {self.c}", "silos at most may collude with the coordinator"
+            yield f"k = {self.k}", "honest silos are in this sum at the least"
+        if self.dropouts:
+            yield "lost", ", ".join(f"{silo} ({reason})" for silo, reason in self.dropouts.items())
+        if self.attempts > 1:
+            yield "attempts", f"{self.attempts}, each with new keys"
+        yield "who reads", self.who_can_read
+        yield "privacy", NO_DIFFERENTIAL_PRIVACY
+        yield "numbers", self._numbers()
+
+    def _numbers(self) -> str:
+        parts = [
+            f"{self.parameters:,} entries of {self.word_bits} bits",
+            f"head-room {self.headroom_bits:.1f} bits",
+            f"worst error of the mean {self.worst_error:.1e}",
+        ]
+        if self.total_weight is not None:
+            parts.append(f"total weight {self.total_weight:,.10g}")
+        if self.clipped_share is not None:
+            parts.append(f"{100 * self.clipped_share:.2g} % of the entries clipped")
+        if self.saturated is not None:
+            parts.append(f"{plural(self.saturated, 'metric value')} out of range")
+        return "; ".join(parts)
+
+    def _traffic(self) -> Iterator[tuple[str, str, str, str]]:
+        for phase in dict.fromkeys((*self.seconds, *self.bytes_up, *self.bytes_down)):
+            yield (
+                phase,
+                size(self.bytes_up.get(phase, 0)),
+                size(self.bytes_down.get(phase, 0)),
+                f"{self.seconds.get(phase, 0.0):.3f}",
+            )
+        yield (
+            "all phases",
+            size(sum(self.bytes_up.values())),
+            size(sum(self.bytes_down.values())),
+            f"{sum(self.seconds.values()):.3f}",
+        )
+
+
+def hanging(label: str, sentence: str, *, width: int) -> Iterable[str]:
+    """Return ``sentence`` wrapped beside ``label``, as the lines of one entry of a report."""
+    return textwrap.wrap(
+        sentence,
+        width=width,
+        initial_indent=f"  {label:<{_LABEL - 1}} ",
+        subsequent_indent=" " * (_LABEL + 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def size(count: int) -> str:
+    """Return ``count`` bytes in decimal units, three digits: ``"48.2 MB"``."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        # 999.5 would print as 1000 of this unit, which is 1.00 of the next.
+        if value < 999.5:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``"1 silo"``, ``"2 silos"``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
