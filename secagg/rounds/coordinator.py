@@ -53,7 +53,6 @@ class _Attempting:
 @dataclass(frozen=True)
 class _Voiding:
     gate: Gate[tuple[Void, ...]]
-    failure: SecaggError
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,7 @@ class RoundCoordinator:
         self._threads = threads
         self._state: _State = _Start()
         self._attempt = 0
+        self._first_failure: SecaggError | None = None
         self._losses: dict[SiloId, str] = {}
         self._gone: set[SiloId] = set()
         self._signed_rounds: tuple[bytes, ...] = ()
@@ -302,7 +302,8 @@ class RoundCoordinator:
             asked = session.round_id
         reachable = self._roster.n - len(self._gone | self.excluded)
         if self._attempt >= self._attempts or reachable < self._quorum:
-            raise failure
+            raise failure from self._first_failure
+        self._first_failure = self._first_failure or failure
         if asked is None or session_convicts(session):
             return self._new_attempt(now, ())
         self._signed_rounds += (asked,)
@@ -311,7 +312,7 @@ class RoundCoordinator:
         )
         for silo in self._gone:
             gate.lose(silo)
-        self._state = _Voiding(gate, failure)
+        self._state = _Voiding(gate)
         request = VoidRequested(self._signed_rounds)
         return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, request))
 

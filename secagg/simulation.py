@@ -1,0 +1,302 @@
+"""Drive whole rounds in memory, over real wire bytes, with real crashes of silos.
+
+There is no second implementation of the protocol here: the same sessions run, every message is encoded and
+decoded, every record is written to a journal before its reply is delivered, and a silo that is lost comes
+back from its journal alone. Clock, randomness and the schedule of dropouts are handed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias, get_args
+
+from secagg import wire
+from secagg.errors import FaultySilo, ParameterError, SecaggError, UnexpectedMessage
+from secagg.messages import (
+    AdvertiseKeys,
+    BaseRequested,
+    BoxReport,
+    ConsistencyCheck,
+    FromSilo,
+    MaskedInput,
+    PlainInput,
+    Ready,
+    Refused,
+    ShareKeys,
+    Unmasking,
+    Voided,
+)
+from secagg.names import SiloId
+from secagg.records import SiloRecord, decode_silo_record, encode_record
+from secagg.rounds.coordinator import RoundCoordinator
+from secagg.rounds.silo import Participant, refusal
+from secagg.session import Aggregate, Outbox
+
+Phase: TypeAlias = Literal[
+    "Training", "AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmasking"
+]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+Dropouts: TypeAlias = Mapping[SiloId, Phase]
+Frame: TypeAlias = tuple[bytes, memoryview | None]
+
+
+def phase_of(message: FromSilo) -> str:
+    """Return the phase that ``message`` answers."""
+    match message:
+        case BaseRequested() | Ready():
+            return "Training"
+        case AdvertiseKeys() | ShareKeys() | MaskedInput() | ConsistencyCheck() | Unmasking():
+            return type(message).__name__
+        case PlainInput() | BoxReport():
+            return "MaskedInput"
+        case Refused():
+            return "Refused"
+        case Voided():
+            return "Voided"
+
+
+class Clock(Protocol):
+    """Time as the driver sees it, in seconds."""
+
+    def now(self) -> float:
+        """Return the present."""
+        ...
+
+    def wait_until(self, moment: float) -> None:
+        """Return when ``moment`` has come."""
+        ...
+
+
+class SimulatedClock:
+    """A clock that stands still but when everybody waits; then it jumps to the deadline."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def now(self) -> float:
+        """Return the present."""
+        return self._now
+
+    def wait_until(self, moment: float) -> None:
+        """Jump to ``moment``."""
+        self._now = max(self._now, moment)
+
+
+class SimulatedSilo:
+    """A silo behind a wire: frames in, frames out, and a journal that outlives a crash.
+
+    Args:
+        build: makes the participant from the records of its journal.
+    """
+
+    def __init__(self, build: Callable[[Iterable[SiloRecord]], Participant]) -> None:
+        self._build = build
+        self.journal: list[bytes] = []
+        self.errors: list[SecaggError] = []
+        self._participant = build(())
+
+    def deliver(self, frame: Frame) -> Frame | None:
+        """Hand one frame to the silo and return its reply. An error at the silo leaves as its refusal."""
+        try:
+            step = self._participant.receive(wire.decode_from_coordinator(*frame))
+        except SecaggError as error:
+            self.errors.append(error)
+            return None if isinstance(error, UnexpectedMessage) else wire.encode(refusal(error))
+        self.journal += [encode_record(record) for record in step.records]
+        return None if step.output is None else wire.encode(step.output)
+
+    def restart(self) -> None:
+        """Crash, and come back with nothing but the journal."""
+        self._participant = self._build([decode_silo_record(line) for line in self.journal])
+
+
+@dataclass
+class Traffic:
+    """What one round moved, per phase: bytes of all silos together, and seconds of the handed-in timer.
+
+    Attributes:
+        lost: silos that the schedule of dropouts took, and in which phase.
+    """
+
+    bytes_up: dict[str, int] = field(default_factory=dict)
+    bytes_down: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    lost: dict[SiloId, str] = field(default_factory=dict)
+
+
+class Watcher(Protocol):
+    """Told what happens in a round, as it happens."""
+
+    def attempt_started(self, attempt: int) -> None:
+        """Attempt ``attempt`` begins; 0 is training."""
+        ...
+
+    def silo_replied(self, silo: SiloId, phase: str) -> None:
+        """The reply of ``silo`` in ``phase`` was accepted."""
+        ...
+
+    def silo_lost(self, silo: SiloId, phase: str) -> None:
+        """``silo`` was lost in ``phase``."""
+        ...
+
+    def silo_working(self, silo: SiloId, phase: str) -> None:
+        """``silo`` was handed a message of ``phase`` and works."""
+        ...
+
+
+def run_round(
+    coordinator: RoundCoordinator,
+    silos: Mapping[SiloId, SimulatedSilo],
+    *,
+    dropouts: Dropouts | None = None,
+    clock: Clock | None = None,
+    timer: Callable[[], float] | None = None,
+    watcher: Watcher | None = None,
+) -> tuple[Aggregate, Traffic]:
+    """Run one round to its end and return the opened sum.
+
+    Args:
+        coordinator: the round, not yet opened.
+        silos: every member of the roster.
+        dropouts: silo -> the phase in which its reply is lost and it crashes; it is back in the next round.
+        clock: decides deadlines; None for simulated time.
+        timer: measures, seconds; None measures nothing.
+        watcher: told what happens.
+
+    Raises:
+        RoundAborted, FaultySilo: the sum could not be formed.
+        ParameterError: ``dropouts`` names a stranger or an unknown phase.
+    """
+    return _Round(coordinator, silos, dropouts or {}, clock or SimulatedClock(), timer, watcher).run()
+
+
+class _Round:
+    def __init__(
+        self,
+        coordinator: RoundCoordinator,
+        silos: Mapping[SiloId, SimulatedSilo],
+        dropouts: Dropouts,
+        clock: Clock,
+        timer: Callable[[], float] | None,
+        watcher: Watcher | None,
+    ) -> None:
+        for silo, phase in dropouts.items():
+            if silo not in silos or phase not in PHASES:
+                raise ParameterError(
+                    f"dropouts: {silo!r} at {phase!r}; a silo of this run and one of {', '.join(PHASES)}"
+                )
+        self._coordinator = coordinator
+        self._silos = silos
+        self._dropouts = dropouts
+        self._clock = clock
+        self._timer = timer
+        self._watcher = watcher
+        self._downlink: deque[tuple[SiloId, Frame]] = deque()
+        self._traffic = Traffic()
+
+    def run(self) -> tuple[Aggregate, Traffic]:
+        try:
+            with self._measured():
+                self._send(self._coordinator.open(self._clock.now()).output)
+            while self._coordinator.outcome is None or self._downlink:
+                self._deliver_all()
+                if self._coordinator.outcome is None:
+                    deadline = self._coordinator.deadline
+                    if deadline is not None and self._coordinator.waiting:
+                        self._clock.wait_until(deadline)
+                    self._advance()
+            return self._coordinator.outcome, self._traffic
+        finally:
+            for silo in self._traffic.lost:
+                self._silos[silo].restart()
+
+    def _deliver_all(self) -> None:
+        """Deliver one frame at a time and take its reply at once: one upload is in flight, never n."""
+        while self._downlink:
+            silo, frame = self._downlink.popleft()
+            if silo in self._traffic.lost:
+                continue
+            if self._watcher is not None:
+                self._watcher.silo_working(silo, self._phase())
+            with self._measured():
+                reply = self._silos[silo].deliver(frame)
+            if reply is not None:
+                self._take(silo, reply)
+                self._advance()
+
+    def _take(self, silo: SiloId, reply: Frame) -> None:
+        with self._measured():
+            message = wire.decode_from_silo(*reply)
+        phase = phase_of(message)
+        if self._drops(silo, message, phase):
+            self._traffic.lost[silo] = self._dropouts[silo]
+            if self._watcher is not None:
+                self._watcher.silo_lost(silo, phase)
+            return
+        self._count(self._traffic.bytes_up, phase, reply)
+        try:
+            with self._measured():
+                self._send(self._coordinator.receive(silo, message).output)
+        except (UnexpectedMessage, FaultySilo):
+            self._tell_lost(silo, phase)
+            return
+        if isinstance(message, Refused | BoxReport):
+            self._tell_lost(silo, self._phase())
+        elif self._watcher is not None:
+            self._watcher.silo_replied(silo, phase)
+
+    def _tell_lost(self, silo: SiloId, phase: str) -> None:
+        if self._watcher is not None:
+            self._watcher.silo_lost(silo, phase)
+
+    def _drops(self, silo: SiloId, message: FromSilo, phase: str) -> bool:
+        if silo not in self._dropouts or phase not in PHASES or isinstance(message, BaseRequested):
+            return False
+        if isinstance(message, PlainInput):
+            # Plain has one phase; a silo lost in any phase up to its input is lost here.
+            return PHASES.index(self._dropouts[silo]) <= PHASES.index("MaskedInput")
+        return self._dropouts[silo] == phase
+
+    def _advance(self) -> None:
+        attempt = self._coordinator.attempt
+        with self._measured():
+            self._send(self._coordinator.advance(self._clock.now()).output)
+        if self._watcher is not None and self._coordinator.attempt != attempt:
+            self._watcher.attempt_started(self._coordinator.attempt)
+
+    def _send(self, outbox: Outbox) -> None:
+        for silo, message in outbox.items():
+            frame = wire.encode(message)
+            self._count(self._traffic.bytes_down, self._phase(), frame)
+            self._downlink.append((silo, frame))
+
+    def _phase(self) -> str:
+        phase = self._coordinator.phase
+        return "MaskedInput" if phase == "PlainInput" else phase or "Opening"
+
+    @staticmethod
+    def _count(totals: dict[str, int], phase: str, frame: Frame) -> None:
+        header, payload = frame
+        totals[phase] = totals.get(phase, 0) + len(header) + (len(payload) if payload is not None else 0)
+
+    def _measured(self) -> _Measured:
+        return _Measured(self._timer, self._traffic.seconds, self._phase())
+
+
+class _Measured:
+    """Adds the time between entry and exit to the phase in which it was entered."""
+
+    def __init__(self, timer: Callable[[], float] | None, seconds: dict[str, float], phase: str) -> None:
+        self._timer = timer
+        self._seconds = seconds
+        self._phase = phase
+
+    def __enter__(self) -> None:
+        if self._timer is not None:
+            self._start = self._timer()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + self._timer() - self._start

@@ -1,0 +1,328 @@
+"""``secure_sum`` and ``secure_mean``: only the sum, over the real protocol, in one process.
+
+Every call makes fresh identities and a fresh base, so no call meets another call's lock. Nothing here
+trains; ``secagg.learning`` does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from secagg.errors import FaultyCoordinator, InputRefused, ParameterError
+from secagg.fixedpoint import Encoding, plan_sum, worst_error_of_sum
+from secagg.hazmat.identity import IdentityKey
+from secagg.learning.report import RoundReport
+from secagg.masking.params import Masking
+from secagg.names import IntegerVector, RealVector, SiloId, WordBits
+from secagg.payload import Payload
+from secagg.plain import Plain
+from secagg.policy import Policy
+from secagg.records import SiloRecord
+from secagg.roster import Roster
+from secagg.rounds.coordinator import RoundCoordinator
+from secagg.rounds.silo import Participant
+from secagg.session import Aggregate
+from secagg.simulation import Dropouts, SimulatedSilo, Traffic, run_round
+from secagg.terms import MaskingParameters, PlainParameters, SchemeParameters, Terms
+from secagg.weighting import decode_mean, encode_mean, plan_mean
+
+Scheme: TypeAlias = Masking | Plain
+
+
+@dataclass(frozen=True, eq=False)
+class SumResult:
+    """An opened sum.
+
+    Attributes:
+        total: float64, shape (length,): the sum of the vectors of ``survivors``.
+        survivors: whose vectors are in it, in the order they were handed in.
+        report: who could read what, bytes, seconds, head-room, worst error.
+    """
+
+    total: RealVector
+    survivors: tuple[SiloId, ...]
+    report: RoundReport
+
+
+@dataclass(frozen=True, eq=False)
+class MeanResult:
+    """An opened weighted mean.
+
+    Attributes:
+        mean: float64, shape (length,).
+        weight: total weight of ``survivors``, as opened.
+        survivors: whose vectors are in it, in the order they were handed in.
+        report: as of ``SumResult``.
+    """
+
+    mean: RealVector
+    weight: float
+    survivors: tuple[SiloId, ...]
+    report: RoundReport
+
+
+def secure_sum(
+    vectors: Mapping[SiloId, ArrayLike],
+    *,
+    scheme: Scheme | None = None,
+    clip: float,
+    dropouts: Dropouts | None = None,
+    word_bits: WordBits | None = None,
+    fraction_bits: int | None = None,
+    precision: float | None = None,
+    timer: Callable[[], float] | None = None,
+) -> SumResult:
+    """Sum one vector of every silo so that nobody sees a single one.
+
+    Args:
+        vectors: silo -> real vector, all of one length; every entry within ``clip``.
+        scheme: the protection; None for ``Masking()``.
+        clip: bound of one entry, > 0; larger values are refused, never cut.
+        dropouts: silo -> phase in which it is lost; see ``simulation.PHASES``.
+        word_bits: 32 or 64; None for 32 unless ``precision`` needs 64.
+        fraction_bits: the step is 2**-fraction_bits; None for the finest that cannot wrap.
+        precision: worst error of an entry of the sum that is accepted; None for any.
+        timer: measures the phases for the report, for example ``time.perf_counter``.
+
+    Raises:
+        ParameterError: fewer than 3 silos, unsafe c or t, no encoding that fits.
+        InputRefused: NaN, Inf, out of bound, wrong shape or dtype; before anything is sent.
+        TooFewSilos: more silos were lost than the threshold allows; nothing was revealed.
+
+    Guarantees:
+        ``total`` is the exact sum of the encoded vectors; each entry was rounded by half a step at most.
+    """
+    scheme = Masking() if scheme is None else scheme
+    scheme.parameters(len(vectors))  # Refuse an unsafe cohort before a vector is looked at.
+    encoding = plan_sum(
+        _common_length(vectors),
+        clip=clip,
+        cohort=len(vectors),
+        word_bits=word_bits,
+        fraction_bits=fraction_bits,
+        precision=precision,
+    )
+
+    def encode(silo: SiloId) -> IntegerVector:
+        return encoding.encode({"sum": vectors[silo]})
+
+    encoded = _encode_each(vectors, encode)
+    run = _run(encoded, encoding, scheme, dropouts, timer)
+    report = run.report(worst_error=worst_error_of_sum(encoding))
+    return SumResult(encoding.decode(run.aggregate.total)["sum"], run.aggregate.survivors, report)
+
+
+def secure_mean(
+    vectors: Mapping[SiloId, ArrayLike],
+    *,
+    weights: Mapping[SiloId, float],
+    scheme: Scheme | None = None,
+    clip: float,
+    weight_cap: float = float(1 << 20),
+    least_total_weight: float = 1.0,
+    precision: float = 1e-6,
+    dropouts: Dropouts | None = None,
+    word_bits: WordBits | None = None,
+    timer: Callable[[], float] | None = None,
+) -> MeanResult:
+    """Average one vector of every silo, weighted, so that nobody sees a vector or a weight.
+
+    Args:
+        vectors: as ``secure_sum``.
+        clip: bound of one entry; entries beyond it are clipped, and their share is in the report.
+        scheme: as ``secure_sum``.
+        weights: silo -> weight, 0 to ``weight_cap``; opened only as their sum.
+        weight_cap: the largest weight that any silo may have; public.
+        least_total_weight: the smallest total weight to be planned for; public. Raising it, or lowering the
+            cap, lets the planner use 4 bytes an entry instead of 8.
+        precision: worst error of an entry of the mean that is accepted.
+        dropouts: as ``secure_sum``.
+        word_bits: as ``secure_sum``.
+        timer: as ``secure_sum``.
+
+    Raises:
+        ParameterError: as ``secure_sum``, or ``weights`` names other silos.
+        TooFewSilos: as ``secure_sum``.
+        InputRefused: as ``secure_sum``, and for a weight outside its range.
+        RoundAborted: the total weight is zero.
+    """
+    scheme = Masking() if scheme is None else scheme
+    scheme.parameters(len(vectors))
+    if weights.keys() != vectors.keys():
+        raise ParameterError("weights must name the same silos as vectors")
+    encoding = plan_mean(
+        _common_length(vectors),
+        clip=clip,
+        cohort=len(vectors),
+        weight_cap=weight_cap,
+        least_total_weight=least_total_weight,
+        precision=precision,
+        word_bits=word_bits,
+    )
+
+    def encode(silo: SiloId) -> IntegerVector:
+        update = np.asarray(vectors[silo])
+        return encode_mean(
+            encoding, update=update, weight=weights[silo], metrics={}, evaluation_weight=weights[silo]
+        )
+
+    encoded = _encode_each(vectors, encode)
+    run = _run(encoded, encoding, scheme, dropouts, timer)
+    mean = decode_mean(encoding, run.aggregate.total, silos=len(run.aggregate.survivors))
+    report = run.report(worst_error=mean.worst_error, clipped=mean.clipped, weight=mean.weight)
+    return MeanResult(np.asarray(mean.values), mean.weight, run.aggregate.survivors, report)
+
+
+def _common_length(vectors: Mapping[SiloId, ArrayLike]) -> int:
+    shapes = {silo: np.shape(vector) for silo, vector in vectors.items()}
+    first: tuple[int, ...] = next(iter(shapes.values()))
+    for silo, shape in shapes.items():
+        if len(shape) != 1 or shape != first or shape == (0,):
+            raise InputRefused("shape", f"{silo}: the vector has shape {shape}; all need one 1-D shape")
+    return first[0]
+
+
+def _encode_each(
+    silos: Iterable[SiloId], encode: Callable[[SiloId], IntegerVector]
+) -> dict[SiloId, IntegerVector]:
+    encoded = {}
+    for silo in silos:
+        try:
+            encoded[silo] = encode(silo)
+        except InputRefused as error:
+            raise InputRefused(error.rule, f"{silo}: {error}") from error
+    return encoded
+
+
+class _VectorHeld:
+    """The workload of a bare sum: the vector is there already, and no model comes of it."""
+
+    def __init__(self, vector: IntegerVector, base: bytes) -> None:
+        self._vector = vector
+        self._base = base
+
+    def holds(self, round: int) -> bytes | None:
+        return self._base
+
+    def adopt(self, terms: Terms, base: Payload) -> None:
+        raise FaultyCoordinator("a bare sum starts from no model")
+
+    def confirm(self, terms: Terms) -> None:
+        pass
+
+    def vector(self, terms: Terms) -> IntegerVector:
+        return self._vector
+
+    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
+        pass
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    aggregate: Aggregate
+    coordinator: RoundCoordinator
+    terms: Terms
+    traffic: Traffic
+
+    def report(
+        self, *, worst_error: float, clipped: float | None = None, weight: float | None = None
+    ) -> RoundReport:
+        return describe_round(
+            self.terms,
+            self.aggregate,
+            self.coordinator,
+            self.traffic,
+            worst_error=worst_error,
+            clipped_share=clipped,
+            total_weight=weight,
+        )
+
+
+def _run(
+    encoded: Mapping[SiloId, IntegerVector],
+    encoding: Encoding,
+    scheme: Scheme,
+    dropouts: Dropouts | None,
+    timer: Callable[[], float] | None,
+) -> _Run:
+    identities = {silo: IdentityKey.generate() for silo in encoded}
+    roster = Roster.of({silo: identity.public for silo, identity in identities.items()})
+    base = os.urandom(32)  # A lock holds per base, and every call is a release of its own.
+    parameters = scheme.parameters(roster.n)
+    terms = Terms(
+        federation="local",
+        job="sum",
+        round=1,
+        kind="sum",
+        release=1,
+        roster=roster.digest,
+        base=base,
+        scheme=parameters,
+        encoding=encoding,
+    )
+
+    def silo_builder(silo: SiloId) -> Callable[[Iterable[SiloRecord]], Participant]:
+        return lambda records: Participant(
+            silo,
+            identity=identities[silo],
+            roster=roster,
+            policy=policy_for(parameters),
+            workload=_VectorHeld(encoded[silo], base),
+            records=records,
+        )
+
+    silos = {silo: SimulatedSilo(silo_builder(silo)) for silo in roster.silos}
+    coordinator = RoundCoordinator(roster, terms=terms)
+    aggregate, traffic = run_round(coordinator, silos, dropouts=dropouts, timer=timer)
+    return _Run(aggregate, coordinator, terms, traffic)
+
+
+def policy_for(parameters: SchemeParameters) -> Policy:
+    """Return the policy of a simulated silo: what the caller chose is what its silos agree to."""
+    match parameters:
+        case PlainParameters():
+            return Policy(schemes=frozenset({"plain"}))
+        case MaskingParameters(cohort=cohort):
+            return Policy(colluders=cohort.c, min_honest=cohort.k_min)
+
+
+def describe_round(
+    terms: Terms,
+    aggregate: Aggregate,
+    coordinator: RoundCoordinator,
+    traffic: Traffic,
+    *,
+    worst_error: float,
+    clipped_share: float | None = None,
+    saturated: int | None = None,
+    total_weight: float | None = None,
+) -> RoundReport:
+    """Return the report of a round that was opened."""
+    cohort = terms.scheme.cohort if isinstance(terms.scheme, MaskingParameters) else None
+    return RoundReport(
+        round=terms.round,
+        scheme="Plain" if cohort is None else "Masking",
+        kind="metrics" if terms.kind == "metrics" else "train",
+        n=terms.encoding.cohort,
+        c=None if cohort is None else cohort.c,
+        t=None if cohort is None else cohort.t,
+        survivors=aggregate.survivors,
+        dropouts={**traffic.lost, **coordinator.losses},
+        attempts=coordinator.attempt,
+        parameters=terms.encoding.length,
+        word_bits=terms.encoding.word_bits,
+        headroom_bits=terms.encoding.headroom_bits,
+        worst_error=worst_error,
+        clipped_share=clipped_share,
+        saturated=saturated,
+        total_weight=total_weight,
+        bytes_up=traffic.bytes_up,
+        bytes_down=traffic.bytes_down,
+        seconds=traffic.seconds,
+    )
