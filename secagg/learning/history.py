@@ -138,7 +138,8 @@ class History:
         index = pd.RangeIndex(len(self.records), name="completed_rounds")
         metrics = pd.DataFrame([dict(record.metrics) for record in self.records], index=index)
         figures = pd.DataFrame([_figures(record.report) for record in self.records], index=index)
-        return metrics.join(figures, rsuffix="_of_sum")
+        figures = figures.rename(columns={name: f"{name}_of_sum" for name in metrics.columns})
+        return pd.concat((metrics, figures), axis="columns")
 
     def report(self, *, width: int = 80) -> str:
         """Return the whole run as aligned plain text: metrics, losses, cost, who can read what."""
