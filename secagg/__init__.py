@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from secagg.learning.trainer import Evaluation, Trainer, TrainingSettings, Update
     from secagg.masking.params import Masking
     from secagg.plain import Plain
-    from secagg.simulation import secure_mean, secure_sum
+    from secagg.sums import secure_mean, secure_sum
 
 __version__ = "0.1.0"
 
@@ -46,7 +46,7 @@ _MODULES = {
     "secagg.learning.trainer": ("Evaluation", "Trainer", "TrainingSettings", "Update"),
     "secagg.masking.params": ("Masking",),
     "secagg.plain": ("Plain",),
-    "secagg.simulation": ("secure_mean", "secure_sum"),
+    "secagg.sums": ("secure_mean", "secure_sum"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

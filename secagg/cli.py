@@ -1,0 +1,130 @@
+"""The command ``secagg``: see the protocol at work, and read what an error code means.
+
+It opens no connection and reads no file; nothing here is needed to use the library. What is heavy loads
+inside the command that needs it, so that ``secagg --help`` stays under 0.3 s (``benchmarks/startup.py``).
+"""
+
+from __future__ import annotations
+
+import shutil
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from secagg import __version__
+from secagg.errors import SecaggError, exit_code
+
+EXIT_BUG = 1
+EXIT_STOPPED = 130  # What a shell reports for a command that Ctrl-C ended.
+
+SILOS = ("airport", "borough", "central", "docklands", "eastside", "forest")
+LOST = "docklands"
+CLIP = 1.0
+
+
+class _Commands(TyperGroup):
+    """Gives whatever a command raises one shape on stderr, and its verdict as the exit code."""
+
+    def invoke(self, ctx: Any) -> Any:  # The context's class moved between releases of typer.
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_STOPPED) from None
+        except Exception as error:
+            if isinstance(error, typer.Abort | BrokenPipeError) or hasattr(error, "exit_code"):
+                raise  # Typer's own: usage errors, exits, a closed pipe.
+            if ctx.params["debug"]:
+                traceback.print_exception(error)
+            verdict, text = _verdict(error)
+            typer.echo(text, err=True)
+            raise typer.Exit(verdict) from error
+
+
+def _verdict(error: Exception) -> tuple[int, str]:
+    from secagg.explanation import explain
+
+    if isinstance(error, SecaggError):
+        return exit_code(error), explain(error).text(width=_width())
+    # Its text is not shown: unlike ours, it may quote a data value.
+    return EXIT_BUG, f"x an unexpected {type(error).__name__}; `secagg --debug ...` shows where"
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the console script."""
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"secagg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Also show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Sums over silos, and models learned from them, that show no single silo."""
+
+
+@app.command()
+def demo(
+    *,
+    length: Annotated[int, typer.Option(min=1, max=100_000_000, help="Entries of a vector.")] = 1_000_000,
+) -> None:
+    """Add six vectors that nobody sees, losing a silo on the way."""
+    import time
+
+    import numpy as np
+    from rich.console import Console
+
+    from secagg.masking.params import Masking
+    from secagg.sums import secure_sum
+
+    grid = np.linspace(0.0, 6.0, length)
+    vectors = {silo: CLIP * np.sin(grid + slot) for slot, silo in enumerate(SILOS)}
+    result = secure_sum(
+        vectors, scheme=Masking(), clip=CLIP, dropouts={LOST: "MaskedInput"}, timer=time.perf_counter
+    )
+    clear = np.sum([vectors[silo] for silo in result.survivors], axis=0)
+    difference = float(np.max(np.abs(result.total - clear)))
+
+    console = Console(width=_width(), highlight=False)
+    console.print(result.report)
+    console.print(f"sum opened   {_sample(result.total)}")
+    console.print(f"sum in clear {_sample(clear)}")
+    console.print(f"largest difference {difference:.1e}; rounding allows {result.report.worst_error:.1e}")
+    if difference > result.report.worst_error:
+        console.print("the opened sum is wrong")
+        raise typer.Exit(EXIT_BUG)
+
+
+@app.command("explain")
+def explain_code(
+    code: Annotated[str, typer.Argument(help="SA-dddd, as an error prints it; none lists all codes.")] = "",
+) -> None:
+    """Say what an error code means and who can do what."""
+    from secagg.explanation import CATALOGUE, lookup
+
+    if code:
+        typer.echo(lookup(code).text(width=_width()))
+    else:
+        for known in CATALOGUE:
+            typer.echo(f"{known}  {lookup(known).what}")
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 110)
+
+
+def _sample(vector: Any) -> str:
+    return " ".join(f"{value:+.6f}" for value in vector[:6]) + (" ..." if len(vector) > 6 else "")
