@@ -20,7 +20,7 @@ class Entry(msgspec.Struct, frozen=True):
     """Shape of every record."""
 
 
-class AttemptJoined(Entry, tag=True):
+class AttemptJoined(Entry, frozen=True, tag=True):
     """The silo is about to send keys for this attempt; it never joins it twice."""
 
     federation: Name
@@ -29,7 +29,7 @@ class AttemptJoined(Entry, tag=True):
     attempt: Counter
 
 
-class SetSigned(Entry, tag=True):
+class SetSigned(Entry, frozen=True, tag=True):
     """The silo signs ``survivors`` for a round: from here its data set and base are locked to them."""
 
     data_set: Name
@@ -38,28 +38,29 @@ class SetSigned(Entry, tag=True):
     session: Digest
     threshold: Counter
     survivors: tuple[Name, ...]
+    roster: Digest
 
 
-class Released(Entry, tag=True):
+class Released(Entry, frozen=True, tag=True):
     """Shares of this round are about to leave."""
 
     round_id: Digest
 
 
-class VoidSigned(Entry, tag=True):
+class VoidSigned(Entry, frozen=True, tag=True):
     """The silo never signs or releases for this round again."""
 
     round_id: Digest
 
 
-class LockLifted(Entry, tag=True):
+class LockLifted(Entry, frozen=True, tag=True):
     """Enough silos voided every round that this silo signed with the set; those rounds are dead to it."""
 
     data_set: Name
     base: Digest
 
 
-class LockMoved(Entry, tag=True):
+class LockMoved(Entry, frozen=True, tag=True):
     """The lock goes on without a dealer that is proven to have cheated."""
 
     data_set: Name
@@ -70,20 +71,20 @@ class LockMoved(Entry, tag=True):
 SiloRecord: TypeAlias = AttemptJoined | SetSigned | Released | VoidSigned | LockLifted | LockMoved
 
 
-class InputAccepted(Entry, tag=True):
+class InputAccepted(Entry, frozen=True, tag=True):
     """The coordinator accepted ``message`` from ``sender``; a payload is spooled beside the journal."""
 
     sender: Name
     message: FromSilo
 
 
-class SiloLost(Entry, tag=True):
+class SiloLost(Entry, frozen=True, tag=True):
     """The transport lost ``silo``; nobody waits for it in this phase."""
 
     silo: Name
 
 
-class PhaseClosed(Entry, tag=True):
+class PhaseClosed(Entry, frozen=True, tag=True):
     """The coordinator closed a phase at ``now`` and is about to announce what follows."""
 
     now: float
@@ -109,6 +110,7 @@ def decode_silo_record(line: bytes) -> SiloRecord:
         MalformedMessage: the line is damaged.
     """
     try:
-        return _silo_decoder.decode(line)
+        record: SiloRecord = _silo_decoder.decode(line)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise MalformedMessage("a line of the silo's journal is damaged") from error
+    return record

@@ -15,7 +15,7 @@ Source: "The lock" in ``docs/protocol.md``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from secagg.cohort import Cohort
 from secagg.errors import FaultyCoordinator, PolicyRefused
@@ -64,6 +64,7 @@ class Lock:
     survivors: frozenset[SiloId]
     rounds: tuple[bytes, ...]
     thresholds: Mapping[bytes, int]  # session id -> t of that session
+    rosters: frozenset[bytes]  # digests of the rosters under which the set was signed
 
 
 def check_survivors(
@@ -141,6 +142,7 @@ class Locks:
                     frozenset(record.survivors),
                     (*(held.rounds if held else ()), record.round_id),
                     {**(held.thresholds if held else {}), record.session: record.threshold},
+                    (held.rosters if held else frozenset()) | {record.roster},
                 )
             case Released():
                 self._released.add(record.round_id)
@@ -151,7 +153,7 @@ class Locks:
             case LockMoved():
                 key = LockKey(record.data_set, record.base)
                 held = self._locks[key]
-                self._locks[key] = Lock(held.survivors - {record.dealer}, held.rounds, held.thresholds)
+                self._locks[key] = replace(held, survivors=held.survivors - {record.dealer})
 
     def lock(self, key: LockKey) -> Lock | None:
         """Return the lock of ``key``."""
@@ -168,7 +170,14 @@ class Locks:
         return record
 
     def sign(
-        self, key: LockKey, *, round_id: bytes, session: bytes, threshold: int, survivors: Sequence[SiloId]
+        self,
+        key: LockKey,
+        *,
+        round_id: bytes,
+        session: bytes,
+        threshold: int,
+        survivors: Sequence[SiloId],
+        roster: Roster,
     ) -> SetSigned:
         """Return the record that locks ``key`` to ``survivors``.
 
@@ -186,7 +195,9 @@ class Locks:
                 + (f"; it can finish without: {', '.join(extra)}" if extra else ""),
                 missing,
             )
-        return SetSigned(key.data_set, key.base, round_id, session, threshold, tuple(survivors))
+        return SetSigned(
+            key.data_set, key.base, round_id, session, threshold, tuple(survivors), roster.digest
+        )
 
     def release(self, round_id: bytes) -> Released:
         """Return the record that must be synced before a share of ``round_id`` leaves.
@@ -207,9 +218,9 @@ class Locks:
         """Return the record that lifts the lock, or None.
 
         Only if **every** round that this silo signed for the key has ``threshold`` valid voids of
-        distinct silos: one round that may still be opened keeps the lock.
+        distinct silos: one round that may still be opened keeps the lock. So does another roster.
         """
-        held = self._locks.get(key)
+        held = self._held_under(key, roster)
         if held is None:
             return None
         voided = valid_voids(voids, roster)
@@ -217,12 +228,21 @@ class Locks:
             return LockLifted(key.data_set, key.base)
         return None
 
-    def move(self, key: LockKey, *, session: bytes, dealer: SiloId) -> LockMoved | None:
+    def move(self, key: LockKey, *, session: bytes, dealer: SiloId, roster: Roster) -> LockMoved | None:
         """Return the record that takes a proven cheat out of the locked set, or None if it is not in it."""
-        held = self._locks.get(key)
+        held = self._held_under(key, roster)
         if held is None or dealer not in held.survivors or session not in held.thresholds:
             return None
         return LockMoved(key.data_set, key.base, dealer)
+
+    def _held_under(self, key: LockKey, roster: Roster) -> Lock | None:
+        """Return the lock of ``key`` unless one of its sets was signed under another roster.
+
+        Members of another roster could void what they never could have released, and with other slots the
+        honest shares of a dealer do not combine.
+        """
+        held = self._locks.get(key)
+        return held if held is not None and held.rosters == {roster.digest} else None
 
     def _check_alive(self, round_id: bytes) -> None:
         if round_id in self._dead:

@@ -309,6 +309,7 @@ class MaskingSilo:
             session=state.session,
             threshold=self._cohort.t,
             survivors=survivors,
+            roster=self._roster,
         )
         signature = sign_survivors(self._identity, state.round_id, survivors)
         self._state = _Signed(state.round_id, survivors, state.pairs)

@@ -174,7 +174,9 @@ class Participant:
             # with a smaller one, too few shares of an honest dealer would look like a wrong sharing.
             threshold = lock.thresholds.get(evidence.session) if lock is not None else None
             if threshold is not None and proves(evidence, self._roster, threshold=threshold):
-                record = self._locks.move(key, session=evidence.session, dealer=evidence.dealer)
+                record = self._locks.move(
+                    key, session=evidence.session, dealer=evidence.dealer, roster=self._roster
+                )
                 moved += [record] if record is not None else []
         return tuple(moved)
 
