@@ -52,17 +52,21 @@ class Cohort:
         if self.n < MIN_SILOS:
             raise ParameterError(
                 f"n = {self.n} silos: at least {MIN_SILOS} are needed; with fewer, the sum shows one "
-                "silo the update of another"
+                "silo the update of another",
+                parameter="n",
             )
         if not 1 <= self.c <= self.n - 2:
-            raise ParameterError(f"c = {self.c} colluders: must be 1 to n - 2 = {self.n - 2}")
+            raise ParameterError(f"c = {self.c} colluders: must be 1 to n - 2 = {self.n - 2}", parameter="c")
         if not least_threshold(self.n, self.c) <= self.t <= self.n:
             raise ParameterError(
                 f"t = {self.t}: must be {least_threshold(self.n, self.c)} to {self.n} for n = {self.n} and "
-                f"c = {self.c} (2t > n + c)"
+                f"c = {self.c} (2t > n + c)",
+                parameter="t",
             )
         if not MIN_HONEST <= self.k_min <= self.n - self.c:
-            raise ParameterError(f"k_min = {self.k_min}: must be {MIN_HONEST} to n - c = {self.n - self.c}")
+            raise ParameterError(
+                f"k_min = {self.k_min}: must be {MIN_HONEST} to n - c = {self.n - self.c}", parameter="k_min"
+            )
 
     @classmethod
     def of(cls, n: int, *, c: int | None = None, t: int | None = None, k_min: int = MIN_HONEST) -> Self:

@@ -310,7 +310,10 @@ def most_fraction_bits(bound: float, *, cohort: int, word_bits: WordBits) -> int
     for bits in range(start, FRACTION_BITS.start - 1, -1):
         if 0 < _largest(bound, bits) <= room:
             return bits
-    raise ParameterError(f"{word_bits} bits cannot hold this bound for {cohort} silos; lower clip or cohort")
+    raise ParameterError(
+        f"{word_bits} bits cannot hold this bound for {cohort} silos; lower clip or cohort",
+        parameter="encoding",
+    )
 
 
 def plan_sum(
@@ -349,7 +352,7 @@ def plan_sum(
             return encoding
         change = "lower clip or cohort" if fraction_bits is None else "raise fraction_bits"
         refusal = f"the sum may be off by {worst:.3g}: {change}, or loosen precision {precision:.3g}"
-    raise ParameterError(f"with {words[-1]} bits {refusal}")
+    raise ParameterError(f"with {words[-1]} bits {refusal}", parameter="encoding")
 
 
 def worst_error_of_sum(encoding: Encoding) -> float:

@@ -30,33 +30,33 @@ class Part(msgspec.Struct, frozen=True):
 # --- before the attempt ------------------------------------------------------------------------------
 
 
-class TrainingOpened(Part, tag=True):
+class TrainingOpened(Part, frozen=True, tag=True):
     """Coordinator to silos: what to train and how it will be summed. ``seconds``: the wait for Ready."""
 
     terms: Terms
     seconds: Seconds
 
 
-class BaseRequested(Part, tag=True):
+class BaseRequested(Part, frozen=True, tag=True):
     """Silo to coordinator: send me the model with this digest."""
 
     base: Digest
 
 
-class BaseSent(Part, tag=True):
+class BaseSent(Part, frozen=True, tag=True):
     """Coordinator to silo: the model, float64, weights then server optimiser state."""
 
     base: Digest
     vector: Payload
 
 
-class Ready(Part, tag=True):
+class Ready(Part, frozen=True, tag=True):
     """Silo to coordinator: trained under these terms, the vector is encoded and cached."""
 
     training: Digest
 
 
-class Refused(Part, tag=True):
+class Refused(Part, frozen=True, tag=True):
     """Silo to coordinator: the silo leaves this attempt. The rule, and for a lock who is missing; no more."""
 
     rule: Annotated[str, msgspec.Meta(max_length=64)]
@@ -66,7 +66,7 @@ class Refused(Part, tag=True):
 # --- masking ---------------------------------------------------------------------------------------------
 
 
-class KeyBundle(Part):
+class KeyBundle(Part, frozen=True):
     """One silo's fresh keys for one attempt, signed by its identity over the descriptor."""
 
     box: Key
@@ -75,7 +75,7 @@ class KeyBundle(Part):
     signature: Signature
 
 
-class ShareEntry(Part):
+class ShareEntry(Part, frozen=True):
     """What a dealer commits to towards one recipient; box digests are those of the sealed bytes."""
 
     recipient: Name
@@ -85,7 +85,7 @@ class ShareEntry(Part):
     mask_box: Digest
 
 
-class ShareSet(Part):
+class ShareSet(Part, frozen=True):
     """One dealer's commitments, signed over the session id, its mask key and its seed commitment."""
 
     mask: Key
@@ -94,7 +94,7 @@ class ShareSet(Part):
     signature: Signature
 
 
-class Opening(Part):
+class Opening(Part, frozen=True):
     """A share and the salt of its commitment. Secret until the peer's input is decided."""
 
     share: Share
@@ -104,7 +104,7 @@ class Opening(Part):
         return "Opening()"
 
 
-class Void(Part):
+class Void(Part, frozen=True):
     """A silo's signed promise never to sign or release for ``round_id`` again."""
 
     silo: Name
@@ -112,7 +112,7 @@ class Void(Part):
     signature: Signature
 
 
-class DealerEvidence(Part):
+class DealerEvidence(Part, frozen=True):
     """Proof that a dealer shared something else than it committed to: t matching openings of its shares."""
 
     dealer: Name
@@ -122,7 +122,7 @@ class DealerEvidence(Part):
     openings: tuple[tuple[Name, Opening], ...]
 
 
-class RoundOpened(Part, tag=True):
+class RoundOpened(Part, frozen=True, tag=True):
     """Coordinator to silos: an attempt begins. Voids and evidence lift or move locks (see survivors)."""
 
     training: Digest
@@ -132,61 +132,61 @@ class RoundOpened(Part, tag=True):
     evidence: tuple[DealerEvidence, ...] = ()
 
 
-class AdvertiseKeys(Part, tag=True):
+class AdvertiseKeys(Part, frozen=True, tag=True):
     """Silo to coordinator, step 1."""
 
     bundle: KeyBundle
 
 
-class KeysAnnounced(Part, tag=True):
+class KeysAnnounced(Part, frozen=True, tag=True):
     """Coordinator to U1: every bundle, in roster order."""
 
     bundles: tuple[tuple[Name, KeyBundle], ...]
 
 
-class ShareKeys(Part, tag=True):
+class ShareKeys(Part, frozen=True, tag=True):
     """Silo to coordinator, step 2: commitments, and for each peer (recipient, seed box, mask box)."""
 
     share_set: ShareSet
     boxes: tuple[tuple[Name, Box, Box], ...]
 
 
-class SharesAnnounced(Part, tag=True):
+class SharesAnnounced(Part, frozen=True, tag=True):
     """Coordinator to one silo of U2: every dealer's share set, and (dealer, seed box, mask box) for it."""
 
     share_sets: tuple[tuple[Name, ShareSet], ...]
     boxes: tuple[tuple[Name, Box, Box], ...]
 
 
-class BoxReport(Part, tag=True):
+class BoxReport(Part, frozen=True, tag=True):
     """Silo to coordinator instead of its input: this dealer's signed box does not hold what it commits to."""
 
     session: Digest
     dealer: Name
 
 
-class MaskedInput(Part, tag=True):
+class MaskedInput(Part, frozen=True, tag=True):
     """Silo to coordinator, step 3: the masked vector and its count entry."""
 
     round_id: Digest
     vector: Payload
 
 
-class SurvivorsAnnounced(Part, tag=True):
+class SurvivorsAnnounced(Part, frozen=True, tag=True):
     """Coordinator to silos: whose inputs it holds."""
 
     round_id: Digest
     survivors: tuple[Name, ...]
 
 
-class ConsistencyCheck(Part, tag=True):
+class ConsistencyCheck(Part, frozen=True, tag=True):
     """Silo to coordinator, step 4: signature over the survivor set."""
 
     round_id: Digest
     signature: Signature
 
 
-class UnmaskingRequested(Part, tag=True):
+class UnmaskingRequested(Part, frozen=True, tag=True):
     """Coordinator to survivors: the set with its signatures. There is no other list in it."""
 
     round_id: Digest
@@ -194,14 +194,14 @@ class UnmaskingRequested(Part, tag=True):
     signatures: tuple[tuple[Name, Signature], ...]
 
 
-class Unmasking(Part, tag=True):
+class Unmasking(Part, frozen=True, tag=True):
     """Silo to coordinator, step 5: for each silo of U2 one opening, of the kind that the set implies."""
 
     round_id: Digest
     openings: tuple[tuple[Name, Opening], ...]
 
 
-class SumOpened(Part, tag=True):
+class SumOpened(Part, frozen=True, tag=True):
     """Coordinator to U2, step 6: the sum with its count entry, and who is in it."""
 
     round_id: Digest
@@ -210,13 +210,13 @@ class SumOpened(Part, tag=True):
     total: Payload
 
 
-class VoidRequested(Part, tag=True):
+class VoidRequested(Part, frozen=True, tag=True):
     """Coordinator to silos: promise never to sign or release for these rounds."""
 
     round_ids: tuple[Digest, ...]
 
 
-class Voided(Part, tag=True):
+class Voided(Part, frozen=True, tag=True):
     """Silo to coordinator: the promises it can make."""
 
     voids: tuple[Void, ...]
@@ -225,13 +225,13 @@ class Voided(Part, tag=True):
 # --- plain ---------------------------------------------------------------------------------------------
 
 
-class PlainInput(Part, tag=True):
+class PlainInput(Part, frozen=True, tag=True):
     """Silo to coordinator: the vector and its count entry, in clear."""
 
     vector: Payload
 
 
-class PlainSum(Part, tag=True):
+class PlainSum(Part, frozen=True, tag=True):
     """Coordinator to silos: the sum with its count entry, and who is in it."""
 
     survivors: tuple[Name, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class Payload:
         dtype = vector.dtype.str.lstrip("<")
         if dtype not in get_args(PayloadType) or vector.ndim != 1 or not vector.flags.c_contiguous:
             raise MalformedMessage(f"a payload is a contiguous vector of u4, u8 or f8, not {vector.dtype}")
-        return cls.over(dtype, vector.size, memoryview(vector).cast("B"))
+        return cls.over(cast(PayloadType, dtype), vector.size, vector.data.cast("B"))
 
     @classmethod
     def over(

@@ -89,6 +89,10 @@ class SimulatedSilo:
 
     Args:
         build: makes the participant from the records of its journal.
+
+    Attributes:
+        journal: encoded records, oldest first.
+        errors: why the silo left rounds, by its own account.
     """
 
     def __init__(self, build: Callable[[Iterable[SiloRecord]], Participant]) -> None:
@@ -101,9 +105,11 @@ class SimulatedSilo:
         """Hand one frame to the silo and return its reply. An error at the silo leaves as its refusal."""
         try:
             step = self._participant.receive(wire.decode_from_coordinator(*frame))
+        except UnexpectedMessage:
+            return None  # Late or repeated; the state is unchanged and there is nothing to say.
         except SecaggError as error:
             self.errors.append(error)
-            return None if isinstance(error, UnexpectedMessage) else wire.encode(refusal(error))
+            return wire.encode(refusal(error))
         self.journal += [encode_record(record) for record in step.records]
         return None if step.output is None else wire.encode(step.output)
 
@@ -154,6 +160,7 @@ def run_round(
     clock: Clock | None = None,
     timer: Callable[[], float] | None = None,
     watcher: Watcher | None = None,
+    tap: Callable[[SiloId, FromSilo], None] | None = None,
 ) -> tuple[Aggregate, Traffic]:
     """Run one round to its end and return the opened sum.
 
@@ -164,12 +171,13 @@ def run_round(
         clock: decides deadlines; None for simulated time.
         timer: measures, seconds; None measures nothing.
         watcher: told what happens.
+        tap: given every message that the coordinator receives.
 
     Raises:
         RoundAborted, FaultySilo: the sum could not be formed.
         ParameterError: ``dropouts`` names a stranger or an unknown phase.
     """
-    return _Round(coordinator, silos, dropouts or {}, clock or SimulatedClock(), timer, watcher).run()
+    return _Round(coordinator, silos, dropouts or {}, clock or SimulatedClock(), timer, watcher, tap).run()
 
 
 class _Round:
@@ -181,6 +189,7 @@ class _Round:
         clock: Clock,
         timer: Callable[[], float] | None,
         watcher: Watcher | None,
+        tap: Callable[[SiloId, FromSilo], None] | None,
     ) -> None:
         for silo, phase in dropouts.items():
             if silo not in silos or phase not in PHASES:
@@ -193,6 +202,7 @@ class _Round:
         self._clock = clock
         self._timer = timer
         self._watcher = watcher
+        self._tap = tap
         self._downlink: deque[tuple[SiloId, Frame]] = deque()
         self._traffic = Traffic()
 
@@ -236,6 +246,8 @@ class _Round:
                 self._watcher.silo_lost(silo, phase)
             return
         self._count(self._traffic.bytes_up, phase, reply)
+        if self._tap is not None:
+            self._tap(silo, message)
         try:
             with self._measured():
                 self._send(self._coordinator.receive(silo, message).output)

@@ -17,13 +17,13 @@ from numpy.typing import ArrayLike
 from secagg.errors import FaultyCoordinator, InputRefused, ParameterError
 from secagg.fixedpoint import Encoding, plan_sum, worst_error_of_sum
 from secagg.hazmat.identity import IdentityKey
-from secagg.learning.report import RoundReport
 from secagg.masking.params import Masking
 from secagg.names import IntegerVector, RealVector, SiloId, WordBits
 from secagg.payload import Payload
 from secagg.plain import Plain
 from secagg.policy import Policy
 from secagg.records import SiloRecord
+from secagg.report import RoundReport
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.silo import Participant
@@ -308,7 +308,7 @@ def describe_round(
     return RoundReport(
         round=terms.round,
         scheme="Plain" if cohort is None else "Masking",
-        kind="metrics" if terms.kind == "metrics" else "train",
+        kind=terms.kind,
         n=terms.encoding.cohort,
         c=None if cohort is None else cohort.c,
         t=None if cohort is None else cohort.t,

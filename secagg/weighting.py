@@ -109,7 +109,8 @@ def plan_mean(
             return encoding
     raise ParameterError(
         f"with {words[-1]} bits the mean may be off by {worst:.3g}: raise least_total_weight, lower "
-        f"{'clip' if length else 'metric_bound'} or weight_cap, or loosen precision {precision:.3g}"
+        f"{'clip' if length else 'metric_bound'} or weight_cap, or loosen precision {precision:.3g}",
+        parameter="encoding",
     )
 
 

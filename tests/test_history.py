@@ -15,8 +15,9 @@ from rich.console import Console
 
 from secagg.errors import InputRefused, MissingExtra, UsageError
 from secagg.learning.history import History, Record
+from secagg.learning.panel import panel
 from secagg.learning.progress import Board, Observer, Progress, Silent, line
-from secagg.learning.report import NO_DIFFERENTIAL_PRIVACY, RoundReport, size
+from secagg.report import NO_DIFFERENTIAL_PRIVACY, RoundReport, size
 
 PHASES = ("Training", "AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmasking")
 SILOS = ("a", "b", "c", "d", "e", "f")
@@ -141,7 +142,7 @@ def test_report_fits_the_width(width: int) -> None:
 
 def test_terminal_report_carries_the_same_facts() -> None:
     console = Console(width=80, file=io.StringIO(), record=True)
-    console.print(report(**losing("b")))
+    console.print(panel(report(**losing("b"))))
     drawn = " ".join(console.export_text().split())
     for sentence in (
         "k = 4",

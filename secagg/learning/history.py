@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from secagg.errors import MissingExtra, UsageError
 from secagg.learning.model import frozen
-from secagg.learning.report import NO_DIFFERENTIAL_PRIVACY, RoundReport, hanging, plural, size
 from secagg.names import RealVector
+from secagg.report import NO_DIFFERENTIAL_PRIVACY, RoundReport, hanging, plural, size
 
 if TYPE_CHECKING:
     import pandas

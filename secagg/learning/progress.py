@@ -23,8 +23,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from secagg.learning.report import RoundReport, plural, size
 from secagg.names import SiloId
+from secagg.report import RoundReport, plural, size
 
 State: TypeAlias = Literal["waiting", "working", "done", "lost"]
 

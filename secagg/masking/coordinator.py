@@ -405,7 +405,9 @@ class MaskingCoordinator:
                 )
         if self._evidence:
             raise FaultySilo(
-                self._evidence[0].dealer, "its shares match their commitments but not its secret"
+                self._evidence[0].dealer,
+                "its shares match their commitments but not its secret",
+                dealer=True,
             )
         add_streams(collected.total, plus=plus, minus=minus, threads=self._threads)
 

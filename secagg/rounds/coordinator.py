@@ -104,7 +104,7 @@ class RoundCoordinator:
         self._attempt = 0
         self._first_failure: SecaggError | None = None
         self._losses: dict[SiloId, str] = {}
-        self._gone: set[SiloId] = set()
+        self._absent: set[SiloId] = set()  # not waited for until heard of
         self._signed_rounds: tuple[bytes, ...] = ()
         self._evidence: tuple[DealerEvidence, ...] = ()
         self._reporters: dict[SiloId, set[SiloId]] = {}
@@ -173,15 +173,21 @@ class RoundCoordinator:
 
     def receive(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
         """Take one message of ``sender``; see ``CoordinatorSession.receive``."""
-        accepted = (InputAccepted(sender, message),)
         if sender not in self._roster:
             raise UnexpectedMessage(f"{sender} is not in the roster")
         if isinstance(message, BaseRequested):
-            return Step(accepted, {sender: self._send_base(sender, message)})
+            return Step((InputAccepted(sender, message),), {sender: self._send_base(sender, message)})
+        step = self._accept(sender, message)
         if isinstance(message, Refused):
             missing = f" (needs {', '.join(message.silos)})" if message.silos else ""
             self._losses[sender] = f"refused: {message.rule}{missing}"
-        self._gone.discard(sender)
+            self._absent.add(sender)
+        else:
+            self._losses.pop(sender, None)
+            self._absent.discard(sender)
+        return step
+
+    def _accept(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
         match self._state, message:
             case (_Training() as state, Ready()):
                 if message.training != self._training:
@@ -201,11 +207,11 @@ class RoundCoordinator:
                 return self._forward(state.session, sender, message)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted in {self.phase}")
-        return Step(accepted, {})
+        return Step((InputAccepted(sender, message),), {})
 
     def lose(self, silo: SiloId) -> CoordinatorStep:
         """The transport lost ``silo``: nobody waits for it until it is heard of again."""
-        self._gone.add(silo)
+        self._absent.add(silo)
         if silo in self.waiting and self.phase is not None:
             self._losses[silo] = self.phase
         match self._state:
@@ -224,7 +230,7 @@ class RoundCoordinator:
                 self._note_silence(now)
                 voids: tuple[Void, ...] = ()
                 if isinstance(state, _Training):
-                    state.gate.close()
+                    self._absent |= state.gate.expected - state.gate.close().keys()
                 else:
                     voids = tuple(void for silo in state.gate.close().values() for void in silo)
                 return self._new_attempt(now, voids)
@@ -273,7 +279,7 @@ class RoundCoordinator:
                     self._roster, terms=self._terms, attempt=self._attempt, seconds=self._seconds
                 )
         step = session.open(now)
-        for silo in self._gone:
+        for silo in self._absent:
             session.lose(silo)
         self._state = _Attempting(session)
         return step
@@ -300,7 +306,7 @@ class RoundCoordinator:
             for reporter, dealer in session.reports:
                 self._reporters.setdefault(dealer, set()).add(reporter)
             asked = session.round_id
-        reachable = self._roster.n - len(self._gone | self.excluded)
+        reachable = self._roster.n - len(self._absent | self.excluded)
         if self._attempt >= self._attempts or reachable < self._quorum:
             raise failure from self._first_failure
         self._first_failure = self._first_failure or failure
@@ -310,7 +316,7 @@ class RoundCoordinator:
         gate: Gate[tuple[Void, ...]] = Gate(
             "Voided", frozenset(self._roster.silos), quorum=0, deadline=now + self._seconds
         )
-        for silo in self._gone:
+        for silo in self._absent:
             gate.lose(silo)
         self._state = _Voiding(gate)
         request = VoidRequested(self._signed_rounds)
@@ -337,7 +343,8 @@ class RoundCoordinator:
 
     def _note(self, phase: str | None, silos: frozenset[SiloId]) -> None:
         for silo in silos:
-            self._losses[silo] = phase or ""
+            # A silo that is silent in a later attempt too was lost where it first fell silent.
+            self._losses.setdefault(silo, phase or "")
 
 
 def session_convicts(session: _Session) -> bool:

@@ -12,12 +12,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from secagg.names import SiloId, WordBits
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 SchemeName: TypeAlias = Literal["Masking", "Plain"]
 
@@ -33,7 +30,8 @@ class RoundReport:
     Args:
         round: round number, from 1.
         scheme: the protection.
-        kind: ``"train"`` for a sum of updates, ``"metrics"`` for the last one, of metrics alone.
+        kind: ``"train"`` for a sum of updates, ``"metrics"`` for the last one, of metrics alone, ``"sum"``
+            for a bare sum or mean.
         n: silos in the pinned roster.
         c: silos that may collude with the coordinator; None if the scheme has no such bound.
         t: answers needed to open a sum; None if the scheme opens without any.
@@ -58,7 +56,7 @@ class RoundReport:
 
     round: int
     scheme: SchemeName
-    kind: Literal["train", "metrics"] = "train"
+    kind: Literal["train", "metrics", "sum"] = "train"
     n: int
     c: int | None
     t: int | None
@@ -83,8 +81,14 @@ class RoundReport:
 
     @property
     def title(self) -> str:
-        """``"round 3"``, or ``"final metrics"`` for the sum after the last round."""
-        return f"round {self.round}" if self.kind == "train" else "final metrics"
+        """``"round 3"``, ``"final metrics"`` after the last round, or ``"sum"``."""
+        match self.kind:
+            case "train":
+                return f"round {self.round}"
+            case "metrics":
+                return "final metrics"
+            case "sum":
+                return "sum"
 
     @property
     def who_can_read(self) -> str:
@@ -106,40 +110,20 @@ class RoundReport:
 
     def text(self, *, width: int = 80) -> str:
         """Return the report as aligned plain text, at most ``width`` characters a line where words allow."""
-        lines = [self._headline()]
-        for label, sentence in self._facts():
+        lines = [self.headline()]
+        for label, sentence in self.facts():
             lines += hanging(label, sentence, width=width)
-        rows = [("all silos together", "up", "down", "seconds"), *self._traffic()]
+        rows = [("all silos together", "up", "down", "seconds"), *self.traffic()]
         # The first column is left-aligned under the labels, the figures are right-aligned.
         lines += ["", *(f"  {phase:<20}{up:>12}{down:>12}{seconds:>12}" for phase, up, down, seconds in rows)]
         return "\n".join(lines)
 
-    def __rich__(self) -> RenderableType:
-        from rich import box
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        facts = Table.grid(padding=(0, 2), pad_edge=True)
-        facts.add_column(style="dim", no_wrap=True)
-        facts.add_column()
-        for label, sentence in self._facts():
-            facts.add_row(label, Text(sentence))
-        traffic = Table(box=box.SIMPLE_HEAD, header_style="dim")
-        traffic.add_column("all silos together")
-        for heading in ("up", "down", "seconds"):
-            traffic.add_column(heading, justify="right")
-        *phases, total = self._traffic()
-        for row in phases:
-            traffic.add_row(*row)
-        traffic.add_section()
-        traffic.add_row(*total, style="bold")
-        return Group(Text(self._headline(), style="bold"), facts, traffic)
-
-    def _headline(self) -> str:
+    def headline(self) -> str:
+        """Return what was opened, in one line."""
         return f"{self.title}: {self.scheme}, the sum of {len(self.survivors)} of {self.n} silos was opened"
 
-    def _facts(self) -> Iterator[tuple[str, str]]:
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Yield (label, sentence) pairs."""
         yield f"n = {self.n}", "silos in the pinned roster"
         if self.t is not None:
             yield f"t = {self.t}", "silos must answer to open a sum"
@@ -155,10 +139,11 @@ class RoundReport:
         yield "numbers", self._numbers()
 
     def _numbers(self) -> str:
+        what = "sum" if self.kind == "sum" and self.total_weight is None else "mean"
         parts = [
             f"{self.parameters:,} entries of {self.word_bits} bits",
             f"head-room {self.headroom_bits:.1f} bits",
-            f"worst error of the mean {self.worst_error:.1e}",
+            f"worst error of the {what} {self.worst_error:.1e}",
         ]
         if self.total_weight is not None:
             parts.append(f"total weight {self.total_weight:,.10g}")
@@ -168,7 +153,8 @@ class RoundReport:
             parts.append(f"{plural(self.saturated, 'metric value')} out of range")
         return "; ".join(parts)
 
-    def _traffic(self) -> Iterator[tuple[str, str, str, str]]:
+    def traffic(self) -> Iterator[tuple[str, str, str, str]]:
+        """Yield (phase, bytes up, bytes down, seconds), the total last."""
         for phase in dict.fromkeys((*self.seconds, *self.bytes_up, *self.bytes_down)):
             yield (
                 phase,

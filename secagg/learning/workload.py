@@ -1,0 +1,138 @@
+"""One silo's learning as the protocol sees it: evaluate, train once, encode; apply the opened sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from secagg.errors import FaultyCoordinator, InputRefused, MalformedMessage, SecaggError, TrainerFailed
+from secagg.learning.model import GlobalModel
+from secagg.learning.settings import TrainingPlan
+from secagg.learning.trainer import Evaluation, Trainer, Update
+from secagg.names import IntegerVector, RealVector, SiloId
+from secagg.payload import Payload
+from secagg.session import Aggregate
+from secagg.terms import Terms
+from secagg.weighting import Mean, decode_mean, encode_mean
+
+T = TypeVar("T")
+
+
+class LearningWorkload:
+    """A ``Workload`` around a trainer.
+
+    Args:
+        silo: whose it is, for errors.
+        trainer: the local learner. Whatever it raises becomes TrainerFailed.
+
+    Guarantees:
+        The model changes only by an opened sum, or by a base that t silos signed for.
+    """
+
+    def __init__(self, silo: SiloId, trainer: Trainer) -> None:
+        self._silo = silo
+        self._trainer = trainer
+        self._model: GlobalModel | None = None
+        self._candidate: GlobalModel | None = None
+
+    @property
+    def model(self) -> GlobalModel | None:
+        """The model that this silo computed or confirmed last."""
+        return self._model
+
+    def holds(self, round: int) -> bytes | None:
+        """Return the digest of the model held for ``round``; see ``Workload.holds``."""
+        return self._model.digest if self._model is not None and self._model.round == round else None
+
+    def adopt(self, terms: Terms, base: Payload) -> None:
+        """Take a candidate; see ``Workload.adopt``."""
+        plan = TrainingPlan.of(terms)
+        try:
+            candidate = GlobalModel.from_payload(terms.round, base.array(), length=plan.length)
+        except MalformedMessage as error:
+            raise FaultyCoordinator(f"the base model that was sent is none: {error}") from error
+        if candidate.digest != terms.base:
+            raise FaultyCoordinator("the base model that was sent is not the one that the round names")
+        self._candidate = candidate
+
+    def confirm(self, terms: Terms) -> None:
+        """Hold the candidate; see ``Workload.confirm``."""
+        if self.holds(terms.round) is None and self._candidate is not None:
+            self._model, self._candidate = self._candidate, None
+
+    def vector(self, terms: Terms) -> IntegerVector:
+        """Evaluate, train and encode; see ``Workload.vector``."""
+        plan = TrainingPlan.of(terms)
+        base = self._base(terms)
+        evaluation = self.evaluate(base)
+        delta, examples = None, 0.0
+        if terms.kind == "train":
+            settings = plan.for_round(terms.round)
+            update = self._call("train", Update, lambda: self._trainer.train(base.weights, settings))
+            delta, examples = self._delta(update, base.weights), update.examples
+        try:
+            return encode_mean(
+                terms.encoding,
+                update=delta,
+                weight=examples,
+                metrics=evaluation.metrics,
+                evaluation_weight=evaluation.examples,
+            )
+        except InputRefused as error:
+            raise InputRefused(error.rule, f"{self._silo}: {error}") from error
+
+    def evaluate(self, model: GlobalModel) -> Evaluation:
+        """Measure ``model`` on this silo's data.
+
+        Raises:
+            TrainerFailed: ``evaluate()`` raised, or returned something else.
+        """
+        return self._call("evaluate", Evaluation, lambda: self._trainer.evaluate(model.weights))
+
+    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
+        """Compute the next model; see ``Workload.apply``."""
+        if terms.kind == "train":
+            self._model = next_model(terms, self._base(terms), aggregate)[0]
+
+    def _base(self, terms: Terms) -> GlobalModel:
+        for model in (self._model, self._candidate):
+            if model is not None and model.round == terms.round and model.digest == terms.base:
+                return model
+        raise FaultyCoordinator(f"this silo has no base model for round {terms.round}")
+
+    def _delta(self, update: Update, base: RealVector) -> RealVector:
+        weights: Any = np.asarray(update.weights)
+        if weights.shape != base.shape:
+            raise InputRefused(
+                "shape",
+                f"{self._silo}: the trainer returned weights of shape {weights.shape}, the global model has "
+                f"{base.shape}",
+            )
+        if weights.dtype.kind not in "fiu":
+            raise InputRefused("dtype", f"{self._silo}: the trainer returned weights of {weights.dtype}")
+        delta: RealVector = np.subtract(weights, base, dtype=np.float64)
+        return delta
+
+    def _call(self, what: str, expected: type[T], work: Callable[[], T]) -> T:
+        """Run the user's code: whatever it raises is this silo's failure, and its text stays here."""
+        try:
+            result = work()
+        except SecaggError:
+            raise
+        except Exception as error:
+            raise TrainerFailed(self._silo, f"{what}() raised {type(error).__name__}") from error
+        if not isinstance(result, expected):
+            raise TrainerFailed(
+                self._silo, f"{what}() returned {type(result).__name__}, not {expected.__name__}"
+            )
+        return result
+
+
+def next_model(terms: Terms, base: GlobalModel, aggregate: Aggregate) -> tuple[GlobalModel, Mean]:
+    """Return the model of the next round, and the opened means it comes from; the same at every party."""
+    mean = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors))
+    if mean.values is None:
+        return base, mean
+    return TrainingPlan.of(terms).strategy.apply(base, mean.values), mean
