@@ -68,7 +68,7 @@ def scalar_run(strategy: FedAdam | FedYogi, rule: Rule, weight: float, deltas: l
 @pytest.mark.parametrize(
     ("strategy", "rule"),
     [(s, yogi_rule if isinstance(s, FedYogi) else adam_rule) for s in STRATEGIES if s.slots],
-    ids=repr,
+    ids=lambda value: value.__name__ if callable(value) else repr(value),
 )
 def test_adaptive_strategies_follow_algorithm_2(strategy: FedAdam | FedYogi, rule: Rule) -> None:
     weights, deltas = vector(5, 1), [vector(5, 10 + r, 10.0 ** (-r)) for r in range(6)]
