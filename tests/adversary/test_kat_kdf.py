@@ -32,14 +32,14 @@ INFO = (
 SELF_INFO = (
     b"s\0\0\0\0\0\0\0\x08secagg/1"
     b"s\0\0\0\0\0\0\0\x09self mask"
-    b"b\0\0\0\0\0\0\0\x20" + bytes(32) + b"s\0\0\0\0\0\0\0\x04west"
+    b"b\0\0\0\0\0\0\0\x20" + bytes(range(32, 64)) + b"s\0\0\0\0\0\0\0\x04west"
     b"i\0\0\0\0\0\0\0\x01\x20"
 )
 """The info of one silo's own key: library and version, purpose, round id, id, length."""
 
 FROZEN = {
     "pair": "51181d5c9bcabd5ee42678c7502f46e4f5cfb395bb2ac36b9c53fad3b6aacc93",
-    "self": "797d73c186c085350cb91c1df79c775b18ae785d89650b26b0fc3ff22179d96b",
+    "self": "c7a82d6412c1043f01469bbd6b31a4fa3dcb5c583f17a75883dbc00d9e90b426",
     "training": "ed9237f287a7b09056480dd72d3bac425ec6bba6203228e9a2c6794096da91ec",
     "session": "08df95f15099bdf202706acf9c1332d3f281a67d115b5b5b72d7a3058f35f312",
     "round": "6dddcba855778c8efe19a912e0c5a917f10d9b72428175f18710df0f51be3068",
@@ -56,10 +56,10 @@ def check_info() -> None:
     key = transcript.pair_stream(one, other.public, bytes(range(32)), lower="west", higher="east")
     assert key == reference.hkdf(agreed, INFO), "a derived key is bound to something else"
     assert key.hex() == FROZEN["pair"]
-    own = transcript.self_stream(bytes(range(32)), bytes(32), "west")
+    own = transcript.self_stream(bytes(range(32)), bytes(range(32, 64)), "west")
     assert own == reference.hkdf(bytes(range(32)), SELF_INFO), "a derived key is bound to something else"
     assert own.hex() == FROZEN["self"]
-    assert reference.framed("self mask", bytes(32), "west", 32) == SELF_INFO
+    assert reference.framed("self mask", bytes(range(32, 64)), "west", 32) == SELF_INFO
     assert reference.framed("pairwise mask", bytes(range(32)), "west", "east", 32) == INFO
 
 
@@ -116,10 +116,7 @@ def without(function: Callable[..., Any], drop: int) -> Callable[..., Any]:
     """``function`` with its positional argument number ``drop`` blanked."""
 
     def blanked(*arguments: Any, **named: Any) -> Any:
-        value = arguments[drop]
-        blank: Any = (
-            "" if isinstance(value, str) else 0 if isinstance(value, int | float) else bytes(len(value))
-        )
+        blank = type(arguments[drop])()
         return function(*arguments[:drop], blank, *arguments[drop + 1 :], **named)
 
     return blanked
