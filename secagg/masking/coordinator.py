@@ -22,11 +22,10 @@ from secagg.errors import (
     UnexpectedMessage,
     UsageError,
 )
-from secagg.hazmat.agreement import AgreementKey
 from secagg.hazmat.prg import add_streams
-from secagg.hazmat.shamir import lagrange
 from secagg.masking import transcript
-from secagg.masking.checks import bundle_fault, opening_matches, recover, share_set_fault
+from secagg.masking.checks import bundle_fault, opening_matches, share_set_fault
+from secagg.masking.opening import Streams, kind_of, remaining_streams
 from secagg.messages import (
     AdvertiseKeys,
     BoxReport,
@@ -384,49 +383,24 @@ class MaskingCoordinator:
         return dict.fromkeys(collected.share_sets, opened)
 
     def _remove_masks(self, state: _Unmasking) -> None:
-        collected, survivors = state.collected, frozenset(state.survivors)
-        answers = dict(list(self._in_order(state.gate.close()).items())[: self._cohort.t])
-        weights = lagrange([self._roster.slot(silo) + 1 for silo in answers])
-        plus: list[bytes] = []
-        minus: list[bytes] = []
-        for dealer, share_set in collected.share_sets.items():
-            kind = kind_of(dealer, state.survivors)
-            openings = {silo: answer[dealer] for silo, answer in answers.items()}
-            shares = [opening.share for opening in openings.values()]
-            secret = recover(collected.session, dealer, share_set, kind, weights, shares)
-            if secret is None:
-                evidence = DealerEvidence(dealer, collected.session, share_set, kind, tuple(openings.items()))
-                self._evidence = (*self._evidence, evidence)
-            elif kind == "seed":
-                minus.append(transcript.self_stream(secret, collected.round_id, dealer))
-            else:
-                self._cancel_pairs(
-                    collected, dealer, AgreementKey.from_private_bytes(secret), survivors, plus, minus
+        collected = state.collected
+        answers = self._in_order(state.gate.close())
+        result = remaining_streams(
+            roster=self._roster,
+            session=collected.session,
+            round_id=collected.round_id,
+            share_sets=collected.share_sets,
+            survivors=state.survivors,
+            answers=dict(list(answers.items())[: self._cohort.t]),
+        )
+        match result:
+            case Streams(plus=plus, minus=minus):
+                add_streams(collected.total, plus=plus, minus=minus, threads=self._threads)
+            case evidence:
+                self._evidence = evidence
+                raise FaultySilo(
+                    evidence[0].dealer, "its shares match their commitments but not its secret", dealer=True
                 )
-        if self._evidence:
-            raise FaultySilo(
-                self._evidence[0].dealer,
-                "its shares match their commitments but not its secret",
-                dealer=True,
-            )
-        add_streams(collected.total, plus=plus, minus=minus, threads=self._threads)
-
-    def _cancel_pairs(
-        self,
-        collected: _Collecting,
-        dropped: SiloId,
-        key: AgreementKey,
-        survivors: frozenset[SiloId],
-        plus: list[bytes],
-        minus: list[bytes],
-    ) -> None:
-        """Collect the streams that survivors added towards a dropout, each with the other sign."""
-        for peer in self._roster.ordered(survivors):
-            peer_is_lower = self._roster.slot(peer) < self._roster.slot(dropped)
-            lower, higher = (peer, dropped) if peer_is_lower else (dropped, peer)
-            public = collected.share_sets[peer].mask
-            stream = transcript.pair_stream(key, public, collected.round_id, lower=lower, higher=higher)
-            (minus if peer_is_lower else plus).append(stream)
 
     # --- small parts -----------------------------------------------------------------------------------
 
@@ -452,11 +426,6 @@ class MaskingCoordinator:
     @staticmethod
     def _closed(now: float, outbox: Outbox) -> CoordinatorStep:
         return Step((PhaseClosed(now),), outbox)
-
-
-def kind_of(dealer: SiloId, survivors: tuple[SiloId, ...]) -> transcript.Kind:
-    """Return which secret of ``dealer`` is recovered: the seed of a survivor, the mask key of a dropout."""
-    return "seed" if dealer in survivors else "mask"
 
 
 def blame(sender: SiloId, fault: str | None) -> None:
