@@ -16,6 +16,7 @@ from secagg.errors import (
     FaultyCoordinator,
     FaultySilo,
     InputRefused,
+    MalformedMessage,
     RoundAborted,
     UnexpectedMessage,
     UsageError,
@@ -78,6 +79,8 @@ class PlainSilo:
                 total = message.total.array()
                 if total.dtype != self._terms.encoding.dtype or total.size != self._terms.encoding.length + 1:
                     raise FaultyCoordinator("the sum has another length or word than the encoding")
+                if int(total[-1]) != len(message.survivors):
+                    raise FaultyCoordinator("the count entry of the sum is not the number of survivors")
                 self._outcome = Aggregate(total[:-1], message.survivors)
                 return Step((), None)
             case _:
@@ -137,7 +140,10 @@ class PlainCoordinator:
                 ):
                     self._gate.lose(sender)
                     raise FaultySilo(sender, "its vector has another length or word than the encoding")
-                message.vector.add_into(self._total)
+                try:
+                    self._total += message.vector.array()  # Read whole first: half of it is never added.
+                except MalformedMessage as error:
+                    raise RoundAborted("a spooled upload could not be read back whole") from error
                 self._gate.admit(sender, None)
             case Refused():
                 self._gate.lose(sender)

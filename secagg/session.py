@@ -83,7 +83,9 @@ class CoordinatorSession(Protocol):
 
         Raises:
             UnexpectedMessage: this phase does not accept it; nothing changed.
-            FaultySilo: names the sender, whom the session no longer waits for.
+            FaultySilo: names the sender, whom the session no longer waits for. The driver calls ``lose``,
+                so that a replay of the records does not wait for it either.
+            RoundAborted: our own storage lost a part of an upload; the sum can no longer be formed.
         """
         ...
 

@@ -100,7 +100,7 @@ class _Unmasking:
 
 @dataclass(frozen=True)
 class _Done:
-    outcome: Aggregate
+    outcome: Aggregate | None  # None: the total holds half an upload and is never opened
 
 
 _State: TypeAlias = _Start | _Advertising | _Sharing | _Collecting | _Checking | _Unmasking | _Done
@@ -309,6 +309,7 @@ class MaskingCoordinator:
             message.vector.add_into(state.total)
         except MalformedMessage as error:
             # Pieces were verified before they came here, so this is the end of the attempt, not of a silo.
+            self._state = _Done(None)
             raise RoundAborted("a spooled upload could not be read back whole") from error
         state.gate.admit(sender, None)
 

@@ -1,0 +1,241 @@
+"""A federation in memory for tests: seeded keys and randomness, silos to tamper with, a coordinator that
+remembers all that it saw and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from secagg import wire
+from secagg.errors import FaultyCoordinator
+from secagg.fixedpoint import Encoding, Segment
+from secagg.hazmat.identity import IdentityKey
+from secagg.masking.params import Masking
+from secagg.messages import FromCoordinator, FromSilo
+from secagg.names import IntegerVector, RandomSource, SiloId, WordBits
+from secagg.payload import Payload
+from secagg.plain import Plain
+from secagg.policy import Policy
+from secagg.records import CoordinatorRecord, InputAccepted, PhaseClosed, SiloLost, SiloRecord
+from secagg.roster import Roster
+from secagg.rounds.coordinator import RoundCoordinator
+from secagg.rounds.silo import Participant
+from secagg.session import Aggregate, CoordinatorStep
+from secagg.simulation import Dropouts, Frame, SimulatedSilo, run_round
+from secagg.sums import policy_for
+from secagg.terms import MaskingParameters, Terms
+
+Scheme: TypeAlias = Masking | Plain
+Tamper: TypeAlias = Callable[[FromSilo], FromSilo | None]
+
+NAMES = ("north", "south", "west", "east", *(f"silo-{i:02}" for i in range(4, 40)))
+MODEL = Payload.of(np.linspace(-1.0, 1.0, 7))
+LENGTH = 5
+
+
+def seeded(*key: int) -> RandomSource:
+    """Return a stream of bytes that is the same in every run."""
+    return np.random.default_rng(key).bytes
+
+
+def roster_of(n: int, seed: int = 0) -> tuple[Roster, dict[SiloId, IdentityKey]]:
+    identities = {NAMES[i]: IdentityKey.generate(seeded(seed, i, 1)) for i in range(n)}
+    return Roster.of({silo: key.public for silo, key in identities.items()}), identities
+
+
+def words(length: int, word_bits: WordBits, *key: int) -> IntegerVector:
+    """Return uniform words: a sum modulo 2**word_bits is exact whatever the words are."""
+    raw = seeded(*key)(length * word_bits // 8)
+    return np.frombuffer(raw, np.uint32) if word_bits == 32 else np.frombuffer(raw, np.uint64)
+
+
+def encoding_of(n: int, *, length: int = LENGTH, word_bits: WordBits = 32) -> Encoding:
+    return Encoding(word_bits, n, (Segment("sum", length, 1.0, 8),))
+
+
+class Work:
+    """A workload that counts what is asked of it.
+
+    Args:
+        vector: what "training" yields.
+        model: digest of the model that is held; None for a silo that must fetch it.
+    """
+
+    def __init__(self, vector: IntegerVector, model: bytes | None = MODEL.digest) -> None:
+        self.given = vector
+        self.model = model
+        self.candidate: bytes | None = None
+        self.trained = 0
+        self.applied: list[Aggregate] = []
+
+    def holds(self, round: int) -> bytes | None:
+        return self.model
+
+    def adopt(self, terms: Terms, base: Payload) -> None:
+        if base.digest != terms.base:
+            raise FaultyCoordinator("the base is another one than the terms name")
+        self.candidate = base.digest
+
+    def confirm(self, terms: Terms) -> None:
+        if self.candidate == terms.base:
+            self.model = self.candidate
+
+    def vector(self, terms: Terms) -> IntegerVector:
+        self.trained += 1
+        return self.given
+
+    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
+        self.applied.append(aggregate)
+
+
+class Witness(RoundCoordinator):
+    """The coordinator, and beside it all that it was sent, all that it sent and all that it journalled."""
+
+    def __init__(self, roster: Roster, **named: Any) -> None:
+        super().__init__(roster, **named)
+        self.log: list[tuple[SiloId, FromSilo | FromCoordinator]] = []
+        self.frames_said: list[tuple[SiloId, bytes, bytes]] = []
+        self.journal: list[CoordinatorRecord] = []
+
+    def open(self, now: float) -> CoordinatorStep:
+        return self._remember(super().open(now))
+
+    def receive(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
+        self.log.append((sender, message))
+        return self._remember(super().receive(sender, message))
+
+    def lose(self, silo: SiloId, **named: Any) -> CoordinatorStep:
+        return self._remember(super().lose(silo, **named))
+
+    def advance(self, now: float) -> CoordinatorStep:
+        return self._remember(super().advance(now))
+
+    def _remember(self, step: CoordinatorStep) -> CoordinatorStep:
+        self.journal += step.records
+        self.log += step.output.items()
+        self.frames_said += [(silo, *flat(wire.encode(message))) for silo, message in step.output.items()]
+        return step
+
+    def traffic(self) -> Iterator[bytes]:
+        """Yield headers and payloads of every message that came in or went out."""
+        for _, message in self.log:
+            yield from flat(wire.encode(message))
+
+
+def flat(frame: Frame) -> tuple[bytes, bytes]:
+    header, payload = frame
+    return header, b"" if payload is None else bytes(payload)
+
+
+class TamperedSilo(SimulatedSilo):
+    """A silo whose replies ``tamper`` may change, or lose by returning None."""
+
+    tamper: Tamper | None = None
+
+    def deliver(self, frame: Frame) -> Frame | None:
+        reply = super().deliver(frame)
+        if reply is None or self.tamper is None:
+            return reply
+        changed = self.tamper(wire.decode_from_silo(*reply))
+        return None if changed is None else wire.encode(changed)
+
+
+class Federation:
+    """Silos of one roster around one set of terms; every coordinator made here is for the same round."""
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        scheme: Scheme | None = None,
+        vectors: Mapping[SiloId, IntegerVector] | None = None,
+        encoding: Encoding | None = None,
+        word_bits: WordBits = 32,
+        seed: int = 0,
+        policy: Policy | None = None,
+        **changes: Any,
+    ) -> None:
+        self.roster, self.identities = roster_of(n, seed)
+        self.encoding = encoding_of(n, word_bits=word_bits) if encoding is None else encoding
+        self.vectors: Mapping[SiloId, IntegerVector] = vectors or {
+            silo: words(self.encoding.length, self.encoding.word_bits, seed, slot, 2)
+            for slot, silo in enumerate(self.roster.silos)
+        }
+        parameters = (Masking() if scheme is None else scheme).parameters(n)
+        fields: dict[str, Any] = {
+            "federation": "tests",
+            "job": "job",
+            "round": 1,
+            "kind": "sum",
+            "release": 1,
+            "roster": self.roster.digest,
+            "base": MODEL.digest,
+            "scheme": parameters,
+            "encoding": self.encoding,
+        }
+        self.terms = Terms(**(fields | changes))
+        self.policy = policy_for(parameters) if policy is None else policy
+        self.work = {silo: Work(vector) for silo, vector in self.vectors.items()}
+        self.caches: dict[SiloId, dict[bytes, IntegerVector]] = {silo: {} for silo in self.vectors}
+        # One stream for each silo, which goes on over restarts: a crash never repeats randomness.
+        self.random = {silo: seeded(seed, slot, 3) for slot, silo in enumerate(self.roster.silos)}
+        self.silos = {silo: TamperedSilo(self.builder(silo)) for silo in self.roster.silos}
+
+    @property
+    def t(self) -> int:
+        assert isinstance(self.terms.scheme, MaskingParameters)
+        return self.terms.scheme.cohort.t
+
+    @property
+    def c(self) -> int:
+        assert isinstance(self.terms.scheme, MaskingParameters)
+        return self.terms.scheme.cohort.c
+
+    def participant(self, silo: SiloId, records: Iterable[SiloRecord] = ()) -> Participant:
+        return Participant(
+            silo,
+            identity=self.identities[silo],
+            roster=self.roster,
+            policy=self.policy,
+            workload=self.work[silo],
+            records=records,
+            cache=self.caches[silo],
+            random=self.random[silo],
+            threads=1,
+        )
+
+    def builder(self, silo: SiloId) -> Callable[[Iterable[SiloRecord]], Participant]:
+        return lambda records: self.participant(silo, records)
+
+    def coordinator(self, **changes: Any) -> Witness:
+        named = {"terms": self.terms, "base": MODEL, "threads": 1}
+        return Witness(self.roster, **(named | changes))
+
+    def run(self, coordinator: Witness, dropouts: Dropouts | None = None) -> Aggregate:
+        return run_round(coordinator, self.silos, dropouts=dropouts)[0]
+
+    def sum_of(self, silos: Iterable[SiloId]) -> list[int]:
+        """Return the sum as Python integers, modulo the word: nothing of the product computes it."""
+        vectors = [self.vectors[silo] for silo in silos]
+        modulus = 1 << self.encoding.word_bits
+        return [sum(int(v[i]) for v in vectors) % modulus for i in range(self.encoding.length)]
+
+
+def replay(journal: Iterable[CoordinatorRecord], fresh: Witness) -> Witness:
+    """Feed the records of one coordinator to another, as its recovery after a crash does."""
+    opened = False
+    for record in journal:
+        match record:
+            case InputAccepted():
+                fresh.receive(record.sender, record.message)
+            case SiloLost():
+                fresh.lose(record.silo)
+            case PhaseClosed() if opened:
+                fresh.advance(record.now)
+            case PhaseClosed():
+                fresh.open(record.now)
+                opened = True
+    return fresh
