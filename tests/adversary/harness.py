@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from secagg import wire
 from secagg.cohort import Cohort
-from secagg.errors import FaultyCoordinator, MalformedMessage, SecaggError
+from secagg.errors import FaultyCoordinator, FaultySiloOrCoordinator, MalformedMessage, SecaggError
 from secagg.fixedpoint import plan_sum
 from secagg.hazmat.agreement import AgreementKey
 from secagg.hazmat.identity import IdentityKey
@@ -730,3 +730,13 @@ def changed(message: T, **fields: Any) -> T:
 def refusals(host: SimulatedSilo) -> list[type[SecaggError]]:
     """Return the kinds of errors that a silo raised, in order."""
     return [type(error) for error in host.errors]
+
+
+def named(federation: Federation) -> frozenset[SiloId]:
+    """Return every silo that some silo named as faulty."""
+    return frozenset(
+        error.silo
+        for host in federation.silos.values()
+        for error in host.errors
+        if isinstance(error, FaultySiloOrCoordinator)
+    )

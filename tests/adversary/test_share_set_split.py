@@ -1,0 +1,136 @@
+"""Attack ``share_set_split``: tell silos different lists of who shared keys.
+
+Each silo masks towards the peers on its own list. With n = 10, c = 3, t = 7 the victim is told of three
+honest peers only, and everybody else of all ten; the three are called lost and the victim a survivor. One set
+with t signatures is not enough for that, so the coordinator brings signatures over five sets, from five honest
+rounds over other bases. What stops it is the round id, which takes the list and the session in: it is in every
+key and under every signature.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from secagg.errors import FaultyCoordinator
+from secagg.hazmat.framing import digest
+from secagg.names import SiloId
+from secagg.survivors import sign_survivors
+from tests.adversary.harness import Attempt, Federation, Liar, named, refusals
+
+COLLUDERS = "hij"
+VICTIM, NEIGHBOURS, REST = "a", "bcd", "efg"
+FEW = "fg"
+EVERYBODY = "abcdefghij"
+SHORT_LIST = VICTIM + NEIGHBOURS + COLLUDERS
+SETS: dict[SiloId, str] = (
+    {VICTIM: SHORT_LIST}
+    | {silo: silo + REST + COLLUDERS for silo in NEIGHBOURS}
+    | dict.fromkeys(REST, VICTIM + REST + COLLUDERS)
+)
+
+
+def attack(federation: Federation) -> None:
+    """Open the victim's vector, if only the lists and sets that each silo is told decide."""
+    liar = Liar(federation)
+    harvested: dict[tuple[SiloId, ...], dict[SiloId, bytes]] = {}
+    for number, survivors in enumerate(dict.fromkeys(SETS.values()), start=1):
+        base = digest("another base", number)
+        for host in federation.silos.values():
+            host.work.bases[number] = base
+        terms = federation.terms(round=number, base=base)
+        liar.train(terms)
+        honest = Attempt(liar, terms)
+        honest.until_masked()
+        assert honest.finish(survivors).keys() == set(survivors)
+        harvested |= {names: signatures for (_, names), signatures in honest.signatures.items()}
+
+    terms = federation.terms(round=9)
+    liar.train(terms)
+    attempt = Attempt(liar, terms)
+    attempt.advertise()
+    attempt.announce_keys()
+    lists = dict.fromkeys(EVERYBODY, EVERYBODY) | {VICTIM: SHORT_LIST}
+    for silo, members in lists.items():
+        assert attempt.announce_shares(members, to=[silo]), "the lists themselves look sound"
+    for silo, survivors in SETS.items():
+        attempt.announce_survivors(survivors, members=lists[silo], to=[silo])
+    for silo, survivors in SETS.items():
+        signatures = harvested[federation.roster.ordered(frozenset(survivors))]
+        attempt.request(survivors, members=lists[silo], to=[silo], signatures=signatures)
+
+
+def check(federation: Federation) -> None:
+    recovered = federation.knowledge.vector_of(VICTIM)
+    assert recovered is None or not np.array_equal(recovered, federation.vector(VICTIM)), (
+        "the victim's vector"
+    )
+    cohort = federation.cohort
+    assert federation.knowledge.smallest(below=cohort.min_survivors - cohort.c) is None
+    for silo in federation.honest:
+        assert refusals(federation.silos[silo]) == [FaultyCoordinator]
+        assert "0 valid signatures over the set; t = 7" in str(federation.silos[silo].errors[0])
+    assert not named(federation)
+
+
+def test_share_set_split() -> None:
+    federation = Federation(10, colluders=COLLUDERS)
+    assert (federation.cohort.c, federation.cohort.t) == (3, 7)
+    attack(federation)
+    check(federation)
+
+
+def test_share_set_split_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secagg.masking.transcript.round_id", lambda *_: bytes(32))
+    federation = Federation(10, colluders=COLLUDERS)
+    attack(federation)
+    with pytest.raises(AssertionError, match="the victim's vector"):
+        check(federation)
+
+
+def half_and_half(federation: Federation) -> None:
+    """Tell some silos that everybody dealt and others that one colluder did not; then ask for one set."""
+    liar, terms = Liar(federation), federation.terms()
+    liar.train(terms)
+    attempt = Attempt(liar, terms)
+    attempt.advertise()
+    attempt.announce_keys()
+    survivors = EVERYBODY[:-1]
+    lists = dict.fromkeys(survivors, EVERYBODY) | dict.fromkeys(FEW, survivors)
+    for silo, members in lists.items():
+        attempt.announce_shares(members, to=[silo])
+    for members in (EVERYBODY, survivors):
+        told = [silo for silo in survivors if lists[silo] == members]
+        attempt.announce_survivors(survivors, members=members, to=told)
+        for silo in federation.colluders:  # They sign whatever helps.
+            round_id, names = attempt.round_id(members), tuple(survivors)
+            signature = sign_survivors(federation.identities[silo], round_id, names)
+            attempt.signatures[round_id, names][silo] = signature
+        attempt.request(survivors, members=members, to=told)
+
+
+def check_halves(federation: Federation) -> None:
+    assert not federation.knowledge.exposures(), "the masks of silos that were told different lists cancel"
+    # Five honest silos and two colluders are t; the two that were told the other list are not.
+    for silo in federation.honest:
+        expected: list[Any] = [FaultyCoordinator] if silo in FEW else []
+        assert refusals(federation.silos[silo]) == expected
+    assert not named(federation)
+
+
+def test_masks_do_not_cancel_between_two_lists() -> None:
+    federation = Federation(10, colluders=COLLUDERS)
+    half_and_half(federation)
+    check_halves(federation)
+
+
+def test_masks_do_not_cancel_between_two_lists_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "secagg.masking.transcript.round_id", lambda session, _share_sets: digest("round", session)
+    )
+    federation = Federation(10, colluders=COLLUDERS)
+    half_and_half(federation)
+    with pytest.raises(AssertionError, match="told different lists cancel"):
+        check_halves(federation)
