@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, get_args
 
 from secagg import wire
-from secagg.errors import FaultySilo, ParameterError, SecaggError, UnexpectedMessage
+from secagg.errors import FaultySilo, MalformedMessage, ParameterError, SecaggError, UnexpectedMessage
 from secagg.messages import (
     AdvertiseKeys,
     BaseRequested,
@@ -237,8 +237,13 @@ class _Round:
                 self._advance()
 
     def _take(self, silo: SiloId, reply: Frame) -> None:
-        with self._measured():
-            message = wire.decode_from_silo(*reply)
+        try:
+            with self._measured():
+                message = wire.decode_from_silo(*reply)
+        except MalformedMessage as fault:
+            self._tell_lost(silo, self._phase())
+            self._coordinator.lose(silo, fault=fault)
+            return
         phase = phase_of(message)
         if self._drops(silo, message, phase):
             self._traffic.lost[silo] = self._dropouts[silo]

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from secagg.errors import FaultySilo, RoundAborted, SecaggError, UnexpectedMessage, UsageError
+from secagg.errors import (
+    FaultySilo,
+    MalformedMessage,
+    RoundAborted,
+    SecaggError,
+    UnexpectedMessage,
+    UsageError,
+)
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.messages import (
     BaseRequested,
@@ -209,10 +216,12 @@ class RoundCoordinator:
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted in {self.phase}")
         return Step((InputAccepted(sender, message),), {})
 
-    def lose(self, silo: SiloId) -> CoordinatorStep:
-        """The transport lost ``silo``: nobody waits for it until it is heard of again."""
+    def lose(self, silo: SiloId, *, fault: MalformedMessage | None = None) -> CoordinatorStep:
+        """The transport lost ``silo``, or read a ``fault``: nobody waits for it until it is heard of again."""
         self._absent.add(silo)
-        if silo in self.waiting and self.phase is not None:
+        if fault is not None:
+            self._losses[silo] = f"faulty: {FaultySilo(silo, str(fault))}"
+        elif silo in self.waiting and self.phase is not None:
             self._losses[silo] = self.phase
         match self._state:
             case _Training() | _Voiding():
