@@ -113,13 +113,17 @@ class Work:
 
 
 class Host(SimulatedSilo):
-    """One silo's machine: its journal and its cache outlive a crash, its session does not."""
+    """One silo's machine: its journal and its cache outlive a crash, its session does not.
+
+    What is changed of it (``work``, ``cache``, ``roster``, ``random``) holds from the next ``restart``.
+    """
 
     def __init__(self, silo: SiloId, federation: Federation) -> None:
         self.silo = silo
         self.federation = federation
         self.work = Work(lambda terms: federation.vector(silo, terms.base))
         self.cache: dict[bytes, IntegerVector] = {}
+        self.roster = federation.roster
         self.random: Callable[[], RandomSource] = lambda: federation.random
         super().__init__(self._participant_from)
 
@@ -128,7 +132,7 @@ class Host(SimulatedSilo):
         return Participant(
             self.silo,
             identity=federation.identities[self.silo],
-            roster=federation.roster,
+            roster=self.roster,
             policy=federation.policies.get(self.silo, federation.policy),
             workload=self.work,
             records=records,

@@ -1,10 +1,10 @@
 """Attack ``share_set_split``: tell silos different lists of who shared keys.
 
 Each silo masks towards the peers on its own list. With n = 10, c = 3, t = 7 the victim is told of three
-honest peers only, and everybody else of all ten; the three are called lost and the victim a survivor. One set
+honest peers only, everybody else of all ten; then the three are called lost, the victim a survivor. One set
 with t signatures is not enough for that, so the coordinator brings signatures over five sets, from five honest
-rounds over other bases. What stops it is the round id, which takes the list and the session in: it is in every
-key and under every signature.
+rounds over other bases. What stops it is the round id, which takes the list and the session in: it is in
+every key and under every signature.
 """
 
 from __future__ import annotations
