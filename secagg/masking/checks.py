@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from secagg.errors import MalformedMessage
+from secagg.fixedpoint import Encoding
 from secagg.hazmat.agreement import AgreementKey, check_point
 from secagg.hazmat.identity import verify
 from secagg.hazmat.shamir import combine, lagrange
 from secagg.masking import transcript
 from secagg.messages import DealerEvidence, KeyBundle, Opening, ShareEntry, ShareSet
 from secagg.names import SiloId
+from secagg.payload import Payload
 from secagg.roster import Roster
 
 
@@ -39,6 +45,19 @@ def share_set_fault(
     if tuple(entry.recipient for entry in share_set.entries) != tuple(peers):
         return "its share set is not for the silos whose keys were announced"
     return None
+
+
+def input_fault(encoding: Encoding, vector: Payload) -> str | None:
+    """Return what is wrong with the form of a masked vector, whose last entry is the count, or None."""
+    word, length = np.dtype(encoding.dtype).str[1:], encoding.length + 1
+    if (vector.dtype, vector.length) != (word, length):
+        return f"its masked vector is {vector.dtype} of {vector.length} entries, not {word} of {length}"
+    return None
+
+
+def count_matches(total: NDArray[Any], survivors: tuple[SiloId, ...]) -> bool:
+    """Whether the count entry of an opened sum says that one input of each survivor is in it."""
+    return int(total[-1]) == len(survivors)
 
 
 def opening_matches(

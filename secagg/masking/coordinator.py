@@ -24,7 +24,7 @@ from secagg.errors import (
 )
 from secagg.hazmat.prg import add_streams
 from secagg.masking import transcript
-from secagg.masking.checks import bundle_fault, opening_matches, share_set_fault
+from secagg.masking.checks import bundle_fault, count_matches, input_fault, opening_matches, share_set_fault
 from secagg.masking.opening import Streams, kind_of, remaining_streams
 from secagg.messages import (
     AdvertiseKeys,
@@ -299,12 +299,7 @@ class MaskingCoordinator:
 
     def _add_input(self, state: _Collecting, sender: SiloId, message: MaskedInput) -> None:
         self._check_round(sender, message.round_id, state)
-        if np.dtype(message.vector.dtype) != state.total.dtype or message.vector.length != state.total.size:
-            raise FaultySilo(
-                sender,
-                f"its masked vector is {message.vector.dtype} of {message.vector.length} entries, not "
-                f"{state.total.dtype.str[1:]} of {state.total.size}",
-            )
+        blame(sender, input_fault(self._terms.encoding, message.vector))
         try:
             message.vector.add_into(state.total)
         except MalformedMessage as error:
@@ -372,7 +367,7 @@ class MaskingCoordinator:
     def _open_sum(self, state: _Unmasking) -> Outbox:
         self._remove_masks(state)
         collected = state.collected
-        if int(collected.total[-1]) != len(state.survivors):
+        if not count_matches(collected.total, state.survivors):
             raise RoundAborted(
                 "the count entry of the opened sum is not the number of survivors: some input was not a "
                 "masked vector of this round. No model is written, nobody can be named, no update was exposed"

@@ -29,7 +29,7 @@ from secagg.hazmat.agreement import AgreementKey
 from secagg.hazmat.identity import IdentityKey
 from secagg.hazmat.prg import add_streams
 from secagg.masking import transcript
-from secagg.masking.checks import bundle_fault, share_set_fault
+from secagg.masking.checks import bundle_fault, count_matches, share_set_fault
 from secagg.masking.dealing import OpeningPair, deal, receive
 from secagg.messages import (
     AdvertiseKeys,
@@ -339,7 +339,7 @@ class MaskingSilo:
         total = opened.total.array()
         if total.dtype != self._terms.encoding.dtype or total.size != self._terms.encoding.length + 1:
             raise FaultyCoordinator("the opened sum has another length or word than the encoding")
-        if int(total[-1]) != len(opened.survivors):
+        if not count_matches(total, opened.survivors):
             raise FaultyCoordinator("the count entry of the opened sum is not the number of survivors")
         self._state = _Done(Aggregate(total[:-1], opened.survivors))
         return Step((), None)
