@@ -217,7 +217,7 @@ class RoundCoordinator:
         return Step((InputAccepted(sender, message),), {})
 
     def lose(self, silo: SiloId, *, fault: MalformedMessage | None = None) -> CoordinatorStep:
-        """The transport lost ``silo``, or read a ``fault``: nobody waits for it until it is heard of again."""
+        """The transport lost ``silo`` or read a ``fault``: nobody waits for it until it is heard of again."""
         self._absent.add(silo)
         if fault is not None:
             self._losses[silo] = f"faulty: {FaultySilo(silo, str(fault))}"
