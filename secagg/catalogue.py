@@ -80,7 +80,7 @@ _ENTRIES = (
     ),
     Explanation(
         code="SA-2002",
-        what="there are too few silos: a sum over them would show one silo's update",
+        what="there are too few silos for a sum that hides each of them",
         cause="with n = 2 silos each could take its own update off the sum and read the other's",
         safe=NOTHING_LEFT,
         you_can="bring in silos: 3 at the least, 4 or more if a round is to survive a lost one",
@@ -115,7 +115,7 @@ _ENTRIES = (
         what="these numbers do not fit the words they are summed in",
         cause="silos x weight cap x clip x steps of precision could exceed the modulus, and a sum would wrap",
         safe=NOTHING_LEFT,
-        you_can="lower the clip or the fraction bits, or take 64-bit words",
+        you_can="change what the text names; 64-bit words have the most room",
         they_can=NOBODY_ELSE,
     ),
     Explanation(
@@ -184,8 +184,8 @@ _ENTRIES = (
     ),
     Explanation(
         code="SA-2207",
-        what="{silo} left {round}: its metrics are not those that were declared",
-        cause="metrics have fixed places in the sum, so their names are the same at all silos in all rounds",
+        what="{silo} left {round}: its metrics cannot be encoded",
+        cause="metrics have fixed places in the sum: one number each, the same names at all silos and rounds",
         safe=SILO_KEPT,
         you_can="return the same metric names from every evaluate(), each one a finite number",
         they_can="{silo}: compare the names its trainer returns with those of the other silos",
@@ -285,7 +285,7 @@ _ENTRIES = (
         what="{round} halted: {have}{of} silos answered, {need} are needed in {phase}",
         cause="more silos were lost than n - max(t, k_min + c), all that a round survives",
         safe=MASKED,
-        you_can="run again when they are back; lower the threshold: not possible inside a run",
+        you_can="run again once that is mended; the threshold cannot be lowered inside a run",
         they_can="{silos}: come back, or correct what made them leave",
     ),
     # --- 5: trust ---------------------------------------------------------------------------------

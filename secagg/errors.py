@@ -105,7 +105,7 @@ class TooFewSilos(RoundAborted):
         have: how many answered.
         need: how many are needed.
         phase: the phase that could not close.
-        missing: who did not answer, in roster order; empty if unknown.
+        missing: who did not answer, by name; empty if unknown.
     """
 
     def __init__(self, have: int, need: int, phase: str, missing: tuple[SiloId, ...] = ()) -> None:

@@ -1,17 +1,20 @@
 """What an error means for the person who reads it: a stable code, the cause, and who can do what.
 
 Every ``SecaggError`` has an explanation, and each explanation the same five lines, in a terminal, a
-notebook, a dashboard or JSON. This module words errors and raises none of those it words. It knows only
-what an error carries: parameters, sizes and names, never a data value. The wording is in ``catalogue``.
+notebook, a dashboard or JSON. Where a call of the public API ends, ``explained`` puts those lines under the
+error as a note, which Python prints below the traceback. This module words errors and raises none of those
+it words. It knows only what an error carries: parameters, sizes and names, never a data value. The wording
+is in ``catalogue``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 
-from secagg.catalogue import CATALOGUE, MASKED, STOPPED, Explanation
+from secagg.catalogue import CATALOGUE, MASKED, NOTHING_LEFT, STOPPED, Explanation
 from secagg.errors import (
     EnvironmentFault,
     FaultyCoordinator,
@@ -34,7 +37,7 @@ from secagg.errors import (
 )
 from secagg.names import SiloId
 
-__all__ = ["CATALOGUE", "Explanation", "explain", "lookup"]
+__all__ = ["CATALOGUE", "Explanation", "annotate", "explain", "explained", "explained_as", "lookup"]
 
 UNPROTECTED = "no: under Plain the coordinator reads every update that arrives; {model}"
 
@@ -59,6 +62,7 @@ def explain(
     Guarantees:
         The exit code is that of ``errors.exit_code``.
         Under Plain no text says that what arrived is masked.
+        A round that ends in training is not said to have received anything.
     """
     names = dict(_UNNAMED)
     if silo is not None:
@@ -69,12 +73,38 @@ def explain(
             f"the one of round {round_number - 1}" if round_number > 1 else "the one the run began with"
         )
     words = CATALOGUE[_code(error)]
+    if isinstance(error, TooFewSilos) and error.phase == "Training":
+        words = replace(words, safe=NOTHING_LEFT)
     if not protected and words.safe in {MASKED, STOPPED}:
         words = replace(words, safe=UNPROTECTED)
     words = _fill(words, names | _facts(error))
     if isinstance(error, TooFewSilos) and error.missing:
         return replace(words, cause=", ".join(f"{s} ({reasons.get(s, 'no answer')})" for s in error.missing))
     return replace(words, cause=str(error) or words.cause)
+
+
+def annotate(error: SecaggError, explanation: Explanation | None = None) -> None:
+    """Put ``explanation``, or ``explain(error)``, under ``error`` as a note, unless it has one already.
+
+    The innermost call knows most about an error, so its explanation stays.
+    """
+    if explained_as(error) is None:
+        error.add_note((explanation or explain(error)).text())
+
+
+def explained_as(error: SecaggError) -> str | None:
+    """Return the explanation that ``error`` carries as a note, or None."""
+    return next((note for note in getattr(error, "__notes__", ()) if note.startswith("x SA-")), None)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Annotate every ``SecaggError`` that leaves the block, or the function that this decorates."""
+    try:
+        yield
+    except SecaggError as error:
+        annotate(error)
+        raise
 
 
 def lookup(code: str) -> Explanation:

@@ -42,8 +42,9 @@ class RoundReport:
         word_bits: bits of one entry in the masked domain.
         headroom_bits: log2 of how many times the largest possible sum fits below a wrap, >= 0.
         worst_error: proven bound on the rounding error of one entry of the mean, in units of the entry.
+        metric_error: the same for a metric; None if the sum carries none.
         clipped_share: share of the update entries that met the clip, 0 to 1; None if not counted.
-        saturated: metric values that met the end of their declared range; None if not counted.
+        saturated: metric values beyond their declared range, cut to its end; None if not counted.
         total_weight: sum of the silos' weights, as opened; None if no weight was summed.
         bytes_up: phase -> bytes from all silos together to the coordinator.
         bytes_down: phase -> bytes from the coordinator to all silos together.
@@ -67,6 +68,7 @@ class RoundReport:
     word_bits: WordBits
     headroom_bits: float
     worst_error: float
+    metric_error: float | None = None
     clipped_share: float | None = None
     saturated: int | None = None
     total_weight: float | None = None
@@ -137,6 +139,8 @@ class RoundReport:
         yield "who reads", self.who_can_read
         yield "privacy", NO_DIFFERENTIAL_PRIVACY
         yield "numbers", self._numbers()
+        if self.saturated:
+            yield "beware", out_of_range(self.saturated)
 
     def _numbers(self) -> str:
         what = "sum" if self.kind == "sum" and self.total_weight is None else "mean"
@@ -145,12 +149,13 @@ class RoundReport:
             f"head-room {self.headroom_bits:.1f} bits",
             f"worst error of the {what} {self.worst_error:.1e}",
         ]
+        if self.metric_error is not None:
+            parts.append(f"of a metric {self.metric_error:.1e}")
         if self.total_weight is not None:
-            parts.append(f"total weight {self.total_weight:,.10g}")
+            # Opened from fixed point: the digits after the second are noise of the encoding.
+            parts.append(f"total weight {round(self.total_weight, 2):,.10g}")
         if self.clipped_share is not None:
             parts.append(f"{100 * self.clipped_share:.2g} % of the entries clipped")
-        if self.saturated is not None:
-            parts.append(f"{plural(self.saturated, 'metric value')} out of range")
         return "; ".join(parts)
 
     def traffic(self) -> Iterator[tuple[str, str, str, str]]:
@@ -180,6 +185,11 @@ def hanging(label: str, sentence: str, *, width: int) -> Iterable[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def out_of_range(count: int) -> str:
+    """Return what is said of ``count`` metric values that were cut: their mean is not the true one."""
+    return f"{plural(count, 'metric value')} out of range: raise metric_bound"
 
 
 def size(count: int) -> str:

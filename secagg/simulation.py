@@ -47,9 +47,9 @@ def phase_of(message: FromSilo) -> str:
     match message:
         case BaseRequested() | Ready():
             return "Training"
-        case AdvertiseKeys() | ShareKeys() | MaskedInput() | ConsistencyCheck() | Unmasking():
+        case AdvertiseKeys() | ShareKeys() | MaskedInput() | ConsistencyCheck() | Unmasking() | PlainInput():
             return type(message).__name__
-        case PlainInput() | BoxReport():
+        case BoxReport():
             return "MaskedInput"
         case Refused():
             return "Refused"
@@ -246,7 +246,7 @@ class _Round:
             return
         phase = phase_of(message)
         if self._drops(silo, message, phase):
-            self._traffic.lost[silo] = self._dropouts[silo]
+            self._traffic.lost[silo] = phase
             if self._watcher is not None:
                 self._watcher.silo_lost(silo, phase)
             return
@@ -269,7 +269,7 @@ class _Round:
             self._watcher.silo_lost(silo, phase)
 
     def _drops(self, silo: SiloId, message: FromSilo, phase: str) -> bool:
-        if silo not in self._dropouts or phase not in PHASES or isinstance(message, BaseRequested):
+        if silo not in self._dropouts or isinstance(message, BaseRequested):
             return False
         if isinstance(message, PlainInput):
             # Plain has one phase; a silo lost in any phase up to its input is lost here.
@@ -290,8 +290,7 @@ class _Round:
             self._downlink.append((silo, frame))
 
     def _phase(self) -> str:
-        phase = self._coordinator.phase
-        return "MaskedInput" if phase == "PlainInput" else phase or "Opening"
+        return self._coordinator.phase or "Opening"
 
     @staticmethod
     def _count(totals: dict[str, int], phase: str, frame: Frame) -> None:

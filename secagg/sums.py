@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from secagg.errors import FaultyCoordinator, InputRefused, ParameterError
+from secagg.explanation import annotate, explain, explained
 from secagg.fixedpoint import Encoding, plan_sum, worst_error_of_sum
 from secagg.hazmat.identity import IdentityKey
 from secagg.masking.params import Masking
@@ -67,6 +68,7 @@ class MeanResult:
     report: RoundReport
 
 
+@explained()
 def secure_sum(
     vectors: Mapping[SiloId, ArrayLike],
     *,
@@ -118,6 +120,7 @@ def secure_sum(
     return SumResult(encoding.decode(run.aggregate.total)["sum"], run.aggregate.survivors, report)
 
 
+@explained()
 def secure_mean(
     vectors: Mapping[SiloId, ArrayLike],
     *,
@@ -196,7 +199,9 @@ def _encode_each(
         try:
             encoded[silo] = encode(silo)
         except InputRefused as error:
-            raise InputRefused(error.rule, f"{silo}: {error}") from error
+            refused = InputRefused(error.rule, f"{silo}: {error}")
+            annotate(refused, explain(refused, silo=silo))
+            raise refused from error
     return encoded
 
 
@@ -299,11 +304,13 @@ def describe_round(
     traffic: Traffic,
     *,
     worst_error: float,
+    metric_error: float | None = None,
     clipped_share: float | None = None,
     saturated: int | None = None,
     total_weight: float | None = None,
 ) -> RoundReport:
     """Return the report of a round that was opened."""
+    losses = {**traffic.lost, **coordinator.losses}
     cohort = terms.scheme.cohort if isinstance(terms.scheme, MaskingParameters) else None
     return RoundReport(
         round=terms.round,
@@ -313,12 +320,13 @@ def describe_round(
         c=None if cohort is None else cohort.c,
         t=None if cohort is None else cohort.t,
         survivors=aggregate.survivors,
-        dropouts={**traffic.lost, **coordinator.losses},
+        dropouts={silo: losses[silo] for silo in coordinator.roster.silos if silo in losses},
         attempts=coordinator.attempt,
         parameters=terms.encoding.length,
         word_bits=terms.encoding.word_bits,
         headroom_bits=terms.encoding.headroom_bits,
         worst_error=worst_error,
+        metric_error=metric_error,
         clipped_share=clipped_share,
         saturated=saturated,
         total_weight=total_weight,

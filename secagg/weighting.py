@@ -14,7 +14,7 @@ clear-text counts moved into the sum.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ class Mean:
         saturated: metrics, over all silos, that lay outside the declared range.
         worst_error: proven bound on the error of an entry of ``values`` (of a metric in a metrics-only sum)
             that fixed point and float64 cause; clipping and saturation come on top.
+        metric_error: the same for a metric, in either kind of sum.
     """
 
     values: RealVector | None
@@ -53,6 +54,7 @@ class Mean:
     clipped: float
     saturated: int
     worst_error: float
+    metric_error: float
 
 
 def plan_mean(
@@ -130,11 +132,29 @@ def worst_error_of_mean(encoding: Encoding, total_weight: float) -> float:
         - ``|decoded mean - exact mean of the clipped updates|`` never exceeds it.
     """
     segments = {segment.name: segment for segment in encoding.segments}
-    if UPDATE in segments:
-        numerators, divisor = [segments[UPDATE]], segments[WEIGHT]
-    else:
-        numerators = [segment for name, segment in segments.items() if name.startswith(METRIC)]
-        divisor = segments[EVALUATION_WEIGHT]
+    if UPDATE not in segments:
+        return worst_error_of_metrics(encoding, total_weight)
+    return _worst_error(encoding, [segments[UPDATE]], segments[WEIGHT], total_weight)
+
+
+def worst_error_of_metrics(encoding: Encoding, total_weight: float) -> float:
+    """Return the bound of ``worst_error_of_mean`` for a metric, in either kind of sum; 0 without metrics.
+
+    Args:
+        encoding: from ``plan_mean``.
+        total_weight: of the evaluations.
+
+    Guarantees:
+        - ``|decoded metric - exact mean of the saturated metrics|`` never exceeds it.
+    """
+    segments = {segment.name: segment for segment in encoding.segments}
+    metrics = [segment for name, segment in segments.items() if name.startswith(METRIC)]
+    return _worst_error(encoding, metrics, segments[EVALUATION_WEIGHT], total_weight) if metrics else 0.0
+
+
+def _worst_error(
+    encoding: Encoding, numerators: Iterable[Segment], divisor: Segment, total_weight: float
+) -> float:
     # One roundoff each for weight / cap, its product and the total, and as much again as slack for the
     # arithmetic of this function.
     divisor_error = encoding.cohort * (divisor.step / 2 + 8 * _ROUNDOFF)
@@ -174,8 +194,8 @@ def encode_mean(
         Shape (encoding.length,), the encoding's dtype.
 
     Raises:
-        InputRefused: ``weight``, ``metric`` (NaN, or not a number), ``layout``, and for the update
-            ``dtype``, ``shape``, ``nan`` or ``infinite``. No text holds a value.
+        InputRefused: ``weight``, ``metric`` (other names, NaN, or not a number), ``layout``, and for the
+            update ``dtype``, ``shape``, ``nan`` or ``infinite``. No text holds a value.
         UsageError: ``out`` does not fit.
     """
     segments = {segment.name: segment for segment in encoding.segments}
@@ -185,7 +205,7 @@ def encode_mean(
     if evaluation_factor == 0 and not metrics:
         metrics = dict.fromkeys(names, 0.0)
     if metrics.keys() != set(names):
-        raise InputRefused("layout", f"metrics must name exactly: {', '.join(names) or 'nothing'}")
+        raise InputRefused("metric", f"metrics must name exactly: {', '.join(names) or 'nothing'}")
     if (update is None) == (UPDATE in segments):
         raise InputRefused("layout", "an update is handed in exactly when the encoding has one")
 
@@ -249,6 +269,7 @@ def decode_mean(encoding: Encoding, total: IntegerVector, *, silos: int) -> Mean
         clipped=float(sums[CLIPPED][0]) / silos,
         saturated=round(float(sums[SATURATED][0])),
         worst_error=worst_error_of_mean(encoding, (evaluation_weight if values is None else weight) * cap),
+        metric_error=worst_error_of_metrics(encoding, evaluation_weight * cap),
     )
 
 

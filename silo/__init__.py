@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from secagg.errors import MissingExtra
+from secagg.explanation import explained
 
 if TYPE_CHECKING:
     from silo.manifest import Manifest
@@ -31,6 +32,7 @@ _EXTRAS = {
 }
 
 
+@explained()
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'silo' has no attribute {name!r}")

@@ -32,7 +32,7 @@ from secagg.errors import (
     UsageError,
     exit_code,
 )
-from secagg.explanation import explain, lookup
+from secagg.explanation import annotate, explain, explained, explained_as, lookup
 from secagg.policy import Policy
 
 # Written out, not computed: a published code keeps its meaning.
@@ -150,7 +150,7 @@ def test_too_few_silos_reads_as_designed() -> None:
         "  cause    east-clinic (no answer), west-clinic (refused: lock)\n"
         "  safe     yes: what arrived stays masked and no sum was opened; the model is the one of\n"
         "           round 5\n"
-        "  you can  run again when they are back; lower the threshold: not possible inside a run\n"
+        "  you can  run again once that is mended; the threshold cannot be lowered inside a run\n"
         "  they can east-clinic, west-clinic: come back, or correct what made them leave     exit 4"
     )
 
@@ -215,6 +215,37 @@ def test_braces_in_an_error_are_not_filled_in() -> None:
 
 def test_an_error_without_text_is_explained_in_general() -> None:
     assert explain(RoundAborted()).cause == lookup("SA-4101").cause
+
+
+def test_a_round_that_ends_in_training_received_nothing() -> None:
+    for protected in (True, False):
+        early = explain(TooFewSilos(2, 3, "Training", ("west",)), round_number=1, protected=protected)
+        assert early.safe == "yes: nothing left a silo; the model is the one the run began with"
+
+
+def test_what_leaves_an_explained_block_carries_one_explanation() -> None:
+    @explained()
+    def inner() -> None:
+        raise TooFewSilos(1, 4, "ShareKeys")
+
+    with pytest.raises(TooFewSilos) as caught, explained():
+        inner()
+    assert caught.value.__notes__ == [explain(caught.value).text()] == [explained_as(caught.value)]
+
+
+def test_the_first_explanation_stays_and_other_notes_are_no_explanation() -> None:
+    error = UsageError("text")
+    error.add_note("seen on a Tuesday")
+    assert explained_as(error) is None
+    annotate(error, explain(error, round_number=3))
+    annotate(error)
+    assert error.__notes__ == ["seen on a Tuesday", explain(error, round_number=3).text()]
+
+
+def test_foreign_errors_leave_an_explained_block_as_they_are() -> None:
+    with pytest.raises(ZeroDivisionError) as caught, explained():
+        raise ZeroDivisionError
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_as_a_note_it_stands_under_the_traceback() -> None:

@@ -120,9 +120,12 @@ def test_optional_figures_appear_only_when_they_were_counted() -> None:
     bare = report().text()
     assert not any(word in bare for word in ("clipped", "out of range", "total weight", "attempts", "lost"))
     full = " ".join(
-        report(clipped_share=0.25, saturated=1, total_weight=4027.0, attempts=2, **losing("b")).text().split()
+        report(clipped_share=0.25, saturated=1, total_weight=4027.0008, attempts=2, **losing("b"))
+        .text()
+        .split()
     )
-    assert "total weight 4,027; 25 % of the entries clipped; 1 metric value out of range" in full
+    assert "total weight 4,027; 25 % of the entries clipped" in full
+    assert "beware 1 metric value out of range: raise metric_bound" in full
     assert "attempts 2, each with new keys" in full
 
 
@@ -272,7 +275,7 @@ def test_run_report_tells_metrics_losses_and_the_weakest_sum(history: History) -
     assert text.startswith("3 rounds completed: Masking, 6 silos\n")
     assert "4 silos were in the smallest sum" in flat
     assert "sums over at least 3 honest silos" in flat
-    assert "round 2: b (MaskedInput), e (MaskedInput)" in flat
+    assert "lost b (MaskedInput) in round 2; e (MaskedInput) in round 2" in flat
     assert NO_DIFFERENTIAL_PRIVACY in flat
     assert "84 kB up, 840 B down" in flat
     assert "MaskedInput 0.75" in flat
@@ -281,6 +284,39 @@ def test_run_report_tells_metrics_losses_and_the_weakest_sum(history: History) -
     assert table[0] == ["completed", "accuracy", "loss", "silos"]
     assert table[2] == ["1", "0.5000", "0.5000", "4", "of", "6"]
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_run_report_names_a_loss_once_however_many_rounds_it_took() -> None:
+    reports = [report(i, **losing("b")) for i in range(1, 101)]
+    history = History(np.ones(1), tuple(Record(i, {}, r) for i, r in enumerate(reports)))
+    assert "lost b (MaskedInput) in 100 sums, round 1 to round 100 rounding" in " ".join(
+        history.report().split()
+    )
+
+
+def test_run_report_bounds_updates_and_metrics_apart() -> None:
+    reports = (
+        report(1, worst_error=1e-5, metric_error=2e-3),
+        report(2, worst_error=3e-5, metric_error=1e-3),
+        report(3, kind="metrics", worst_error=4e-1, metric_error=4e-4),
+    )
+    history = History(np.ones(1), tuple(Record(i, {"loss": 1.0}, r) for i, r in enumerate(reports)))
+    flat = " ".join(history.report().split())
+    assert "rounding 3.0e-05 at the most in an entry of a mean update, 2.0e-03 in a metric" in flat
+    assert "beware" not in flat
+    assert "clipped" not in flat
+
+
+def test_run_report_warns_of_what_was_cut() -> None:
+    reports = (
+        report(1, clipped_share=0.0),
+        report(2, saturated=6, clipped_share=0.25),
+        report(3, saturated=1),
+    )
+    history = History(np.ones(1), tuple(Record(i, {"loss": 1.0}, r) for i, r in enumerate(reports)))
+    flat = " ".join(history.report().split())
+    assert "clipped 25 % of the update entries at the most in a round" in flat
+    assert "beware 7 metric values out of range: raise metric_bound; first seen in round 2" in flat
 
 
 def test_repr_is_short(history: History) -> None:
@@ -363,6 +399,12 @@ def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
 def test_lost_silos_stand_at_the_end_of_the_line() -> None:
     text = line(report(7, **losing("b", "e")), {}, rounds=10)
     assert text == "round  7/10  4 of 6 silos  21 kB up  1.50 s  lost b, e"
+
+
+def test_metrics_out_of_range_are_said_on_the_line() -> None:
+    text = line(report(7, saturated=1), {"loss": 100.0}, rounds=10)
+    assert text.endswith("after round 6: loss 100.0000  1 metric value out of range: raise metric_bound")
+    assert "range" not in line(report(7, saturated=0), {"loss": 1.0}, rounds=10)
 
 
 def test_board_fits_80_columns_with_long_names() -> None:

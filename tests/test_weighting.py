@@ -264,7 +264,7 @@ def test_a_bad_metric_is_refused_by_its_name(bad: Any) -> None:
 
 @pytest.mark.parametrize("names", [[], ["dice"], ["loss", "dice"]])
 def test_metrics_must_be_the_planned_ones(names: list[str]) -> None:
-    assert refusal_of(plan(metrics=("loss",)), metrics=dict.fromkeys(names, 0.5)).rule == "layout"
+    assert refusal_of(plan(metrics=("loss",)), metrics=dict.fromkeys(names, 0.5)).rule == "metric"
 
 
 def test_a_silo_without_evaluation_needs_no_metrics() -> None:

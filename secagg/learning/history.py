@@ -9,15 +9,16 @@ A history holds opened sums only; nothing in it belongs to one silo. It does not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
 from secagg.errors import MissingExtra, UsageError
+from secagg.explanation import explained
 from secagg.learning.model import frozen
-from secagg.names import RealVector
-from secagg.report import NO_DIFFERENTIAL_PRIVACY, RoundReport, hanging, plural, size
+from secagg.names import RealVector, SiloId
+from secagg.report import NO_DIFFERENTIAL_PRIVACY, RoundReport, hanging, out_of_range, plural, size
 
 if TYPE_CHECKING:
     import pandas
@@ -80,6 +81,7 @@ class History:
         """Names of all metrics, in the order in which trainers report them."""
         return tuple(dict.fromkeys(name for record in self.records for name in record.metrics))
 
+    @explained()
     def series(self, metric: str) -> tuple[tuple[int, float], ...]:
         """Return ``(completed rounds, value)`` pairs of one metric.
 
@@ -91,6 +93,7 @@ class History:
             raise UsageError(f"no metric {metric!r}; there are {known}")
         return tuple((r.completed, r.metrics[metric]) for r in self.records if metric in r.metrics)
 
+    @explained()
     def plot(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
         """Draw metrics over completed rounds and return the axes.
 
@@ -122,6 +125,7 @@ class History:
             ax.legend()
         return ax
 
+    @explained()
     def to_dataframe(self) -> pandas.DataFrame:
         """Return metrics and figures of the sums as a table with one row for each record.
 
@@ -157,7 +161,8 @@ class History:
             ("who reads", weakest.who_can_read),
             ("privacy", NO_DIFFERENTIAL_PRIVACY),
             ("lost", "; ".join(_losses(reports)) or "no silo in any round"),
-            ("worst error", f"{max(report.worst_error for report in reports):.1e} of an entry of a mean"),
+            ("rounding", _rounding(reports)),
+            *_cut(reports),
             ("head-room", f"{min(report.headroom_bits for report in reports):.1f} bits at the least"),
             ("traffic", f"{size(up)} up, {size(down)} down, all silos together"),
             ("seconds", ", ".join(f"{name} {spent:.2f}" for name, spent in _seconds(reports).items())),
@@ -211,14 +216,36 @@ def _figures(report: RoundReport) -> dict[str, float | int | str | None]:
     }
 
 
-def _losses(reports: list[RoundReport]) -> list[str]:
-    return [
-        f"{report.title}: " + ", ".join(f"{silo} ({why})" for silo, why in report.dropouts.items())
-        for report in reports
-        if report.dropouts
-    ]
+def _losses(reports: Sequence[RoundReport]) -> Iterator[str]:
+    """Yield who was lost, why and in which rounds: one entry a reason, however many rounds."""
+    rounds: dict[tuple[SiloId, str], list[str]] = {}
+    for report in reports:
+        for loss in report.dropouts.items():
+            rounds.setdefault(loss, []).append(report.title)
+    for (silo, why), titles in rounds.items():
+        span = titles[0] if len(titles) == 1 else f"{len(titles)} sums, {titles[0]} to {titles[-1]}"
+        yield f"{silo} ({why}) in {span}"
 
 
-def _seconds(reports: list[RoundReport]) -> Mapping[str, float]:
+def _rounding(reports: Sequence[RoundReport]) -> str:
+    parts = []
+    if entries := [report.worst_error for report in reports if report.kind != "metrics"]:
+        parts.append(f"{max(entries):.1e} at the most in an entry of a mean update")
+    if metrics := [report.metric_error for report in reports if report.metric_error is not None]:
+        parts.append(f"{max(metrics):.1e} in a metric")
+    return ", ".join(parts)
+
+
+def _cut(reports: Sequence[RoundReport]) -> Iterator[tuple[str, str]]:
+    clipped = max(report.clipped_share or 0.0 for report in reports)
+    if clipped:
+        yield "clipped", f"{100 * clipped:.2g} % of the update entries at the most in a round"
+    cut = [report for report in reports if report.saturated]
+    if cut:
+        count = sum(report.saturated or 0 for report in cut)
+        yield "beware", f"{out_of_range(count)}; first seen in {cut[0].title}"
+
+
+def _seconds(reports: Sequence[RoundReport]) -> Mapping[str, float]:
     phases = dict.fromkeys(phase for report in reports for phase in report.seconds)
     return {phase: sum(report.seconds.get(phase, 0.0) for report in reports) for phase in phases}

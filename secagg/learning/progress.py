@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secagg.names import SiloId
-from secagg.report import RoundReport, plural, size
+from secagg.report import RoundReport, out_of_range, plural, size
 
 State: TypeAlias = Literal["waiting", "working", "done", "lost"]
 
@@ -158,6 +158,8 @@ def line(report: RoundReport, metrics: Mapping[str, float], *, rounds: int) -> s
     if metrics:
         measured = "at the start" if report.round == 1 else f"after round {report.round - 1}"
         parts.append(f"{measured}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    if report.saturated:
+        parts.append(out_of_range(report.saturated))
     if report.dropouts:
         parts.append("lost " + ", ".join(report.dropouts))
     return "  ".join(parts)

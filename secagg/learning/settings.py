@@ -5,6 +5,7 @@ They are part of the training digest, so no silo can be told others than its pee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ class TrainingPlan:
         strategy: how the mean update becomes the next model.
         length: entries of the global model.
         epochs: local passes a round, at least 1.
-        learning_rate: local step size; None for each trainer's own.
+        learning_rate: local step size, above 0; None for each trainer's own.
         seed: 0 to 2**63 - 1; each round derives its own from it. For shuffling only, never for secrets.
     """
 
@@ -38,8 +39,12 @@ class TrainingPlan:
             raise ParameterError(f"epochs is {self.epochs}, must be at least 1")
         if self.length < 1:
             raise ParameterError(f"length is {self.length}, must be at least 1")
+        if self.learning_rate is not None and not (
+            math.isfinite(self.learning_rate) and self.learning_rate > 0
+        ):
+            raise ParameterError(f"learning_rate is {self.learning_rate}, must be above 0 and finite")
         if not 0 <= self.seed < 2**63:
-            raise ParameterError("seed must be 0 to 2**63 - 1")
+            raise ParameterError(f"seed is {self.seed}, must be 0 to 2**63 - 1")
 
     def settings(self) -> tuple[Setting, ...]:
         """Return (name, value) pairs in name order, as ``Terms.training`` takes them."""

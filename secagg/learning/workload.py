@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secagg.errors import FaultyCoordinator, InputRefused, MalformedMessage, SecaggError, TrainerFailed
 from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
-from secagg.learning.trainer import Evaluation, Trainer, Update
+from secagg.learning.trainer import Evaluation, Initialises, Trainer, Update
 from secagg.names import IntegerVector, RealVector, SiloId
 from secagg.payload import Payload
 from secagg.session import Aggregate
@@ -83,6 +84,20 @@ class LearningWorkload:
         except InputRefused as error:
             raise InputRefused(error.rule, f"{self._silo}: {error}") from error
 
+    @property
+    def initialises(self) -> bool:
+        """Whether the trainer can make a first model."""
+        return isinstance(self._trainer, Initialises)
+
+    def initial(self, seed: int) -> NDArray[Any]:
+        """Return the trainer's freshly seeded weights.
+
+        Raises:
+            TrainerFailed: ``initial()`` is not there, raised, or returned something else.
+        """
+        trainer: Any = self._trainer
+        return self._call("initial", np.ndarray, lambda: trainer.initial(seed))
+
     def evaluate(self, model: GlobalModel) -> Evaluation:
         """Measure ``model`` on this silo's data.
 
@@ -103,24 +118,29 @@ class LearningWorkload:
         raise FaultyCoordinator(f"this silo has no base model for round {terms.round}")
 
     def _delta(self, update: Update, base: RealVector) -> RealVector:
-        weights: Any = np.asarray(update.weights)
+        weights = np.asarray(update.weights)
         if weights.shape != base.shape:
             raise InputRefused(
                 "shape",
-                f"{self._silo}: the trainer returned weights of shape {weights.shape}, the global model has "
+                f"{self._silo}: train() returned weights of shape {weights.shape}, the global model has "
                 f"{base.shape}",
             )
         if weights.dtype.kind not in "fiu":
-            raise InputRefused("dtype", f"{self._silo}: the trainer returned weights of {weights.dtype}")
+            raise InputRefused("dtype", f"{self._silo}: train() returned weights of {weights.dtype}")
         delta: RealVector = np.subtract(weights, base, dtype=np.float64)
         return delta
 
     def _call(self, what: str, expected: type[T], work: Callable[[], T]) -> T:
-        """Run the user's code: whatever it raises is this silo's failure, and its text stays here."""
+        """Run the user's code: whatever it raises is this silo's failure.
+
+        A text that is not ours may quote data, so it stays in the chained error.
+        """
         try:
             result = work()
-        except SecaggError:
+        except InputRefused:
             raise
+        except SecaggError as error:
+            raise TrainerFailed(self._silo, f"{what}(): {error}") from error
         except Exception as error:
             raise TrainerFailed(self._silo, f"{what}() raised {type(error).__name__}") from error
         if not isinstance(result, expected):

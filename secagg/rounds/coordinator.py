@@ -124,6 +124,11 @@ class RoundCoordinator:
         return self._state.outcome if isinstance(self._state, _Done) else None
 
     @property
+    def roster(self) -> Roster:
+        """The pinned roster."""
+        return self._roster
+
+    @property
     def attempt(self) -> int:
         """The number of the present attempt, from 1; 0 during training."""
         return self._attempt
