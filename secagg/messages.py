@@ -6,7 +6,7 @@ field: the transport knows who it talks to. Sizes are checked by the decoder (``
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -118,7 +118,7 @@ class DealerEvidence(Part, frozen=True):
     dealer: Name
     session: Digest
     share_set: ShareSet
-    kind: Annotated[str, msgspec.Meta(pattern="^(seed|mask)$")]
+    kind: Literal["seed", "mask"]
     openings: tuple[tuple[Name, Opening], ...]
 
 

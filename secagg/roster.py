@@ -15,7 +15,7 @@ from secagg.errors import ParameterError, TrustError
 from secagg.hazmat.framing import digest
 from secagg.names import SiloId
 
-SILO_ID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+SILO_ID_PATTERN = r"^[A-Za-z0-9._-]{1,64}\Z"  # Not $, which a line break may follow.
 _SILO_ID = re.compile(SILO_ID_PATTERN)
 
 

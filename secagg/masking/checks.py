@@ -110,7 +110,6 @@ def proves(evidence: DealerEvidence, roster: Roster, *, threshold: int) -> bool:
     fields = transcript.share_set_fields(evidence.session, dealer, share_set)
     if not verify(roster.key(dealer), share_set.signature, transcript.SHARE, *fields):
         return False
-    kind: transcript.Kind = "seed" if evidence.kind == "seed" else "mask"
     entries = {entry.recipient: entry for entry in share_set.entries}
     openings = dict(evidence.openings)
     if len(openings) != threshold or len(evidence.openings) != threshold:
@@ -118,10 +117,10 @@ def proves(evidence: DealerEvidence, roster: Roster, *, threshold: int) -> bool:
     if not all(
         silo in roster
         and silo in entries
-        and opening_matches(evidence.session, dealer, entries[silo], kind, opening)
+        and opening_matches(evidence.session, dealer, entries[silo], evidence.kind, opening)
         for silo, opening in openings.items()
     ):
         return False
     weights = lagrange([roster.slot(silo) + 1 for silo in openings])
     shares = [opening.share for opening in openings.values()]
-    return recover(evidence.session, dealer, share_set, kind, weights, shares) is None
+    return recover(evidence.session, dealer, share_set, evidence.kind, weights, shares) is None
