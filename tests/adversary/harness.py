@@ -154,6 +154,11 @@ class Host(SimulatedSilo):
         self.restart()
 
     @property
+    def participant(self) -> Participant:
+        """The running silo."""
+        return self._participant
+
+    @property
     def records(self) -> list[SiloRecord]:
         """The journal, decoded."""
         return [decode_silo_record(line) for line in self.journal]

@@ -2,8 +2,8 @@
 
 Each silo masks towards the peers on its own list. With n = 10, c = 3, t = 7 the victim is told of three
 honest peers only, everybody else of all ten; then the three are called lost, the victim a survivor. One set
-with t signatures is not enough for that, so the coordinator brings signatures over five sets, from five honest
-rounds over other bases. What stops it is the round id, which takes the list and the session in: it is in
+with t signatures is not enough for that, so the coordinator brings signatures over five sets, from honest
+rounds over five other bases. What stops it is the round id, which takes the list and the session in: it is in
 every key and under every signature.
 """
 
