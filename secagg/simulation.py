@@ -256,8 +256,12 @@ class _Round:
         try:
             with self._measured():
                 self._send(self._coordinator.receive(silo, message).output)
-        except (UnexpectedMessage, FaultySilo):
+        except UnexpectedMessage:
             self._tell_lost(silo, phase)
+            return
+        except FaultySilo as fault:
+            self._tell_lost(silo, phase)
+            self._coordinator.lose(silo, fault=fault)
             return
         if isinstance(message, Refused | BoxReport):
             self._tell_lost(silo, self._phase())

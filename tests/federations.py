@@ -4,17 +4,34 @@ remembers all that it saw and said.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+from msgspec.structs import replace
 
 from secagg import wire
-from secagg.errors import FaultyCoordinator
+from secagg.errors import FaultyCoordinator, FaultySilo, RoundAborted, SecaggError, UnexpectedMessage
 from secagg.fixedpoint import Encoding, Segment
 from secagg.hazmat.identity import IdentityKey
 from secagg.masking.params import Masking
-from secagg.messages import FromCoordinator, FromSilo
+from secagg.messages import (
+    AdvertiseKeys,
+    BoxReport,
+    ConsistencyCheck,
+    FromCoordinator,
+    FromSilo,
+    MaskedInput,
+    Opening,
+    PlainInput,
+    Ready,
+    Refused,
+    ShareKeys,
+    Unmasking,
+    Void,
+    Voided,
+)
 from secagg.names import IntegerVector, RandomSource, SiloId, WordBits
 from secagg.payload import Payload
 from secagg.plain import Plain
@@ -26,7 +43,7 @@ from secagg.rounds.silo import Participant
 from secagg.session import Aggregate, CoordinatorStep
 from secagg.simulation import Dropouts, Frame, SimulatedSilo, run_round
 from secagg.sums import policy_for
-from secagg.terms import MaskingParameters, Terms
+from secagg.terms import MaskingParameters, Terms, training_digest
 
 Scheme: TypeAlias = Masking | Plain
 Tamper: TypeAlias = Callable[[FromSilo], FromSilo | None]
@@ -96,6 +113,7 @@ class Witness(RoundCoordinator):
 
     def __init__(self, roster: Roster, **named: Any) -> None:
         super().__init__(roster, **named)
+        self.terms: Terms = named["terms"]
         self.log: list[tuple[SiloId, FromSilo | FromCoordinator]] = []
         self.frames_said: list[tuple[SiloId, bytes, bytes]] = []
         self.journal: list[CoordinatorRecord] = []
@@ -239,3 +257,109 @@ def replay(journal: Iterable[CoordinatorRecord], fresh: Witness) -> Witness:
                 fresh.open(record.now)
                 opened = True
     return fresh
+
+
+Fault: TypeAlias = Literal["silent", "lost", "refuses", "faulty", "twice", "stray", "returns"]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+
+
+class Driver:
+    """Runs a round between a coordinator and its silos, with one fault for each chosen message.
+
+    Args:
+        faults: (silo, attempt, name of its message) -> what happens to it; 0 is training. "lost": the
+            transport drops it and says so. "stray": a message of no phase comes first. "returns": the silo
+            says Ready again first, as one does that was out of reach.
+    """
+
+    def __init__(
+        self,
+        coordinator: Witness,
+        silos: Mapping[SiloId, SimulatedSilo],
+        faults: Mapping[tuple[SiloId, int, str], Fault],
+    ) -> None:
+        self.coordinator = coordinator
+        self.silos = silos
+        self.faults = faults
+        self.named: set[SiloId] = set()
+        self.now = 0.0
+        self._downlink: deque[tuple[SiloId, FromCoordinator]] = deque()
+
+    def run(self) -> SecaggError | None:
+        """Return why the round was given up, or None once the sum is open."""
+        try:
+            self._send(self.coordinator.open(self.now))
+            while self.coordinator.outcome is None or self._downlink:
+                self._deliver_all()
+                if self.coordinator.outcome is None:
+                    assert self.coordinator.deadline is not None
+                    self.now = max(self.now, self.coordinator.deadline)
+                    self._send(self.coordinator.advance(self.now))
+        except (RoundAborted, FaultySilo) as error:
+            return error
+        return None
+
+    def _deliver_all(self) -> None:
+        while self._downlink:
+            silo, message = self._downlink.popleft()
+            reply = self.silos[silo].deliver(wire.encode(message))
+            if reply is not None:
+                for sent in self._suffer(silo, wire.decode_from_silo(*reply)):
+                    self._take(silo, sent)
+                self._send(self.coordinator.advance(self.now))
+
+    def _suffer(self, silo: SiloId, reply: FromSilo) -> list[FromSilo]:
+        match self.faults.get((silo, self.coordinator.attempt, type(reply).__name__)):
+            case None:
+                return [reply]
+            case "silent":
+                return []
+            case "lost":
+                self.coordinator.lose(silo)
+                return []
+            case "refuses":
+                return [Refused("rule")]
+            case "faulty":
+                return [spoiled(silo, reply)]
+            case "twice":
+                return [reply, reply]
+            case "stray":
+                return [Voided(()) if not isinstance(reply, Voided) else BoxReport(bytes(32), silo), reply]
+            case "returns":
+                return [Ready(training_digest(self.coordinator.terms)), reply]
+
+    def _take(self, silo: SiloId, message: FromSilo) -> None:
+        try:
+            self._send(self.coordinator.receive(silo, message))
+        except UnexpectedMessage:
+            pass
+        except FaultySilo as fault:
+            self.named.add(fault.silo)
+            self._send(self.coordinator.lose(silo, fault=fault))
+
+    def _send(self, step: CoordinatorStep) -> None:
+        self._downlink += step.output.items()
+
+
+def spoiled(silo: SiloId, reply: FromSilo) -> FromSilo:
+    """Return a well-formed message that no honest silo sends; of kinds that cannot be wrong, the same."""
+    match reply:
+        case Ready():
+            return Ready(bytes(32))
+        case AdvertiseKeys():
+            return AdvertiseKeys(replace(reply.bundle, nonce=bytes(32)))
+        case ShareKeys():
+            return ShareKeys(replace(reply.share_set, seed=bytes(32)), reply.boxes)
+        case MaskedInput():
+            return MaskedInput(reply.round_id, Payload.of(np.zeros(1, np.uint32)))
+        case PlainInput():
+            return PlainInput(Payload.of(np.zeros(1, np.uint32)))
+        case ConsistencyCheck():
+            return ConsistencyCheck(reply.round_id, bytes(64))
+        case Unmasking():
+            first, *rest = reply.openings
+            return Unmasking(reply.round_id, ((first[0], Opening(bytes(33), bytes(32))), *rest))
+        case Voided():
+            return Voided((Void(f"not-{silo}", bytes(32), bytes(64)),))
+        case _:
+            return reply

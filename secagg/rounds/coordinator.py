@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from secagg.errors import (
     FaultySilo,
-    MalformedMessage,
+    ProtocolError,
     RoundAborted,
     SecaggError,
     UnexpectedMessage,
@@ -111,6 +111,7 @@ class RoundCoordinator:
         self._attempt = 0
         self._first_failure: SecaggError | None = None
         self._losses: dict[SiloId, str] = {}
+        self._faults: dict[SiloId, str] = {}  # stay, whatever the silo sends afterwards
         self._absent: set[SiloId] = set()  # not waited for until heard of
         self._signed_rounds: tuple[bytes, ...] = ()
         self._evidence: tuple[DealerEvidence, ...] = ()
@@ -136,7 +137,7 @@ class RoundCoordinator:
     @property
     def losses(self) -> Mapping[SiloId, str]:
         """Why a silo is missing somewhere: the phase in which it was silent, its refusal or its fault."""
-        return self._losses
+        return self._losses | self._faults
 
     @property
     def phase(self) -> str | None:
@@ -189,7 +190,12 @@ class RoundCoordinator:
             raise UnexpectedMessage(f"{sender} is not in the roster")
         if isinstance(message, BaseRequested):
             return Step((InputAccepted(sender, message),), {sender: self._send_base(sender, message)})
-        step = self._accept(sender, message)
+        try:
+            step = self._accept(sender, message)
+        except FaultySilo as fault:
+            self._blame(fault)
+            self._stop_waiting(sender)
+            raise
         if isinstance(message, Refused):
             missing = f" (needs {', '.join(message.silos)})" if message.silos else ""
             self._losses[sender] = f"refused: {message.rule}{missing}"
@@ -203,8 +209,6 @@ class RoundCoordinator:
         match self._state, message:
             case (_Training() as state, Ready()):
                 if message.training != self._training:
-                    state.gate.lose(sender)
-                    self._losses[sender] = "faulty: trained under other terms"
                     raise FaultySilo(sender, "is ready for other terms than those that were sent")
                 state.gate.admit(sender, None)
             case ((_Training() | _Voiding()) as state, Refused()):
@@ -216,25 +220,24 @@ class RoundCoordinator:
             case (_Attempting(), Ready()):
                 pass  # It was late; the next attempt invites it.
             case (_Attempting() as state, _):
-                return self._forward(state.session, sender, message)
+                return state.session.receive(sender, message)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted in {self.phase}")
         return Step((InputAccepted(sender, message),), {})
 
-    def lose(self, silo: SiloId, *, fault: MalformedMessage | None = None) -> CoordinatorStep:
-        """The transport lost ``silo`` or read a ``fault``: nobody waits for it until it is heard of again."""
+    def lose(self, silo: SiloId, *, fault: ProtocolError | None = None) -> CoordinatorStep:
+        """Wait for ``silo`` no longer, in this attempt and the next ones, until it is heard of again.
+
+        Args:
+            silo: a member of the roster.
+            fault: what ``receive`` or the decoder raised; None if the transport lost the silo.
+        """
         self._absent.add(silo)
         if fault is not None:
-            self._losses[silo] = f"faulty: {FaultySilo(silo, str(fault))}"
+            self._blame(fault if isinstance(fault, FaultySilo) else FaultySilo(silo, str(fault)))
         elif silo in self.waiting and self.phase is not None:
             self._losses[silo] = self.phase
-        match self._state:
-            case _Training() | _Voiding():
-                self._state.gate.lose(silo)
-            case _Attempting():
-                self._state.session.lose(silo)
-            case _Start() | _Done():
-                pass
+        self._stop_waiting(silo)
         return Step((SiloLost(silo),), {})
 
     def advance(self, now: float) -> CoordinatorStep:
@@ -313,7 +316,7 @@ class RoundCoordinator:
 
     def _retry(self, session: _Session, failure: SecaggError, now: float) -> CoordinatorStep:
         if isinstance(failure, FaultySilo):
-            self._losses[failure.silo] = f"faulty: {failure}"
+            self._blame(failure)
         asked: bytes | None = None
         if isinstance(session, MaskingCoordinator):
             self._evidence += session.evidence
@@ -336,19 +339,24 @@ class RoundCoordinator:
         request = VoidRequested(self._signed_rounds)
         return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, request))
 
-    def _forward(self, session: _Session, sender: SiloId, message: FromSilo) -> CoordinatorStep:
-        try:
-            return session.receive(sender, message)
-        except FaultySilo as error:
-            self._losses[sender] = f"faulty: {error}"
-            raise
-
     # --- small parts ---------------------------------------------------------------------------------------
 
     def _send_base(self, sender: SiloId, requested: BaseRequested) -> BaseSent:
         if self._base is None or requested.base != self._terms.base:
             raise UnexpectedMessage(f"{sender} asks for a base model that this round does not start from")
         return BaseSent(requested.base, self._base)
+
+    def _blame(self, fault: FaultySilo) -> None:
+        self._faults[fault.silo] = f"faulty: {fault}"
+
+    def _stop_waiting(self, silo: SiloId) -> None:
+        match self._state:
+            case _Training() | _Voiding():
+                self._state.gate.lose(silo)
+            case _Attempting():
+                self._state.session.lose(silo)
+            case _Start() | _Done():
+                pass
 
     def _note_silence(self, now: float) -> None:
         deadline = self.deadline
