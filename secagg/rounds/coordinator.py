@@ -306,7 +306,7 @@ class RoundCoordinator:
         try:
             step = session.advance(now)
         except (RoundAborted, FaultySilo) as failure:
-            self._note(phase, waiting)
+            self._note_silence(now)  # Not who was merely not needed any more.
             return self._retry(session, failure, now)
         if deadline is not None and now >= deadline and session.phase != phase:
             self._note(phase, waiting)
