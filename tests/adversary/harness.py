@@ -447,31 +447,45 @@ class Knowledge:
                 return _times(exposure.total, pow(factor, -1, _modulus(exposure.total)))
         return None
 
+    def learn(self, *keys: AgreementKey) -> None:
+        """Take private keys that the coordinator made up for silos, as box and mask keys."""
+        self._boxes |= {key.public: key for key in keys}
+        self.keys |= {key.public: key for key in keys}
+
+    def learn_seed(self, session: bytes, silo: SiloId, seed: bytes) -> None:
+        """Take the seed of a silo's own mask, however it came about."""
+        self._seeds[session, silo] = seed
+
     def _unmasked(self) -> list[_Row]:
         """Return the combinations of uploads in which no unknown stream is left."""
+        honest = [upload for upload in self.uploads if upload.silo not in self._federation.colluders]
         self._rebuild_keys()
-        sums = []
-        for upload in self.uploads:
-            if upload.silo in self._federation.colluders:
-                continue
-            total = upload.masked.copy()
-            row: dict[Any, int] = {(upload.silo, upload.base): 1}
-            plus: list[bytes] = []
-            minus: list[bytes] = []
-            seed = self.secret_of(upload.session, upload.silo, "seed")
-            if seed is None:
-                row["self", upload.round_id, upload.session, upload.silo] = 1
-            else:
-                minus.append(transcript.self_stream(seed, upload.round_id, upload.silo))
-            for peer in upload.masks.keys() - {upload.silo}:
-                added, stream, key = self._pair(upload, peer)
-                if key is None:
-                    row[stream] = 1 if added else -1
-                else:
-                    (minus if added else plus).append(key)
-            add_streams(total, plus=plus, minus=minus, threads=1)
-            sums.append((row, total[:-1]))
+        sums = [self._strip(upload) for upload in honest]
         return _eliminate(sums, {symbol for row, _ in sums for symbol in row if len(symbol) > 2})
+
+    def stripped(self, upload: Upload) -> _Row:
+        """Return ``upload`` without every stream that is known, and what is left in it by name."""
+        self._rebuild_keys()
+        return self._strip(upload)
+
+    def _strip(self, upload: Upload) -> _Row:
+        total = upload.masked.copy()
+        row: dict[Any, int] = {(upload.silo, upload.base): 1}
+        plus: list[bytes] = []
+        minus: list[bytes] = []
+        seed = self.secret_of(upload.session, upload.silo, "seed")
+        if seed is None:
+            row["self", upload.round_id, upload.session, upload.silo] = 1
+        else:
+            minus.append(transcript.self_stream(seed, upload.round_id, upload.silo))
+        for peer in upload.masks.keys() - {upload.silo}:
+            added, stream, key = self._pair(upload, peer)
+            if key is None:
+                row[stream] = 1 if added else -1
+            else:
+                (minus if added else plus).append(key)
+        add_streams(total, plus=plus, minus=minus, threads=1)
+        return row, total[:-1]
 
     def _pair(self, upload: Upload, peer: SiloId) -> tuple[bool, tuple[Any, ...], bytes | None]:
         """Return whether the silo added the stream, its name, and its key if that is known."""
@@ -625,16 +639,26 @@ class Attempt:
             dict
         )
 
+    def beside(self, terms: Terms) -> Attempt:
+        """Return this attempt as it is told to some silos under other terms: what is collected is shared."""
+        other = Attempt(self.liar, terms, self.opened.attempt)
+        other.bundles, other.dealt, other.signatures = self.bundles, self.dealt, self.signatures
+        return other
+
     @property
     def roster(self) -> Roster:
         """The pinned roster."""
         return self.liar.federation.roster
 
     @property
+    def descriptor(self) -> bytes:
+        """The digest that bundles are signed over."""
+        return transcript.descriptor_digest(self.opened.training, self.opened.attempt, self.opened.seconds)
+
+    @property
     def session(self) -> bytes:
         """The id of the session in which all bundles were announced."""
-        digest = transcript.descriptor_digest(self.opened.training, self.opened.attempt, self.opened.seconds)
-        return transcript.session_id(digest, self._in_order(self.bundles))
+        return transcript.session_id(self.descriptor, self._in_order(self.bundles))
 
     def round_id(self, members: Iterable[SiloId] | None = None) -> bytes:
         """Return the id of the round whose U2 is ``members``; None for all who dealt."""
