@@ -1,0 +1,42 @@
+"""Write the test vectors: ``make vectors``, or ``python -m tests.vectors.generate``.
+
+Nothing in the files depends on the machine or the moment, so running it twice changes nothing; a test
+compares what it would write with what is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tests.vectors import arithmetic, blocks, coordinator_cases, frames, lock_cases, parts, silo_cases
+from tests.vectors.cases import Group
+from tests.vectors.notation import FOLDER, dump
+
+GROUPS: Mapping[str, Callable[[], Group]] = {
+    "framing": blocks.framing,
+    "derivation": blocks.derivation,
+    "shamir": blocks.shamir,
+    "keys": parts.keys,
+    "shares": parts.shares,
+    "terms": parts.terms,
+    "locks": lock_cases.locks,
+    "wire": frames.frames,
+    "fixedpoint": arithmetic.numbers,
+}
+
+
+def texts() -> dict[str, str]:
+    """Return the text of every vector file, by file name."""
+    groups = {name: build().content for name, build in GROUPS.items()}
+    scripts = {"silo": silo_cases.silo(), "coordinator": coordinator_cases.coordinator()}
+    return {f"{name}.json": dump(name, content) for name, content in (groups | scripts).items()}
+
+
+def main() -> None:
+    """Write every file."""
+    for name, text in texts().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
