@@ -348,6 +348,9 @@ class MaskingSilo:
 
     def _members(self, announced: tuple[tuple[SiloId, T], ...], what: str) -> dict[SiloId, T]:
         members = dict(announced)
+        stranger = next((silo for silo in members if silo not in self._roster), None)
+        if stranger is not None:
+            raise FaultyCoordinator(f"{what} name {stranger}, which the pinned roster does not")
         if tuple(silo for silo, _ in announced) != self._roster.ordered(frozenset(members)):
             raise FaultyCoordinator(f"{what} are not distinct members of the roster in its order")
         if self._silo not in members or len(members) < self._cohort.t:
