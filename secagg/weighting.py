@@ -116,6 +116,12 @@ def plan_mean(
     )
 
 
+def metric_names(encoding: Encoding) -> tuple[str, ...]:
+    """Return the names of the metrics that ``encoding`` was planned for, in the order of the vector."""
+    names = (segment.name for segment in encoding.segments)
+    return tuple(name.removeprefix(METRIC) for name in names if name.startswith(METRIC))
+
+
 def worst_error_of_mean(encoding: Encoding, total_weight: float) -> float:
     """Return a proven bound on the error of an entry of the mean, infinite when nothing can be promised.
 
@@ -199,7 +205,7 @@ def encode_mean(
         UsageError: ``out`` does not fit.
     """
     segments = {segment.name: segment for segment in encoding.segments}
-    names = [name.removeprefix(METRIC) for name in segments if name.startswith(METRIC)]
+    names = metric_names(encoding)
     factor = scaled_weight("weight", weight, cap=encoding.weight_cap)
     evaluation_factor = scaled_weight("evaluation_weight", evaluation_weight, cap=encoding.weight_cap)
     if evaluation_factor == 0 and not metrics:

@@ -57,7 +57,8 @@ class Federation:
         least_total_weight: total examples to be planned for at least; public.
         precision: worst error of an entry of the mean that the planner accepts.
         metric_bound: metrics are cut to -metric_bound to metric_bound, and those cut are counted.
-        metrics: names that every trainer's ``evaluate`` returns; None asks one trainer before the run.
+        metrics: which of the values that ``evaluate`` returns are opened, as means; None for all that one
+            trainer returns when asked before the run; () for none, then nothing is evaluated.
         epochs: local passes a round.
         learning_rate: local step size; None for each trainer's own.
         initial: first global weights, shape (length,); None for a fresh ``initial(seed)`` of a trainer.

@@ -65,7 +65,7 @@ class Evaluation:
 class Trainer(Protocol):
     """Local learning over one flat vector of weights.
 
-    ``evaluate`` is called with the global model of a round before ``train`` is.
+    ``evaluate`` is called with the global model of a round before ``train`` is, unless no metric is asked.
     """
 
     def train(self, weights: RealVector, settings: TrainingSettings) -> Update:

@@ -16,7 +16,7 @@ from secagg.names import IntegerVector, RealVector, SiloId
 from secagg.payload import Payload
 from secagg.session import Aggregate
 from secagg.terms import Terms
-from secagg.weighting import Mean, decode_mean, encode_mean
+from secagg.weighting import Mean, decode_mean, encode_mean, metric_names
 
 T = TypeVar("T")
 
@@ -67,7 +67,8 @@ class LearningWorkload:
         """Evaluate, train and encode; see ``Workload.vector``."""
         plan = TrainingPlan.of(terms)
         base = self._base(terms)
-        evaluation = self.evaluate(base)
+        wanted = metric_names(terms.encoding)
+        evaluation = self.evaluate(base) if wanted else Evaluation()
         delta, examples = None, 0.0
         if terms.kind == "train":
             settings = plan.for_round(terms.round)
@@ -78,7 +79,7 @@ class LearningWorkload:
                 terms.encoding,
                 update=delta,
                 weight=examples,
-                metrics=evaluation.metrics,
+                metrics={name: value for name, value in evaluation.metrics.items() if name in wanted},
                 evaluation_weight=evaluation.examples,
             )
         except InputRefused as error:

@@ -1,0 +1,260 @@
+"""One silo's learning as the protocol calls it: models by hash, trainers that fail, exact vectors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from secagg.errors import (
+    EnvironmentFault,
+    FaultyCoordinator,
+    InputRefused,
+    SecaggError,
+    TrainerFailed,
+    UsageError,
+)
+from secagg.learning.model import GlobalModel
+from secagg.learning.settings import TrainingPlan
+from secagg.learning.strategies import FedAdam, FedAvg, Strategy
+from secagg.learning.trainer import Evaluation
+from secagg.learning.workload import LearningWorkload, next_model
+from secagg.payload import Payload
+from secagg.session import Aggregate
+from secagg.terms import PlainParameters, Terms
+from secagg.weighting import decode_mean, plan_mean
+from tests.learners import WEIGHTS, Line, Spoil, diverges, fails, grows, refuses
+
+
+def encoding(metrics: tuple[str, ...] = ("loss",), length: int = WEIGHTS) -> Any:
+    return plan_mean(
+        length, clip=8.0, cohort=4, weight_cap=1000.0, least_total_weight=1.0, metrics=metrics, word_bits=64
+    )
+
+
+def terms_for(model: GlobalModel, strategy: Strategy | None = None, **changes: Any) -> Terms:
+    plan = TrainingPlan(strategy=strategy or FedAvg(), length=model.length)
+    fields: dict[str, Any] = {
+        "federation": "tests",
+        "job": "job",
+        "round": model.round,
+        "kind": "train",
+        "release": 1,
+        "roster": bytes(32),
+        "base": model.digest,
+        "scheme": PlainParameters(),
+        "encoding": encoding(),
+        "training": plan.settings(),
+    }
+    return Terms(**(fields | changes))
+
+
+def base(strategy: Strategy | None = None, number: int = 1) -> GlobalModel:
+    return replace((strategy or FedAvg()).start(np.linspace(-1, 1, WEIGHTS)), round=number)
+
+
+def payload(model: GlobalModel) -> Payload:
+    return Payload.of(model.to_payload())
+
+
+def ready(
+    trainer: Line | None = None, strategy: Strategy | None = None
+) -> tuple[LearningWorkload, GlobalModel]:
+    """A silo that holds the base of round 1."""
+    model = base(strategy)
+    workload = LearningWorkload("west", trainer or Line())
+    workload.adopt(terms_for(model, strategy), payload(model))
+    workload.confirm(terms_for(model, strategy))
+    return workload, model
+
+
+def test_a_candidate_is_held_only_when_confirmed() -> None:
+    model = base()
+    workload = LearningWorkload("west", Line())
+    assert workload.holds(1) is None
+    workload.adopt(terms_for(model), payload(model))
+    assert workload.holds(1) is None
+    workload.confirm(terms_for(model))
+    assert workload.holds(1) == model.digest
+    assert workload.holds(2) is None
+
+
+def test_a_held_model_is_not_replaced_by_a_candidate() -> None:
+    workload, model = ready()
+    other = GlobalModel(1, np.ones(WEIGHTS))
+    workload.adopt(terms_for(other), payload(other))
+    workload.confirm(terms_for(other))
+    assert workload.holds(1) == model.digest
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        Payload.of(np.ones(WEIGHTS)),
+        Payload.of(np.ones(WEIGHTS - 1)),
+        Payload.of(np.ones(2 * WEIGHTS)),
+        Payload.of(np.full(WEIGHTS, np.nan)),
+        Payload.of(np.ones(WEIGHTS, np.uint32)),
+    ],
+    ids=["other weights", "too few", "with a state", "NaN", "integers"],
+)
+def test_a_base_that_is_not_the_one_that_was_named_is_refused(sent: Payload) -> None:
+    workload = LearningWorkload("west", Line())
+    with pytest.raises(FaultyCoordinator):
+        workload.adopt(terms_for(base()), sent)
+    workload.confirm(terms_for(base()))
+    assert workload.holds(1) is None
+
+
+def test_without_the_base_nothing_is_trained() -> None:
+    trainer = Line()
+    workload, _ = ready(trainer)
+    with pytest.raises(FaultyCoordinator, match="no base model for round 2"):
+        workload.vector(terms_for(base(number=2)))
+    with pytest.raises(FaultyCoordinator, match="no base model for round 1"):
+        workload.vector(terms_for(GlobalModel(1, np.ones(WEIGHTS))))
+    assert not trainer.trained
+    assert not trainer.evaluated
+
+
+def test_the_vector_is_the_clipped_update_with_its_weight_and_metrics() -> None:
+    trainer = Line(examples=250.0)
+    workload, model = ready(trainer)
+    mean = decode_mean(encoding(), workload.vector(terms_for(model)), silos=1)
+    delta = Line().train(model.weights, trainer.trained[0]).weights - model.weights
+    assert mean.values is not None
+    assert np.abs(mean.values - delta).max() <= mean.worst_error < 1e-9
+    assert mean.weight == 250.0
+    assert mean.evaluation_weight == 125.0
+    assert abs(mean.metrics["loss"] - trainer.evaluated[0][1]["loss"]) <= mean.metric_error < 1e-9
+
+
+def test_the_metrics_only_sum_trains_nothing() -> None:
+    trainer = Line()
+    workload, model = ready(trainer)
+    terms = terms_for(model, kind="metrics", encoding=encoding(length=0))
+    mean = decode_mean(terms.encoding, workload.vector(terms), silos=1)
+    workload.apply(terms, Aggregate(workload.vector(terms), ("west",)))
+    assert not trainer.trained
+    assert mean.values is None
+    assert workload.holds(1) == model.digest, "a sum of metrics changes no model"
+
+
+@pytest.mark.parametrize("strategy", [FedAvg(), FedAdam(0.1)], ids=str)
+def test_the_opened_sum_makes_the_same_next_base_as_at_the_coordinator(strategy: Strategy) -> None:
+    workload, model = ready(strategy=strategy)
+    terms = terms_for(model, strategy)
+    aggregate = Aggregate(workload.vector(terms), ("west",))
+    workload.apply(terms, aggregate)
+    following, _ = next_model(terms, model, aggregate)
+    assert following.round == 2
+    assert workload.holds(2) == following.digest != model.digest
+    assert workload.holds(1) is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "text"),
+    [
+        (fails, TrainerFailed, "west: train() raised ValueError"),
+        (refuses(EnvironmentFault("disk full")), TrainerFailed, "west: train(): disk full"),
+        (refuses(UsageError("no batch")), TrainerFailed, "west: train(): no batch"),
+        (refuses(InputRefused("shape", "'a.weight' has grown")), InputRefused, "'a.weight' has grown"),
+        (diverges, InputRefused, "west: entry 2 of 'update' is NaN"),
+        (lambda w: w * np.inf, InputRefused, "west: entry 0 of 'update' is infinite"),
+        (
+            grows,
+            InputRefused,
+            "west: train() returned weights of shape (6,), the global model has (5,)",
+        ),
+        (
+            lambda w: w[None],
+            InputRefused,
+            "west: train() returned weights of shape (1, 5), the global model has (5,)",
+        ),
+        (lambda w: w.astype(complex), InputRefused, "west: train() returned weights of complex128"),
+        (lambda w: w.astype(object), InputRefused, "west: train() returned weights of object"),
+    ],
+    ids=str,
+)
+def test_what_a_trainer_does_wrong_is_named(spoil: Spoil, kind: type[SecaggError], text: str) -> None:
+    workload, model = ready(Line(spoil=spoil))
+    with pytest.raises(kind) as caught:
+        workload.vector(terms_for(model))
+    assert type(caught.value) is kind
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("examples", [-1.0, float("nan"), 1000.5, "many"])
+def test_a_weight_out_of_range_is_refused_without_its_value(examples: Any) -> None:
+    trainer = Line()
+    trainer.examples = 10.0
+    workload, model = ready(trainer)
+
+    def count(weights: Any) -> Any:
+        trainer.examples = examples
+        return weights
+
+    trainer.spoil = count
+    with pytest.raises(InputRefused, match=r"west: weight") as caught:
+        workload.vector(terms_for(model))
+    assert caught.value.rule == "weight"
+    assert str(examples) not in str(caught.value)
+
+
+@pytest.mark.parametrize("metrics", [{}, {"dice": 0.5}, {"loss": float("nan")}, {"loss": "low"}], ids=str)
+def test_metrics_that_were_not_declared_are_refused(metrics: dict[str, Any]) -> None:
+    class Measures(Line):
+        def evaluate(self, weights: Any) -> Evaluation:
+            return Evaluation(metrics, 10.0)
+
+    workload, model = ready(Measures())
+    with pytest.raises(InputRefused, match="west: metric") as caught:
+        workload.vector(terms_for(model))
+    assert caught.value.rule == "metric"
+
+
+@pytest.mark.parametrize("result", [None, {"loss": 1.0}, (1.0, 2)], ids=str)
+def test_an_evaluation_of_another_type_is_the_trainers_failure(result: Any) -> None:
+    class Returns(Line):
+        def evaluate(self, weights: Any) -> Any:
+            return result
+
+    workload, model = ready(Returns())
+    with pytest.raises(
+        TrainerFailed, match=rf"evaluate\(\) returned {type(result).__name__}, not Evaluation"
+    ):
+        workload.vector(terms_for(model))
+
+
+def test_a_foreign_error_stays_in_the_chain_and_out_of_the_text() -> None:
+    workload, model = ready(Line(spoil=fails))
+    with pytest.raises(TrainerFailed) as caught:
+        workload.vector(terms_for(model))
+    assert "4711" not in str(caught.value)
+    assert "4711" in str(caught.value.__cause__)
+
+
+def test_ctrl_c_is_not_a_failure_of_the_trainer() -> None:
+    def stop(weights: Any) -> Any:
+        raise KeyboardInterrupt
+
+    workload, model = ready(Line(spoil=stop))
+    with pytest.raises(KeyboardInterrupt):
+        workload.vector(terms_for(model))
+
+
+def test_an_initial_model_that_fails_or_is_no_vector_is_the_trainers_failure() -> None:
+    class Starts(Line):
+        def initial(self, seed: int) -> Any:
+            if seed:
+                return [0.0] * WEIGHTS
+            raise OSError("cannot read patient 4711")
+
+    workload = LearningWorkload("west", Starts())
+    assert workload.initialises
+    with pytest.raises(TrainerFailed, match=r"^west: initial\(\) raised OSError$"):
+        workload.initial(0)
+    with pytest.raises(TrainerFailed, match="returned list, not ndarray"):
+        workload.initial(1)
