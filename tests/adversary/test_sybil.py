@@ -2,8 +2,8 @@
 
 A coordinator that is everybody else holds every share that the victim deals and every mask key that it
 masks towards. It also adds a silo, swaps keys between silos, between attempts and between roles, and shows
-different rosters to different silos. Every key is signed by an identity that the victim pinned; the silo whose
-key is not is named.
+different rosters to different silos. Every key is signed by an identity that the victim pinned; the silo
+whose key is not is named.
 """
 
 from __future__ import annotations
