@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import traceback
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -16,11 +16,15 @@ from typer.core import TyperGroup
 from secagg import __version__
 from secagg.errors import SecaggError, exit_code
 
+if TYPE_CHECKING:
+    from secagg.names import SiloId
+    from secagg.simulation import Phase
+
 EXIT_BUG = 1
 EXIT_STOPPED = 130  # What a shell reports for a command that Ctrl-C ended.
 
 SILOS = ("airport", "borough", "central", "docklands", "eastside", "forest")
-LOST = "docklands"
+LOST: dict[SiloId, Phase] = {"docklands": "MaskedInput", "forest": "Unmasking"}
 CLIP = 1.0
 
 
@@ -35,18 +39,19 @@ class _Commands(TyperGroup):
         except Exception as error:
             if isinstance(error, typer.Abort | BrokenPipeError) or hasattr(error, "exit_code"):
                 raise  # Typer's own: usage errors, exits, a closed pipe.
-            if ctx.params["debug"]:
-                traceback.print_exception(error)
             verdict, text = _verdict(error)
-            typer.echo(text, err=True)
+            if ctx.params["debug"]:
+                traceback.print_exception(error)  # Our errors carry the text as a note.
+            else:
+                typer.echo(text, err=True)
             raise typer.Exit(verdict) from error
 
 
 def _verdict(error: Exception) -> tuple[int, str]:
-    from secagg.explanation import explain
+    from secagg.explanation import annotate
 
     if isinstance(error, SecaggError):
-        return exit_code(error), explain(error).text(width=_width())
+        return exit_code(error), annotate(error)
     # Its text is not shown: unlike ours, it may quote a data value.
     return EXIT_BUG, f"x an unexpected {type(error).__name__}; `secagg --debug ...` shows where"
 
@@ -81,26 +86,31 @@ def demo(
     *,
     length: Annotated[int, typer.Option(min=1, max=100_000_000, help="Entries of a vector.")] = 1_000_000,
 ) -> None:
-    """Add six vectors that nobody sees, losing a silo on the way."""
+    """Add six vectors that nobody sees, losing two silos on the way."""
     import time
 
     import numpy as np
+    from rich.console import Console
 
+    from secagg.learning.panel import panel
     from secagg.masking.params import Masking
     from secagg.sums import secure_sum
 
     grid = np.linspace(0.0, 6.0, length)
     vectors = {silo: CLIP * np.sin(grid + slot) for slot, silo in enumerate(SILOS)}
-    result = secure_sum(
-        vectors, scheme=Masking(), clip=CLIP, dropouts={LOST: "MaskedInput"}, timer=time.perf_counter
-    )
+    result = secure_sum(vectors, scheme=Masking(), clip=CLIP, dropouts=dict(LOST), timer=time.perf_counter)
     clear = np.sum([vectors[silo] for silo in result.survivors], axis=0)
     difference = float(np.max(np.abs(result.total - clear)))
 
-    typer.echo(result.report.text(width=_width()))
-    typer.echo(f"sum opened   {_sample(result.total)}")
-    typer.echo(f"sum in clear {_sample(clear)}")
-    typer.echo(f"largest difference {difference:.1e}; rounding allows {result.report.worst_error:.1e}")
+    console = Console(width=_width(), highlight=False)
+    if console.is_terminal:
+        console.print(panel(result.report))
+    else:
+        typer.echo(result.report.text(width=_width()) + "\n")
+    typer.echo(f"sum of {', '.join(result.survivors)}")
+    typer.echo(f"  opened   {_sample(result.total)}")
+    typer.echo(f"  in clear {_sample(clear)}")
+    typer.echo(f"  largest difference {difference:.1e}; rounding allows {result.report.worst_error:.1e}")
     if difference > result.report.worst_error:
         typer.echo("the opened sum is wrong")
         raise typer.Exit(EXIT_BUG)

@@ -37,7 +37,7 @@ from secagg.errors import (
 )
 from secagg.names import SiloId
 
-__all__ = ["CATALOGUE", "Explanation", "annotate", "explain", "explained", "explained_as", "lookup"]
+__all__ = ["CATALOGUE", "Explanation", "annotate", "explain", "explained", "lookup"]
 
 UNPROTECTED = "no: under Plain the coordinator reads every update that arrives; {model}"
 
@@ -83,18 +83,18 @@ def explain(
     return replace(words, cause=str(error) or words.cause)
 
 
-def annotate(error: SecaggError, explanation: Explanation | None = None) -> None:
-    """Put ``explanation``, or ``explain(error)``, under ``error`` as a note, unless it has one already.
+def annotate(error: SecaggError, explanation: Explanation | None = None) -> str:
+    """Put ``explanation``, or ``explain(error)``, under ``error`` as a note, and return the note.
 
-    The innermost call knows most about an error, so its explanation stays.
+    Guarantees:
+        An error has one explanation: the innermost call knows most about it, so the first one stays.
     """
-    if explained_as(error) is None:
-        error.add_note((explanation or explain(error)).text())
-
-
-def explained_as(error: SecaggError) -> str | None:
-    """Return the explanation that ``error`` carries as a note, or None."""
-    return next((note for note in getattr(error, "__notes__", ()) if note.startswith("x SA-")), None)
+    for note in getattr(error, "__notes__", ()):
+        if note.startswith("x SA-"):
+            return str(note)
+    text = (explanation or explain(error)).text()
+    error.add_note(text)
+    return text
 
 
 @contextmanager

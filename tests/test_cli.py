@@ -64,15 +64,57 @@ def test_demo_opens_the_sum_of_those_that_stayed() -> None:
     done = run("demo", "--length", "1000")
     assert done.returncode == 0, done.stderr
     assert "the sum of 5 of 6 silos was opened" in done.stdout
-    assert f"{cli.LOST} (MaskedInput)" in done.stdout
+    assert "docklands (MaskedInput), forest (Unmasking)" in done.stdout
+    assert "sum of airport, borough, central, eastside, forest\n" in done.stdout
     opened, clear = (
         line.removeprefix(label).split()
-        for label in ("sum opened", "sum in clear")
+        for label in ("  opened", "  in clear")
         for line in done.stdout.splitlines()
         if line.startswith(label)
     )
     assert len(opened) == len(clear) == 7
     assert [float(x) for x in opened[:6]] == pytest.approx([float(x) for x in clear[:6]], abs=2e-6)
+
+
+def test_demo_in_a_terminal_says_the_same_in_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "argv", ["secagg", "demo", "--length", "8"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "\x1b[1m" in shown
+    assert all(
+        word in shown for word in ("docklands (MaskedInput)", "honest silos", "all phases", "in clear")
+    )
+
+
+HIDES_EXTRAS = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "matplotlib", "pandas", "sklearn", "scipy", "safetensors"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Hidden())
+from secagg.cli import main
+main()
+"""
+
+
+def test_demo_needs_no_extra() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HIDES_EXTRAS, "demo", "--length", "10"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "largest difference" in done.stdout
 
 
 def test_demo_fails_when_the_opened_sum_is_wrong(
@@ -158,7 +200,7 @@ def test_a_foreign_error_shows_its_class_and_never_its_text(failing_demo: Failin
     assert "ValueError" in err
     assert "4711" not in err
     assert "Traceback" not in err
-    assert "4711" in failing_demo(ValueError("patient 4711"), "--debug")[2]
+    assert "ValueError: patient 4711" in failing_demo(ValueError("patient 4711"), "--debug")[2]
 
 
 def test_ctrl_c_exits_with_130(failing_demo: FailingDemo) -> None:
