@@ -323,6 +323,8 @@ class RoundCoordinator:
             for reporter, dealer in session.reports:
                 self._reporters.setdefault(dealer, set()).add(reporter)
             asked = session.round_id
+        for dealer in self.excluded - self._faults.keys():
+            self._blame(FaultySilo(dealer, "its boxes or shares are not what it committed to", dealer=True))
         reachable = self._roster.n - len(self._absent | self.excluded)
         if self._attempt >= self._attempts or reachable < self._quorum:
             raise failure from self._first_failure
