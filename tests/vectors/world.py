@@ -18,7 +18,15 @@ from secagg.fixedpoint import plan_sum
 from secagg.hazmat.identity import IdentityKey
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.silo import MaskingSilo
-from secagg.messages import FromCoordinator, FromSilo, KeysAnnounced, RoundOpened, ShareKeys, TrainingOpened
+from secagg.messages import (
+    DealerEvidence,
+    FromCoordinator,
+    FromSilo,
+    KeysAnnounced,
+    RoundOpened,
+    ShareKeys,
+    TrainingOpened,
+)
 from secagg.names import SiloId
 from secagg.payload import Payload
 from secagg.roster import Roster
@@ -85,6 +93,7 @@ class Transcript:
     received: dict[SiloId, list[FromCoordinator]] = field(default_factory=lambda: {s: [] for s in SILOS})
     random: dict[SiloId, CounterSource] = field(default_factory=dict)
     failure: SecaggError | None = None
+    evidence: tuple[DealerEvidence, ...] = ()
 
     def sent(self, sender: SiloId, kind: type[M]) -> M:
         """Return the message of ``kind`` that ``sender`` sent."""
@@ -148,7 +157,7 @@ def run(*, lost: SiloId = LOST, shares: ShareKeys | None = None) -> Transcript:
         try:
             outbox = at_coordinator.advance(now).output
         except SecaggError as error:
-            transcript.failure = error
+            transcript.failure, transcript.evidence = error, at_coordinator.evidence
             break
     return transcript
 

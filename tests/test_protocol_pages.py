@@ -1,0 +1,223 @@
+"""What docs/protocol.md and docs/wire.md say in tables, measured on the product: sizes, labels, fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import numpy as np
+import pytest
+
+from secagg import wire
+from secagg.cohort import Cohort
+from secagg.fixedpoint import plan_sum
+from secagg.hazmat import agreement, framing, identity
+from secagg.hazmat.identity import IdentityKey
+from secagg.masking.coordinator import MaskingCoordinator
+from secagg.masking.silo import MaskingSilo
+from secagg.messages import (
+    DealerEvidence,
+    FromCoordinator,
+    FromSilo,
+    KeyBundle,
+    MaskedInput,
+    Message,
+    Opening,
+    RoundOpened,
+    ShareEntry,
+    ShareSet,
+    Void,
+)
+from secagg.names import SiloId, WordBits
+from secagg.roster import Roster
+from secagg.survivors import Locks, sign_void
+from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest
+from tests.second_silo import SecondSilo
+from tests.vectors import world
+from tests.vectors.forging import bad_dealing
+from tests.vectors.notation import FOLDER, load, read, read_frame, written_frame
+
+DOCS = Path(__file__).parents[1] / "docs"
+PROTOCOL = (DOCS / "protocol.md").read_text(encoding="utf-8")
+WIRE = (DOCS / "wire.md").read_text(encoding="utf-8")
+
+
+def table(page: str, *head: str) -> list[list[str]]:
+    """Return the cells of the table whose head begins with these columns."""
+    lines = iter(page.splitlines())
+    start = "| " + " | ".join(head)
+    if not any(line.startswith(start) for line in lines):
+        raise AssertionError(f"no table with the head {head}")
+    next(lines)
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+# --- sizes -----------------------------------------------------------------------------------------------
+
+
+def attempt(names: list[SiloId], *, length: int, word_bits: WordBits, lost: int) -> Iterator[Message]:
+    """Run one attempt in which the last ``lost`` silos fall silent before MaskedInput; yield what is sent."""
+    identities = {name: IdentityKey.generate() for name in names}
+    roster = Roster.of({name: key.public for name, key in identities.items()})
+    terms = Terms(
+        federation="federation",
+        job="job",
+        round=1,
+        kind="sum",
+        release=1,
+        roster=roster.digest,
+        base=bytes(32),
+        scheme=MaskingParameters(Cohort.of(len(names))),
+        encoding=plan_sum(length, clip=1.0, cohort=len(names), word_bits=word_bits),
+    )
+    vector = np.ones(length, terms.encoding.dtype)
+    silos = {
+        name: MaskingSilo(
+            name, identity=key, roster=roster, terms=terms, vector=vector, locks=Locks(), data_set="default"
+        )
+        for name, key in identities.items()
+    }
+    coordinator = MaskingCoordinator(roster, terms=terms, attempt=1, seconds=60.0)
+    silent = frozenset(names[len(names) - lost :])
+    outbox = coordinator.open(0.0).output
+    while outbox:
+        for name, message in outbox.items():
+            yield message
+            reply = silos[name].receive(message).output
+            if isinstance(reply, MaskedInput) and name in silent:
+                coordinator.lose(name)
+            elif reply is not None:
+                yield reply
+                coordinator.receive(name, reply)
+        outbox = coordinator.advance(0.0).output
+
+
+def array_head(entries: int) -> int:
+    return 1 if entries <= 15 else 3
+
+
+def integer_size(value: int) -> int:
+    return 1 if value < 128 else 2 if value < 256 else 3 if value < 65536 else 5
+
+
+FORMULAS = {row[0]: (row[1].strip("`"), row[2].strip("`")) for row in table(PROTOCOL, "Message", "Header")}
+
+
+def by_formula(formula: str, **letters: int) -> int:
+    known = {"A": array_head, "I": integer_size, **letters}
+    return int(eval(formula, {"__builtins__": {}}, known))  # noqa: S307 - our own page
+
+
+@pytest.mark.parametrize(
+    ("n", "characters", "length", "word_bits", "lost"),
+    [(3, 1, 1, 32, 0), (4, 5, 200, 32, 1), (7, 31, 127, 64, 2), (17, 2, 300, 32, 4), (6, 40, 70000, 64, 0)],
+)
+def test_sizes_are_those_of_the_page(
+    n: int, characters: int, length: int, word_bits: WordBits, lost: int
+) -> None:
+    names = [f"{slot:x}".zfill(characters) if characters > 1 else "abc"[slot] for slot in range(n)]
+    a = len(msgspec.msgpack.encode(names[0]))
+    assert a == (1 if characters <= 31 else 2) + characters
+    survivors = n - lost
+    letters = {"u": n, "m": n, "s": survivors, "g": survivors, "a": a, "L": length + 1}
+    letters |= {"attempt": 1, "v": 0, "e": 0, "t": Cohort.of(n).t, "word_bits": word_bits}
+    seen = set()
+    for message in attempt(names, length=length, word_bits=word_bits, lost=lost):
+        name = type(message).__name__
+        header, payload = wire.encode(message)
+        of_header, of_payload = FORMULAS[name]
+        assert len(header) == by_formula(of_header, **letters), name
+        assert (0 if payload is None else len(payload)) == by_formula(of_payload or "0", **letters), name
+        seen.add(name)
+    assert seen == FORMULAS.keys()
+
+
+def test_size_of_voids_and_evidence() -> None:
+    evidence = world.run(lost="a", shares=bad_dealing("a")).evidence
+    voids = tuple(sign_void(world.IDENTITIES[silo], silo, bytes(32)) for silo in world.SILOS)
+    assert evidence
+    assert voids
+    header, _ = wire.encode(RoundOpened(world.TRAINING, 200, 60.0, voids, evidence))
+    letters = {"u": 4, "a": 2, "attempt": 200, "v": len(voids), "e": len(evidence), "t": world.COHORT.t}
+    assert len(header) == by_formula(FORMULAS["RoundOpened"][0], **letters)
+
+
+# --- labels ----------------------------------------------------------------------------------------------
+
+
+def test_labels_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run everything that is signed, hashed or derived, and compare labels and numbers of fields."""
+    seen: dict[str, int] = {}
+    real: Callable[..., bytes] = framing.frame
+
+    def noted(label: str, *fields: Any) -> bytes:
+        assert seen.setdefault(label, len(fields)) == len(fields)
+        return real(label, *fields)
+
+    for module in (framing, identity, agreement):
+        monkeypatch.setattr(module, "frame", noted)
+    assert Roster(world.ROSTER.members).digest == world.ROSTER.digest
+    assert training_digest(world.TERMS) == world.TRAINING
+    assert world.run().failure is None
+    sign_void(world.IDENTITIES["a"], "a", bytes(32))
+    told = {row[0].strip("`"): len(row[2].split(";")) for row in table(PROTOCOL, "Label", "Use")}
+    assert seen == told
+
+
+# --- messages --------------------------------------------------------------------------------------------
+
+
+def fields_told(cell: str) -> list[str]:
+    """Return the names of fields in a cell: the first word of each part, parentheses aside."""
+    without = re.sub(r"\([^)]*\)", "()", cell.split(":", maxsplit=1)[0].split(";", maxsplit=1)[0])
+    return [part.split()[0] for part in without.split(", ")]
+
+
+@pytest.mark.parametrize(
+    ("head", "union"), [("From a silo", FromSilo), ("From the coordinator", FromCoordinator)]
+)
+def test_messages_are_those_of_the_page(head: str, union: Any) -> None:
+    told = {row[0]: fields_told(row[1]) for row in table(WIRE, head, "Fields")}
+    assert told == {kind.__name__: list(kind.__struct_fields__) for kind in get_args(union)}
+
+
+def test_parts_are_those_of_the_page() -> None:
+    told = {row[0]: fields_told(row[1]) for row in table(WIRE, "Part", "Fields")}
+    structs = (Terms, KeyBundle, ShareEntry, ShareSet, Opening, Void, DealerEvidence)
+    for kind in structs:
+        assert told.pop(kind.__name__) == list(kind.__struct_fields__)
+    for tagged in (MaskingParameters, PlainParameters):
+        assert told.pop(tagged.__name__) == ["type", *tagged.__struct_fields__]
+    encoding = world.TERMS.encoding
+    for part in (world.COHORT, encoding, encoding.segments[0]):
+        assert told.pop(type(part).__name__) == list(part.__dataclass_fields__)
+    assert not told
+
+
+# --- a second implementation -----------------------------------------------------------------------------
+
+
+def test_a_silo_written_from_the_pages_gives_the_same_bytes() -> None:
+    vectors = load(FOLDER / "silo.json")
+    setup = read(vectors["setup"])
+    silo = SecondSilo(
+        setup["silo"],
+        identity=setup["identity"],
+        roster=setup["roster"],
+        opened=setup["opened"]["header"],
+        vector=setup["vector"],
+        random=setup["random"],
+    )
+    for step in vectors["script"]:
+        header, _ = read_frame(step["receive"])
+        reply = silo.receive(header)
+        assert (None if reply is None else written_frame(*reply)) == step["reply"]
+    assert silo.random == b""
