@@ -139,7 +139,7 @@ _ENTRIES = (
         what="{silo} left {round}: its input holds NaN",
         cause="one NaN would turn the mean of all silos into NaN; training diverged, or the data has gaps",
         safe=SILO_KEPT,
-        you_can="lower the learning rate, or clip the gradients in the trainer",
+        you_can="hand in finite numbers; where training made them, lower its rate or clip its gradients",
         they_can="{silo}: look for missing values in the data, and at the loss of the trainer run alone",
     ),
     Explanation(
@@ -147,7 +147,7 @@ _ENTRIES = (
         what="{silo} left {round}: its input holds an infinity",
         cause="an infinity cannot be encoded; training diverged, or a logarithm or division met zero",
         safe=SILO_KEPT,
-        you_can="lower the learning rate, or clip the gradients in the trainer",
+        you_can="hand in finite numbers; where training made them, lower its rate or clip its gradients",
         they_can="{silo}: look for zeros and outliers in the data, and at the loss of the trainer run alone",
     ),
     Explanation(
@@ -160,11 +160,11 @@ _ENTRIES = (
     ),
     Explanation(
         code="SA-2204",
-        what="{silo} left {round}: its update has another shape than the global model",
-        cause="all silos add up the same entries, so the model's shapes are fixed when the run begins",
+        what="{silo} left {round}: its vector has another shape than was agreed",
+        cause="all silos add up the same entries, so shapes are fixed when the run begins",
         safe=SILO_KEPT,
-        you_can="build the same model at every silo, and do not add or resize layers while training",
-        they_can="{silo}: compare the model's shapes with those of the other silos",
+        you_can="hand in one shape at all silos; a model's layers stay as they are while it trains",
+        they_can="{silo}: compare its shapes with those of the other silos",
     ),
     Explanation(
         code="SA-2205",
@@ -277,7 +277,7 @@ _ENTRIES = (
         what="{round} halted: the sum cannot be formed",
         cause="what was opened is not a sum over these silos, and nobody can be named for it",
         safe="yes: no average was made; {model}",
-        you_can="start the run again: a new attempt takes new keys",
+        you_can="correct what the text names, or start again: a new attempt takes new keys",
         they_can="all silos: stay connected until the round is finished",
     ),
     Explanation(
@@ -286,7 +286,7 @@ _ENTRIES = (
         cause="more silos were lost than n - max(t, k_min + c), all that a round survives",
         safe=MASKED,
         you_can="run again once that is mended; the threshold cannot be lowered inside a run",
-        they_can="{silos}: come back, or correct what made them leave",
+        they_can="{silos}: come back, or correct the cause",
     ),
     # --- 5: trust ---------------------------------------------------------------------------------
     Explanation(

@@ -9,7 +9,7 @@ is in ``catalogue``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
@@ -79,7 +79,7 @@ def explain(
         words = replace(words, safe=UNPROTECTED)
     words = _fill(words, names | _facts(error))
     if isinstance(error, TooFewSilos) and error.missing:
-        return replace(words, cause=", ".join(f"{s} ({reasons.get(s, 'no answer')})" for s in error.missing))
+        return replace(words, cause=_whom_and_why(error.missing, reasons))
     return replace(words, cause=str(error) or words.cause)
 
 
@@ -199,6 +199,17 @@ def _facts(error: SecaggError) -> dict[str, str]:
             return {"extra": error.extra, "package": error.package}
         case _:
             return {}
+
+
+def _whom_and_why(missing: Iterable[SiloId], reasons: Mapping[SiloId, str]) -> str:
+    """Return ``"a (lost in MaskedInput), b and c (refused: lock)"``."""
+    silos: dict[str, list[SiloId]] = {}
+    for silo in missing:
+        silos.setdefault(reasons.get(silo, "no answer"), []).append(silo)
+    return ", ".join(
+        f"{' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))} ({why})"
+        for why, names in silos.items()
+    )
 
 
 def _fill(words: Explanation, names: Mapping[str, str]) -> Explanation:

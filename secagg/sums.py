@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from secagg.errors import FaultyCoordinator, InputRefused, ParameterError
+from secagg.errors import FaultyCoordinator, InputRefused, ParameterError, SecaggError
 from secagg.explanation import annotate, explain, explained
 from secagg.fixedpoint import Encoding, plan_sum, worst_error_of_sum
 from secagg.hazmat.identity import IdentityKey
@@ -187,7 +187,9 @@ def _common_length(vectors: Mapping[SiloId, ArrayLike]) -> int:
     first: tuple[int, ...] = next(iter(shapes.values()))
     for silo, shape in shapes.items():
         if len(shape) != 1 or shape != first or shape == (0,):
-            raise InputRefused("shape", f"{silo}: the vector has shape {shape}; all need one 1-D shape")
+            refused = InputRefused("shape", f"{silo}: the vector has shape {shape}; all need one 1-D shape")
+            annotate(refused, explain(refused, silo=silo))
+            raise refused
     return first[0]
 
 
@@ -284,7 +286,12 @@ def _run(
 
     silos = {silo: SimulatedSilo(silo_builder(silo)) for silo in roster.silos}
     coordinator = RoundCoordinator(roster, terms=terms)
-    aggregate, traffic = run_round(coordinator, silos, dropouts=dropouts, timer=timer)
+    try:
+        aggregate, traffic = run_round(coordinator, silos, dropouts=dropouts, timer=timer)
+    except SecaggError as error:
+        protected = not isinstance(scheme, Plain)
+        annotate(error, explain(error, reasons=reasons_of(coordinator), protected=protected))
+        raise
     return _Run(aggregate, coordinator, terms, traffic)
 
 
@@ -295,6 +302,14 @@ def policy_for(parameters: SchemeParameters) -> Policy:
             return Policy(schemes=frozenset({"plain"}))
         case MaskingParameters(cohort=cohort):
             return Policy(colluders=cohort.c, min_honest=cohort.k_min)
+
+
+def reasons_of(coordinator: RoundCoordinator) -> dict[SiloId, str]:
+    """Return silo -> why it is missing, for people: where it was lost, or the reason that is known."""
+    return {
+        silo: loss if ":" in loss else f"lost in {loss}"  # a bare phase, or "refused: ...", "faulty: ..."
+        for silo, loss in coordinator.losses.items()
+    }
 
 
 def describe_round(

@@ -151,7 +151,15 @@ def test_too_few_silos_reads_as_designed() -> None:
         "  safe     yes: what arrived stays masked and no sum was opened; the model is the one of\n"
         "           round 5\n"
         "  you can  run again once that is mended; the threshold cannot be lowered inside a run\n"
-        "  they can east-clinic, west-clinic: come back, or correct what made them leave     exit 4"
+        "  they can east-clinic, west-clinic: come back, or correct the cause                exit 4"
+    )
+
+
+def test_silos_that_share_a_reason_share_a_place() -> None:
+    error = TooFewSilos(1, 4, "MaskedInput", ("a", "b", "c", "d", "e"))
+    reasons = {"a": "lost in ShareKeys", "b": "refused: lock", "d": "refused: lock", "e": "refused: lock"}
+    assert explain(error, reasons=reasons).cause == (
+        "a (lost in ShareKeys), b, d and e (refused: lock), c (no answer)"
     )
 
 

@@ -30,7 +30,7 @@ from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate
 from secagg.simulation import PHASES, Dropouts, SimulatedSilo, run_round
-from secagg.sums import describe_round, policy_for
+from secagg.sums import describe_round, policy_for, reasons_of
 from secagg.terms import Terms
 
 Kind: TypeAlias = Literal["train", "metrics"]
@@ -170,10 +170,7 @@ class Job:
 
     def _annotate(self, error: SecaggError, number: int, coordinator: RoundCoordinator) -> None:
         """Say under ``error`` why each silo is missing, and chain it to the first one's own account."""
-        reasons = {
-            silo: f"lost in {loss}" if loss in self.phases else loss
-            for silo, loss in coordinator.losses.items()
-        }
+        reasons = reasons_of(coordinator)
         missing = error.missing if isinstance(error, TooFewSilos) else ()
         for silo, cause in self.left_out():
             reasons[silo] = str(cause).removeprefix(f"{silo}: ")
