@@ -172,6 +172,71 @@ def test_labels_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == told
 
 
+CHANGES: dict[tuple[str, ...], object] = {
+    ("federation",): "other",
+    ("job",): "other",
+    ("round",): 2,
+    ("kind",): "train",
+    ("release",): 2,
+    ("roster",): bytes(32),
+    ("base",): bytes(32),
+    ("scheme", "type"): "plain",
+    ("scheme", "cohort", "n"): 6,
+    ("scheme", "cohort", "c"): 2,
+    ("scheme", "cohort", "t"): 5,
+    ("scheme", "cohort", "k_min"): 3,
+    ("encoding", "word_bits"): 64,
+    ("encoding", "cohort"): 3,
+    ("encoding", "weight_cap"): 2.0,
+    ("encoding", "segments", "0", "name"): "other",
+    ("encoding", "segments", "0", "length"): 4,
+    ("encoding", "segments", "0", "bound"): 4.0,
+    ("encoding", "segments", "0", "fraction_bits"): 8,
+    ("training", "0", "0"): "other",
+    ("training", "0", "1"): 0.25,
+    ("training", "1", "0"): "other",
+    ("training", "1", "1"): "adam",
+}
+"""A new value for every leaf of ``TERMS``."""
+
+# With these a single one of n, c, t and k_min can change and still be accepted.
+TERMS = msgspec.structs.replace(world.TERMS, scheme=MaskingParameters(Cohort(5, 1, 4)))
+
+
+def leaves(tree: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    match tree:
+        case dict():
+            for key, value in tree.items():
+                yield from leaves(value, *path, key)
+        case list() | tuple():
+            for place, value in enumerate(tree):
+                yield from leaves(value, *path, str(place))
+        case _:
+            yield path
+
+
+def tree_of(terms: Terms) -> Any:
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(terms))
+
+
+def test_every_field_of_the_terms_has_a_change() -> None:
+    assert set(leaves(tree_of(TERMS))) == CHANGES.keys()
+
+
+@pytest.mark.parametrize("path", CHANGES, ids="/".join)
+def test_every_field_of_the_terms_is_in_the_training_digest(path: tuple[str, ...]) -> None:
+    tree = tree_of(TERMS)
+    part = tree
+    for step in path[:-1]:
+        part = part[int(step) if isinstance(part, list) else step]
+    last: Any = int(path[-1]) if isinstance(part, list) else path[-1]
+    assert part[last] != CHANGES[path]
+    part[last] = CHANGES[path]
+    if path == ("scheme", "type"):
+        del part["cohort"]  # Plain has none.
+    assert training_digest(msgspec.convert(tree, Terms)) != training_digest(TERMS)
+
+
 # --- messages --------------------------------------------------------------------------------------------
 
 
