@@ -140,7 +140,7 @@ class Watcher(Protocol):
         ...
 
     def silo_replied(self, silo: SiloId, phase: str) -> None:
-        """The reply of ``silo`` in ``phase`` was accepted."""
+        """The reply of ``silo`` in ``phase`` arrived."""
         ...
 
     def silo_lost(self, silo: SiloId, phase: str) -> None:
@@ -257,8 +257,7 @@ class _Round:
             with self._measured():
                 self._send(self._coordinator.receive(silo, message).output)
         except UnexpectedMessage:
-            self._tell_lost(silo, phase)
-            return
+            pass  # Enough others were faster: the reply is not needed, and its silo is not lost.
         except FaultySilo as fault:
             self._tell_lost(silo, phase)
             self._coordinator.lose(silo, fault=fault)

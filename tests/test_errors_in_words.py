@@ -49,7 +49,7 @@ def two(spoil: Spoil) -> dict[str, Spoil]:
     return {"south": spoil, "west": spoil}
 
 
-TOO_FEW: dict[str, Any] = {2: {"west": "MaskedInput", "east": "Unmasking"}}
+TOO_FEW: dict[int, Any] = {2: {"west": "MaskedInput", "east": "Unmasking"}}
 ERRORS: dict[str, tuple[type[SecaggError], Action, str]] = {
     "too few silos at construction": (
         ParameterError,
@@ -77,7 +77,7 @@ x SA-4102  round 2 halted: 2 of 4 silos answered, 3 are needed in AdvertiseKeys
     ),
     "too few silos answer under Plain": (
         TooFewSilos,
-        lambda: run(1, scheme=Plain(), dropouts={1: dict.fromkeys(NAMES[:4], "MaskedInput")}),
+        lambda: run(scheme=Plain(), dropouts={1: dict.fromkeys(NAMES[:4], "MaskedInput")}),
         """\
 x SA-4102  round 1 halted: 0 of 4 silos answered, 1 are needed in PlainInput
   cause    east, north, south and west (lost in PlainInput)

@@ -484,6 +484,22 @@ def test_a_terminal_shows_silos_phases_and_the_lost() -> None:
     assert "Plain" not in text
 
 
+@pytest.mark.parametrize("scheme", [Masking(), Plain()], ids=str)
+def test_nobody_is_shown_as_lost_who_was_not(scheme: Scheme) -> None:
+    """The round ends with t answers: those that come after them are late, and late is not lost."""
+    told: list[tuple[SiloId, str, str]] = []
+
+    class Listens(Progress):
+        def silo_phase(self, silo: SiloId, phase: str, state: Any) -> None:
+            told.append((silo, phase, state))
+
+    run(quick(6, scheme=scheme, metrics=()), 1, progress=Listens(Console(file=io.StringIO())))
+    done = {(silo, phase) for silo, phase, state in told if state == "done"}
+    phases = PHASES if scheme == Masking() else ("Training", "PlainInput")
+    assert done == {(silo, phase) for silo in NAMES[:6] for phase in phases}
+    assert not [silo for silo, _, state in told if state == "lost"]
+
+
 def test_under_plain_no_phase_is_called_masked() -> None:
     text, _ = drawn(quick(scheme=Plain()), dropouts={1: {"west": "MaskedInput"}})
     assert "Plain" in text
