@@ -7,7 +7,7 @@ the honest shares of an old slot would look like a wrong sharing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -134,16 +134,18 @@ def evidence_against_a(heard: _Overheard, lock: SetSigned) -> DealerEvidence:
     return DealerEvidence("a", lock.session, heard.share_sets["a"], "seed", openings)
 
 
-@pytest.mark.parametrize("order", ["abcd", "bacd", "dcba"])
-def test_honest_shares_convict_nobody_under_another_order_of_slots(order: str) -> None:
+def check_honest_shares(order: str) -> None:
+    """Honest shares convict nobody, whatever the order of slots is now."""
     heard, journals = opened_round(roster_of("abcd"))
     now = roster_of(order)
     digest = training_digest(terms_for(now, "second"))
     opened = RoundOpened(digest, 1, 60.0, (), (evidence_against_a(heard, signed(journals["b"])),))
-    assert not any(isinstance(record, LockMoved) for record in reopened(journals["b"], now, opened))
+    moved = any(isinstance(record, LockMoved) for record in reopened(journals["b"], now, opened))
+    assert not moved, "an honest dealer is convicted"
 
 
-def test_new_members_cannot_void_what_old_ones_released() -> None:
+def check_new_members() -> None:
+    """New members cannot void what old ones released."""
     _, journals = opened_round(roster_of("abcd"))
     now = roster_of("abcdefghij")
     round_id = signed(journals["b"]).round_id
@@ -151,7 +153,33 @@ def test_new_members_cannot_void_what_old_ones_released() -> None:
     voids = tuple(sign_void(IDENTITIES[silo], silo, round_id) for silo in "aefghij")
     assert len(voids) == Cohort.of(now.n).t
     opened = RoundOpened(training_digest(terms_for(now, "second")), 1, 60.0, voids)
-    assert not any(isinstance(record, LockLifted) for record in reopened(journals["b"], now, opened))
+    lifted = any(isinstance(record, LockLifted) for record in reopened(journals["b"], now, opened))
+    assert not lifted, "strangers lift a lock"
+
+
+def test_roster_change() -> None:
+    check_new_members()
+    for order in ("abcd", "bacd", "dcba"):
+        check_honest_shares(order)
+
+
+@pytest.mark.parametrize(
+    ("defence", "mutant", "found"),
+    [
+        (
+            "secagg.survivors.Locks._held_under",
+            lambda locks, key, _roster: locks.lock(key),
+            "strangers lift a lock",
+        ),
+        ("secagg.rounds.silo.proves", lambda *_, **__: True, "an honest dealer is convicted"),
+    ],
+)
+def test_roster_change_mutant(
+    monkeypatch: pytest.MonkeyPatch, defence: str, mutant: Callable[..., object], found: str
+) -> None:
+    monkeypatch.setattr(defence, mutant)
+    with pytest.raises(AssertionError, match=found):
+        test_roster_change()
 
 
 def test_voids_of_the_same_roster_still_lift() -> None:
