@@ -66,6 +66,7 @@ from secagg.roster import Roster
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate
 from secagg.simulation import Frame, SimulatedSilo
+from secagg.survivors import sign_survivors
 from secagg.terms import MaskingParameters, Terms, training_digest
 
 BASE = hashlib.sha256(b"a base model").digest()
@@ -306,7 +307,10 @@ class Knowledge:
 
     def hear(self, host: Host, frame: Frame, reply: Frame | None) -> None:
         """Take one message to a silo and its reply."""
-        message = wire.decode_from_coordinator(*frame)
+        try:
+            message = wire.decode_from_coordinator(*frame)
+        except MalformedMessage:
+            return  # Nor did the silo understand it.
         answer = None if reply is None else wire.decode_from_silo(*reply)
         silo = host.silo
         match message, answer:
@@ -706,6 +710,18 @@ class Attempt:
             self.signatures[reply.round_id, ordered][silo] = reply.signature
         return replies
 
+    def collude(
+        self, survivors: Iterable[SiloId], *, members: Iterable[SiloId] | None = None
+    ) -> dict[SiloId, bytes]:
+        """Let colluders sign ``survivors``, whatever they signed before; return all signatures so far."""
+        federation = self.liar.federation
+        ordered = self.roster.ordered(frozenset(survivors))
+        round_id = self.round_id(members)
+        signatures = self.signatures[round_id, ordered]
+        for silo in federation.colluders & set(ordered):
+            signatures[silo] = sign_survivors(federation.identities[silo], round_id, ordered)
+        return signatures
+
     def request(
         self,
         survivors: Iterable[SiloId],
@@ -731,6 +747,7 @@ class Attempt:
         """Ask for signatures, then for shares."""
         chosen = tuple(survivors)
         self.announce_survivors(chosen)
+        self.collude(chosen)
         return self.request(chosen)
 
     def _share_sets(self, members: Iterable[SiloId] | None) -> list[tuple[SiloId, ShareSet]]:

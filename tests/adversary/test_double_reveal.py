@@ -14,13 +14,11 @@ import numpy as np
 import pytest
 
 from secagg import wire
-from secagg.hazmat.identity import IdentityKey
 from secagg.masking.silo import released
 from secagg.messages import FromCoordinator, FromSilo, Unmasking, UnmaskingRequested
 from secagg.names import SiloId
 from secagg.records import Released
 from secagg.session import Step
-from secagg.survivors import sign_survivors
 from tests.adversary.harness import Attempt, Federation, Liar, frozen, named
 from tests.counts import count
 
@@ -76,7 +74,9 @@ class Schedule:
             for silo in self.shuffled(sets):
                 if silo in lists:
                     attempt.announce_survivors(sets[silo], members=lists[silo], to=[silo])
-            self.collude(attempt, lists, sets)
+            for members in set(lists.values()):
+                for survivors in set(sets.values()):
+                    attempt.collude(survivors, members=members)
             for _ in range(int(self.rng.integers(1, 3))):
                 self.ask(attempt, lists, sets)
             rounds = {attempt.round_id(members) for members in lists.values()}
@@ -108,17 +108,6 @@ class Schedule:
                 return {silo: without if silo in lost else dealers for silo in dealers}
             case _:  # Something else to everybody.
                 return {silo: tuple({silo, *self.some(dealers)}) for silo in dealers}
-
-    def collude(self, attempt: Attempt, lists: Any, sets: Any) -> None:
-        """Colluders sign every set of every round."""
-        identities: dict[SiloId, IdentityKey] = self.federation.identities
-        for members in set(lists.values()):
-            for survivors in set(sets.values()):
-                round_id = attempt.round_id(members)
-                ordered = self.federation.roster.ordered(frozenset(survivors))
-                for silo in self.federation.colluders:
-                    signature = sign_survivors(identities[silo], round_id, ordered)
-                    attempt.signatures[round_id, ordered][silo] = signature
 
     def ask(self, attempt: Attempt, lists: Any, sets: Any) -> None:
         """Ask every silo to unmask its set, then some to unmask another one."""

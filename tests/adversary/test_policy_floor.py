@@ -17,7 +17,6 @@ from secagg.fixedpoint import plan_sum
 from secagg.messages import Ready, Refused
 from secagg.policy import Policy
 from secagg.records import AttemptJoined
-from secagg.survivors import sign_survivors
 from secagg.terms import MaskingParameters, PlainParameters, Terms
 from tests.adversary.harness import Attempt, Federation, Liar, named, refusals
 
@@ -37,11 +36,8 @@ def attack(federation: Federation) -> None:
     others = tuple(silo for silo in everybody if silo != VICTIM)
     for survivors, asked in ((everybody, LIVES), (others, LOST)):
         attempt.announce_survivors(survivors, to=asked)
-        for silo in COLLUDERS:
-            signature = sign_survivors(federation.identities[silo], attempt.round_id(), survivors)
-            attempt.signatures[attempt.round_id(), survivors][silo] = signature
+        attempt.collude(survivors)
         attempt.request(survivors, to=asked)
-    # Colluders are asked last: whichever set they signed, they hand over all their shares anyway.
 
 
 def check(federation: Federation) -> None:

@@ -17,7 +17,6 @@ import pytest
 from secagg.errors import FaultyCoordinator
 from secagg.hazmat.framing import digest
 from secagg.names import SiloId
-from secagg.survivors import sign_survivors
 from tests.adversary.harness import Attempt, Federation, Liar, named, refusals
 
 COLLUDERS = "hij"
@@ -104,10 +103,7 @@ def half_and_half(federation: Federation) -> None:
     for members in (EVERYBODY, survivors):
         told = [silo for silo in survivors if lists[silo] == members]
         attempt.announce_survivors(survivors, members=members, to=told)
-        for silo in federation.colluders:  # They sign whatever helps.
-            round_id, names = attempt.round_id(members), tuple(survivors)
-            signature = sign_survivors(federation.identities[silo], round_id, names)
-            attempt.signatures[round_id, names][silo] = signature
+        attempt.collude(survivors, members=members)
         attempt.request(survivors, members=members, to=told)
 
 
