@@ -6,11 +6,13 @@ parameter can differ between two silos of one round without their signatures fai
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
 from secagg.cohort import Cohort
+from secagg.errors import ParameterError
 from secagg.fixedpoint import Encoding
 from secagg.hazmat.framing import Field, digest
 from secagg.roster import SILO_ID_PATTERN
@@ -48,6 +50,9 @@ class Terms(msgspec.Struct, frozen=True):
         scheme: protection and its cohort.
         encoding: fixed-point layout of one upload.
         training: (name, value) pairs in name order, read by the workload of the silos.
+
+    Raises:
+        ParameterError: a training value is NaN or infinite: it has no canonical bytes and no use.
     """
 
     federation: Name
@@ -60,6 +65,10 @@ class Terms(msgspec.Struct, frozen=True):
     scheme: SchemeParameters
     encoding: Encoding
     training: tuple[Setting, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(isinstance(value, float) and not math.isfinite(value) for _, value in self.training):
+            raise ParameterError("a training parameter is NaN or infinite")
 
 
 def _encoding_fields(encoding: Encoding) -> Field:
