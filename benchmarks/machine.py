@@ -113,6 +113,14 @@ def vector_add_seconds(length: int, *, runs: int) -> float:
     return median_cpu(lambda: np.add(total, other, out=total), runs=runs)
 
 
+def fresh_memory_rate(length: int, *, runs: int) -> float:
+    """Return bytes a second of writing a uint32 vector of ``length`` that was just allocated.
+
+    The kernel hands out and clears every page of it; in a virtual machine the host may do so once more.
+    """
+    return 4 * length / median_cpu(lambda: np.empty(length, np.uint32).fill(1), runs=runs)
+
+
 def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str | float]]) -> None:
     """Print a Markdown table; floats with three digits."""
     print(f"\n### {title}\n")
