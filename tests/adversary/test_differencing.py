@@ -22,13 +22,13 @@ from secagg.masking.params import Masking
 from secagg.messages import Refused
 from secagg.names import SiloId
 from secagg.policy import Policy
-from secagg.records import SetSigned
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.simulation import run_round
 from secagg.sums import secure_sum
 from secagg.survivors import LockRefused
 from tests.adversary.harness import BASE, Attempt, Federation, Liar, named
+from tests.adversary.mutants import any_set, forgetful
 from tests.counts import count
 
 
@@ -112,17 +112,6 @@ def test_differencing(way: str) -> None:
         return
     check(attack(way, EVERYBODY, WITHOUT), EVERYBODY, (VICTIM,), "")
     check(attack(way, WITHOUT, EVERYBODY), WITHOUT, (), VICTIM)
-
-
-def any_set(_self: Any, key: Any, **fields: Any) -> SetSigned:
-    """Sign without a look at what was signed."""
-    roster: Roster = fields.pop("roster")
-    return SetSigned(key.data_set, key.base, **fields, roster=roster.digest)
-
-
-def forgetful(self: Any, _records: Iterable[Any] = ()) -> None:
-    """A silo that comes back without its journal."""
-    self._joined, self._locks, self._released, self._dead = set(), {}, set(), set()
 
 
 @pytest.mark.parametrize(

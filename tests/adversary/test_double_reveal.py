@@ -20,6 +20,7 @@ from secagg.names import SiloId
 from secagg.records import Released
 from secagg.session import Step
 from tests.adversary.harness import Attempt, Federation, Liar, frozen, named
+from tests.adversary.mutants import any_set, forgetful
 from tests.counts import count
 
 SCHEDULES = count(30, full=1667)
@@ -82,6 +83,9 @@ class Schedule:
             rounds = {attempt.round_id(members) for members in lists.values()}
             self.voids += self.liar.void(rounds, self.some(self.federation.roster.silos, least=0))
             self.ask(attempt, lists, sets)
+            if self.rng.random() < 0.2:
+                for host in self.federation.silos.values():
+                    host.restart()
         return self.federation
 
     def lists(self, attempt: Attempt) -> dict[SiloId, tuple[SiloId, ...]]:
@@ -180,6 +184,9 @@ def majority(n: int, c: int) -> int:
             lambda pair, *, alive: pair.mask if alive else pair.seed,
             "fewer than k honest silos",
         ),
+        # One session is safe without the lock and the journal; two sessions of one base are not.
+        (["secagg.survivors.Locks.sign"], any_set, "fewer than k honest silos"),
+        (["secagg.survivors.Locks.__init__"], forgetful, "fewer than k honest silos"),
     ],
 )
 def test_double_reveal_mutant(
@@ -188,4 +195,4 @@ def test_double_reveal_mutant(
     for defence in defences:
         monkeypatch.setattr(defence, mutant)
     with pytest.raises(AssertionError, match=succeeds):
-        attack(5, range(200))
+        attack(5, range(400))

@@ -18,6 +18,7 @@ from secagg.names import SiloId
 from secagg.records import Released, VoidSigned
 from secagg.survivors import LockRefused, Locks, sign_void
 from tests.adversary.harness import Attempt, Federation, Liar, frozen, named
+from tests.adversary.mutants import forgetful
 from tests.counts import count
 
 VICTIM, COLLUDER = "a", "e"
@@ -80,11 +81,6 @@ def test_void_after_release(void_first: bool, restarts: bool) -> None:
 
 def voids_anything(_self: Locks, round_ids: Iterable[bytes]) -> tuple[VoidSigned, ...]:
     return tuple(VoidSigned(round_id) for round_id in dict.fromkeys(round_ids))
-
-
-def forgetful(self: Any, _records: Iterable[Any] = ()) -> None:
-    """A silo that comes back without its journal."""
-    self._joined, self._locks, self._released, self._dead = set(), {}, set(), set()
 
 
 @pytest.mark.parametrize(
