@@ -116,8 +116,8 @@ class Participant:
 
     def _open_training(self, opened: TrainingOpened) -> SiloStep:
         terms = opened.terms
-        if terms == self._terms and training_digest(terms) in self._cache:
-            return self._ready(terms)  # A repetition: the answer is the same, and an attempt goes on.
+        if terms == self._terms and self._session is not None:
+            return self._ready(terms)  # A repetition: the answer is the same, and the attempt goes on.
         self._terms, self._session = None, None
         self._policy.check(terms, self._roster)
         held = self._workload.holds(terms.round)

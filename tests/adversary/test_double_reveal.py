@@ -80,7 +80,7 @@ class Schedule:
                     attempt.collude(survivors, members=members)
             for _ in range(int(self.rng.integers(1, 3))):
                 self.ask(attempt, lists, sets)
-            rounds = {attempt.round_id(members) for members in lists.values()}
+            rounds = sorted({attempt.round_id(members) for members in lists.values()})
             self.voids += self.liar.void(rounds, self.some(self.federation.roster.silos, least=0))
             self.ask(attempt, lists, sets)
             if self.rng.random() < 0.2:
