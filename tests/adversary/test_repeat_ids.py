@@ -150,3 +150,31 @@ def test_repeat_ids_mutant(
     left = attack(federation)
     with pytest.raises(AssertionError, match=succeeds):
         check(federation, left)
+
+
+def lost_in_its_own_eyes(federation: Federation) -> int:
+    """Tell a silo that it is lost itself, and ask it to answer for the others; return what left it."""
+    liar, terms = Liar(federation), federation.terms()
+    liar.train(terms)
+    attempt = Attempt(liar, terms)
+    attempt.until_masked()
+    others = tuple(silo for silo in federation.roster.silos if silo != VICTIM)
+    attempt.announce_survivors(others)
+    signed = attempt.announce_survivors(others, to=[VICTIM])
+    return len(signed) + len(attempt.request(others, to=[VICTIM]))
+
+
+def test_only_survivors_answer() -> None:
+    federation = Federation(5, colluders=COLLUDER)
+    assert lost_in_its_own_eyes(federation) == 0
+    [error] = federation.silos[VICTIM].errors
+    assert isinstance(error, FaultyCoordinator)
+    assert "lacks this silo" in str(error)
+
+
+def test_only_survivors_answer_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*SET)
+    federation = Federation(5, colluders=COLLUDER)
+    assert lost_in_its_own_eyes(federation) == 2  # A signature, and a share of its own mask key.
+    session = next(iter(federation.knowledge.sessions))
+    assert VICTIM in federation.knowledge.shares_of(session, VICTIM, "mask")
