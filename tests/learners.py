@@ -15,7 +15,7 @@ from secagg.names import RealVector, SiloId
 NAMES = ("north", "south", "west", "east", "coast", "hills", "lakes", "woods")
 WEIGHTS = 5
 
-Spoil: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
+Spoil: TypeAlias = Callable[[NDArray[Any]], Any]
 
 
 class Line:

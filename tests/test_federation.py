@@ -21,7 +21,7 @@ from secagg import wire
 from secagg.cohort import Cohort
 from secagg.errors import ParameterError, TooFewSilos, TrainerFailed
 from secagg.learning import job
-from secagg.learning.federation import Federation, Scheme, SiloLeftOut
+from secagg.learning.federation import Federation, SiloLeftOut
 from secagg.learning.history import History
 from secagg.learning.progress import Progress
 from secagg.learning.strategies import FedAdam, FedAvg, FedProx, FedYogi, Strategy
@@ -32,6 +32,7 @@ from secagg.names import SiloId, WordBits
 from secagg.plain import Plain
 from secagg.session import Aggregate
 from secagg.simulation import PHASES, Frame, Phase, SimulatedSilo
+from secagg.sums import Scheme
 from secagg.terms import Terms
 from tests.learners import NAMES, WEIGHTS, Line, fails, lines
 
@@ -213,7 +214,7 @@ def test_metrics_beyond_their_range_are_flagged_wherever_they_are_shown(
     assert "2 metric values out of range: raise metric_bound; first seen in round 1" in " ".join(
         history.report().split()
     )
-    wide = quick(silos, metric_bound=2e6, precision=1.0).run(1)
+    wide = quick(silos, metric_bound=2e6).run(1)
     assert "out of range" not in wide.report() + capsys.readouterr().out
     assert wide.final_metrics["size"] > 1e5
 

@@ -12,6 +12,8 @@ from secagg.errors import (
     EnvironmentFault,
     FaultyCoordinator,
     InputRefused,
+    PolicyRefused,
+    PrivacyBudgetExhausted,
     SecaggError,
     TrainerFailed,
     UsageError,
@@ -160,6 +162,9 @@ def test_the_opened_sum_makes_the_same_next_base_as_at_the_coordinator(strategy:
         (fails, TrainerFailed, "west: train() raised ValueError"),
         (refuses(EnvironmentFault("disk full")), TrainerFailed, "west: train(): disk full"),
         (refuses(UsageError("no batch")), TrainerFailed, "west: train(): no batch"),
+        (refuses(PrivacyBudgetExhausted("spent")), PrivacyBudgetExhausted, "spent"),
+        (refuses(PolicyRefused("hours", "closed")), PolicyRefused, "hours: closed"),
+        (lambda w: [[1.0], [1.0, 2.0]], TrainerFailed, "west: train() raised ValueError"),
         (refuses(InputRefused("shape", "'a.weight' has grown")), InputRefused, "'a.weight' has grown"),
         (diverges, InputRefused, "west: entry 2 of 'update' is NaN"),
         (lambda w: w * np.inf, InputRefused, "west: entry 0 of 'update' is infinite"),
@@ -213,6 +218,22 @@ def test_metrics_that_were_not_declared_are_refused(metrics: dict[str, Any]) -> 
     with pytest.raises(InputRefused, match="west: metric") as caught:
         workload.vector(terms_for(model))
     assert caught.value.rule == "metric"
+
+
+def test_a_list_of_weights_is_taken() -> None:
+    workload, model = ready(Line(spoil=lambda weights: weights.tolist()))
+    assert np.array_equal(workload.vector(terms_for(model)), ready()[0].vector(terms_for(model)))
+
+
+@pytest.mark.parametrize("metrics", [None, ["loss"], 0.5], ids=str)
+def test_metrics_that_are_no_mapping_are_the_trainers_failure(metrics: Any) -> None:
+    class Returns(Line):
+        def evaluate(self, weights: Any) -> Evaluation:
+            return Evaluation(metrics, 10.0)
+
+    workload, model = ready(Returns())
+    with pytest.raises(TrainerFailed, match=r"west: evaluate\(\) raised"):
+        workload.vector(terms_for(model))
 
 
 @pytest.mark.parametrize("result", [None, {"loss": 1.0}, (1.0, 2)], ids=str)

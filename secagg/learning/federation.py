@@ -14,13 +14,13 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from secagg.errors import ParameterError, SecaggError, TrainerFailed
-from secagg.explanation import explain, explained
+from secagg.explanation import explained
 from secagg.fixedpoint import Encoding
 from secagg.learning.bounds import Bounds
 from secagg.learning.history import History, Record
@@ -33,10 +33,8 @@ from secagg.learning.trainer import Trainer
 from secagg.learning.workload import LearningWorkload
 from secagg.masking.params import Masking
 from secagg.names import SiloId, WordBits
-from secagg.plain import Plain
 from secagg.simulation import Dropouts
-
-Scheme: TypeAlias = Masking | Plain
+from secagg.sums import Scheme
 
 
 class SiloLeftOut(UserWarning):
@@ -74,7 +72,7 @@ class Federation:
 
     Guarantees:
         Masking and Plain give the same model, bit for bit, for the same seed and survivors.
-        With a seed, two runs give the same model.
+        With a seed, two runs with the same survivors give the same model.
         No message carries a weight, a metric or a count of one silo, but under Plain.
     """
 
@@ -138,7 +136,6 @@ class Federation:
         tells, once for each silo and reason, that a round went on without a silo.
         """
         self.history = None
-        told: set[tuple[SiloId, str]] = set()
         with explained():
             if rounds < 1:
                 raise ParameterError(f"rounds is {rounds}, must be at least 1")
@@ -158,12 +155,8 @@ class Federation:
                     lost = (dropouts or {}).get(number, {})
                     records += (job.round(number, kind, encoding, lost, observer=observer, view=view),)
                     self.history = History(job.model.weights, records)
-                    for silo, error in job.left_out():
-                        explanation = explain(error, round_number=number, silo=silo)
-                        if (silo, explanation.code) not in told:
-                            told.add((silo, explanation.code))
-                            text = f"round {number} went on without {silo}\n{explanation.text()}"
-                            warnings.warn(text, SiloLeftOut, stacklevel=2)
+                    for text in job.left_out():
+                        warnings.warn(text, SiloLeftOut, stacklevel=2)
         return self.history
 
     def __repr__(self) -> str:
@@ -195,7 +188,7 @@ class Federation:
         failures: list[SecaggError] = []
         for workload in workloads.values():
             try:
-                return tuple(workload.evaluate(model).metrics)
+                return tuple(workload.evaluate(model.weights).metrics)
             except TrainerFailed as failure:
                 failures.append(failure)
         raise failures[0]

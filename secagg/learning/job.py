@@ -74,6 +74,8 @@ class Job:
         self._roster = Roster.of({silo: identity.public for silo, identity in identities.items()})
         self._silos = {silo: SimulatedSilo(self._builder(silo, identities[silo])) for silo in workloads}
         self._protected = isinstance(scheme, Masking)
+        self._number = 0
+        self._told: set[tuple[SiloId, str]] = set()
 
     @property
     def model(self) -> GlobalModel:
@@ -105,6 +107,7 @@ class Job:
         Raises:
             SecaggError: the sum was not opened; the model is unchanged, a note says what is safe.
         """
+        self._number = number
         for simulated in self._silos.values():
             simulated.errors.clear()
         observer.round_started(number)
@@ -133,7 +136,7 @@ class Job:
             )
             model, mean = next_model(terms, self._model, aggregate)
         except SecaggError as error:
-            self._annotate(error, number, coordinator)
+            self._annotate(error, coordinator)
             raise
         if view is not None:
             view.opened(terms, aggregate)
@@ -152,8 +155,15 @@ class Job:
         observer.round_finished(report, mean.metrics)
         return Record(number - 1, mean.metrics, report)
 
-    def left_out(self) -> Iterator[tuple[SiloId, SecaggError]]:
-        """Yield who left the last round by its own account, and why."""
+    def left_out(self) -> Iterator[str]:
+        """Yield why silos left the last round by their own account; each silo's reason once in a run."""
+        for silo, error in self._own_accounts():
+            explanation = explain(error, round_number=self._number, silo=silo)
+            if (silo, explanation.code) not in self._told:
+                self._told.add((silo, explanation.code))
+                yield f"round {self._number} went on without {silo}\n{explanation.text()}"
+
+    def _own_accounts(self) -> Iterator[tuple[SiloId, SecaggError]]:
         for silo, simulated in self._silos.items():
             for error in simulated.errors:
                 yield silo, error
@@ -168,11 +178,11 @@ class Job:
             records=records,
         )
 
-    def _annotate(self, error: SecaggError, number: int, coordinator: RoundCoordinator) -> None:
+    def _annotate(self, error: SecaggError, coordinator: RoundCoordinator) -> None:
         """Say under ``error`` why each silo is missing, and chain it to the first one's own account."""
-        reasons = reasons_of(coordinator)
+        number, reasons = self._number, reasons_of(coordinator)
         missing = error.missing if isinstance(error, TooFewSilos) else ()
-        for silo, cause in self.left_out():
+        for silo, cause in self._own_accounts():
             reasons[silo] = str(cause).removeprefix(f"{silo}: ")
             if silo in missing and error.__cause__ is None:
                 annotate(cause, explain(cause, round_number=number, silo=silo))

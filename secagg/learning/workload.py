@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import FaultyCoordinator, InputRefused, MalformedMessage, SecaggError, TrainerFailed
+from secagg.errors import (
+    FaultyCoordinator,
+    InputRefused,
+    MalformedMessage,
+    PolicyRefused,
+    PrivacyBudgetExhausted,
+    SecaggError,
+    TrainerFailed,
+)
 from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
-from secagg.learning.trainer import Evaluation, Initialises, Trainer, Update
+from secagg.learning.trainer import Evaluation, Initialises, Trainer, TrainingSettings, Update
 from secagg.names import IntegerVector, RealVector, SiloId
 from secagg.payload import Payload
 from secagg.session import Aggregate
@@ -38,11 +47,6 @@ class LearningWorkload:
         self._model: GlobalModel | None = None
         self._candidate: GlobalModel | None = None
 
-    @property
-    def model(self) -> GlobalModel | None:
-        """The model that this silo computed or confirmed last."""
-        return self._model
-
     def holds(self, round: int) -> bytes | None:
         """Return the digest of the model held for ``round``; see ``Workload.holds``."""
         return self._model.digest if self._model is not None and self._model.round == round else None
@@ -68,12 +72,11 @@ class LearningWorkload:
         plan = TrainingPlan.of(terms)
         base = self._base(terms)
         wanted = metric_names(terms.encoding)
-        evaluation = self.evaluate(base) if wanted else Evaluation()
+        evaluation = self.evaluate(base.weights) if wanted else Evaluation()
         delta, examples = None, 0.0
         if terms.kind == "train":
-            settings = plan.for_round(terms.round)
-            update = self._call("train", Update, lambda: self._trainer.train(base.weights, settings))
-            delta, examples = self._delta(update, base.weights), update.examples
+            update = self._train(base.weights, plan.for_round(terms.round))
+            delta, examples = self._delta(update.weights, base.weights), update.examples
         try:
             return encode_mean(
                 terms.encoding,
@@ -99,13 +102,18 @@ class LearningWorkload:
         trainer: Any = self._trainer
         return self._call("initial", np.ndarray, lambda: trainer.initial(seed))
 
-    def evaluate(self, model: GlobalModel) -> Evaluation:
-        """Measure ``model`` on this silo's data.
+    def evaluate(self, weights: RealVector) -> Evaluation:
+        """Measure ``weights`` on this silo's data.
 
         Raises:
             TrainerFailed: ``evaluate()`` raised, or returned something else.
         """
-        return self._call("evaluate", Evaluation, lambda: self._trainer.evaluate(model.weights))
+
+        def evaluated() -> Evaluation:
+            result: Any = self._trainer.evaluate(weights)
+            return replace(result, metrics=dict(result.metrics)) if isinstance(result, Evaluation) else result
+
+        return self._call("evaluate", Evaluation, evaluated)
 
     def apply(self, terms: Terms, aggregate: Aggregate) -> None:
         """Compute the next model; see ``Workload.apply``."""
@@ -118,8 +126,17 @@ class LearningWorkload:
                 return model
         raise FaultyCoordinator(f"this silo has no base model for round {terms.round}")
 
-    def _delta(self, update: Update, base: RealVector) -> RealVector:
-        weights = np.asarray(update.weights)
+    def _train(self, weights: RealVector, settings: TrainingSettings) -> Update:
+        def trained() -> Update:
+            result: Any = self._trainer.train(weights, settings)
+            # A list or a tensor is taken too; what cannot become an array is the trainer's failure.
+            return (
+                replace(result, weights=np.asarray(result.weights)) if isinstance(result, Update) else result
+            )
+
+        return self._call("train", Update, trained)
+
+    def _delta(self, weights: NDArray[Any], base: RealVector) -> RealVector:
         if weights.shape != base.shape:
             raise InputRefused(
                 "shape",
@@ -138,7 +155,7 @@ class LearningWorkload:
         """
         try:
             result = work()
-        except InputRefused:
+        except (InputRefused, PolicyRefused, PrivacyBudgetExhausted):
             raise
         except SecaggError as error:
             raise TrainerFailed(self._silo, f"{what}(): {error}") from error
