@@ -32,17 +32,17 @@ _EXTRAS = {
 }
 
 
-@explained()
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'silo' has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(_MODULES[name]), name)
-    except ModuleNotFoundError as missing:
-        package = (missing.name or "").partition(".")[0]
-        if package not in _EXTRAS:
-            raise
-        raise MissingExtra(*_EXTRAS[package]) from missing
+    with explained():
+        try:
+            return getattr(importlib.import_module(_MODULES[name]), name)
+        except ModuleNotFoundError as missing:
+            package = (missing.name or "").partition(".")[0]
+            if package not in _EXTRAS:
+                raise
+            raise MissingExtra(*_EXTRAS[package]) from missing
 
 
 def __dir__() -> list[str]:
