@@ -62,8 +62,8 @@ SILOS: list[tuple[str, dict[str, Any]]] = [
     ("metric", silo(metrics={"loss": math.nan})),
     ("metric", silo(metrics={"loss": str(math.nan)})),
     ("metric", silo(metrics={"loss": None})),
-    ("layout", silo(metrics={"loss": 1.0, "more": PLANTED})),
-    ("layout", silo(metrics={})),
+    ("metric", silo(metrics={"loss": 1.0, "more": PLANTED})),
+    ("metric", silo(metrics={})),
     ("layout", silo(update=None)),
 ]
 
