@@ -35,8 +35,9 @@ lint: $(READY) ## ruff, mypy --strict, import contracts
 vectors: $(READY) ## regenerate tests/vectors
 	$(BIN)/python -m tests.vectors.generate
 
-bench: $(READY) ## measure this machine: start-up, then masking beside the limits of docs
+bench: $(READY) ## measure this machine: start-up, the ten lines, then masking beside the limits of docs
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.ten_lines
 	$(BIN)/python -m benchmarks.masking
 
 clean: ## remove the environment, caches and builds
