@@ -183,14 +183,21 @@ def secure_mean(
 
 
 def _common_length(vectors: Mapping[SiloId, ArrayLike]) -> int:
-    shapes = {silo: np.shape(vector) for silo, vector in vectors.items()}
-    first: tuple[int, ...] = next(iter(shapes.values()))
-    for silo, shape in shapes.items():
-        if len(shape) != 1 or shape != first or shape == (0,):
-            refused = InputRefused("shape", f"{silo}: the vector has shape {shape}; all need one 1-D shape")
+    if not vectors:
+        raise ParameterError("a sum needs at least one silo", parameter="n")
+    lengths: set[int] = set()
+    for silo, vector in vectors.items():
+        try:
+            shape = np.shape(vector)
+        except ValueError:  # Rows of different lengths.
+            shape = ()
+        lengths.add(shape[0] if len(shape) == 1 else 0)
+        if lengths == {0} or len(lengths) > 1:
+            found = f"shape {shape}" if shape else "no shape"
+            refused = InputRefused("shape", f"{silo}: the vector has {found}; all need one 1-D shape")
             annotate(refused, explain(refused, silo=silo))
             raise refused
-    return first[0]
+    return lengths.pop()
 
 
 def _encode_each(

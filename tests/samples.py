@@ -88,7 +88,9 @@ def _scalar(info: mi.Type) -> st.SearchStrategy[Any]:
             low = -(2**63) if info.ge is None else info.ge
             return st.integers(low, (2**63 if info.lt is None else info.lt) - 1)
         case mi.FloatType():
-            return st.floats(info.gt, info.le, exclude_min=info.gt is not None, allow_nan=False)
+            return st.floats(
+                info.gt, info.le, exclude_min=info.gt is not None, allow_nan=False, allow_infinity=False
+            )
         case mi.NoneType():
             return st.none()
         case _:

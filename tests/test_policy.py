@@ -1,0 +1,82 @@
+"""A silo's floors: each refuses by its name, one step below, and accepts at the floor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from secagg.cohort import Cohort
+from secagg.errors import ParameterError, PolicyRefused
+from secagg.fixedpoint import Encoding, Segment
+from secagg.policy import Policy
+from secagg.terms import MaskingParameters, PlainParameters, Terms
+from tests.federations import Federation, roster_of
+
+N = 7
+ROSTER, _ = roster_of(N)
+TERMS = Federation(N).terms
+
+
+def masking(c: int = 2, t: int = 5, k_min: int = 2, n: int = N) -> Terms:
+    return replace(TERMS, scheme=MaskingParameters(Cohort(n, c, t, k_min)))
+
+
+def encoded(name: str = "update", bound: float = 2.0, cohort: int = N) -> Terms:
+    return replace(TERMS, encoding=Encoding(32, cohort, (Segment(name, 3, bound, 8),)))
+
+
+@pytest.mark.parametrize(
+    ("policy", "good", "bad", "rule"),
+    [
+        ({}, TERMS, replace(TERMS, roster=bytes(32)), "roster"),
+        ({}, TERMS, replace(TERMS, release=2), "release"),
+        ({}, TERMS, replace(TERMS, scheme=PlainParameters()), "scheme"),
+        ({"schemes": frozenset({"plain"})}, replace(TERMS, scheme=PlainParameters()), TERMS, "scheme"),
+        ({}, TERMS, masking(n=8, t=6), "cohort"),
+        ({}, TERMS, masking(n=6), "cohort"),
+        ({"min_silos": N}, TERMS, None, ""),
+        ({"min_silos": N + 1}, None, TERMS, "min_silos"),
+        ({}, masking(c=2), masking(c=1), "colluders"),
+        ({"colluders": 3}, masking(c=3, t=6), masking(c=2, t=6), "colluders"),
+        ({"colluders": 1}, masking(c=1), None, ""),
+        ({"min_threshold": 6}, masking(t=6), masking(t=5), "threshold"),
+        ({"min_threshold": 2}, masking(t=5), None, ""),
+        ({"min_honest": 4}, masking(k_min=4), masking(k_min=3), "min_honest"),
+        ({"max_clip": 2.0}, encoded(bound=2.0), encoded(bound=2.0001), "max_clip"),
+        ({"max_clip": 2.0}, encoded("weight", 9.0), encoded("sum", 9.0), "max_clip"),
+        ({}, encoded(cohort=N), encoded(cohort=N - 1), "encoding"),
+        ({}, encoded(cohort=N + 1), None, ""),
+    ],
+)
+def test_a_floor_refuses_below_it_only(
+    policy: dict[str, Any], good: Terms | None, bad: Terms | None, rule: str
+) -> None:
+    if good is not None:
+        Policy(**policy).check(good, ROSTER)
+    if bad is not None:
+        with pytest.raises(PolicyRefused) as refused:
+            Policy(**policy).check(bad, ROSTER)
+        assert refused.value.rule == rule
+
+
+def test_a_smaller_c_does_not_lower_t() -> None:
+    """The floor of t is that of the silo's own c, whatever c the round names."""
+    Policy(colluders=1).check(masking(c=1, t=5), ROSTER)
+    assert Policy(colluders=3).least_threshold(N) == 6
+    with pytest.raises(PolicyRefused):
+        Policy(colluders=3).check(masking(c=1, t=5), ROSTER)
+
+
+def test_the_defaults_are_the_formulas() -> None:
+    for n in range(3, 30):
+        cohort = Cohort.of(n)
+        assert Policy().least_colluders(n) == cohort.c
+        assert Policy().least_threshold(n) == cohort.t
+
+
+@pytest.mark.parametrize("floors", [{"min_silos": 2}, {"colluders": 0}, {"colluders": -1}, {"min_honest": 1}])
+def test_no_policy_is_below_the_protocol(floors: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError):
+        Policy(**floors)
