@@ -24,6 +24,7 @@ from secagg.hazmat.framing import Field, frame
 from secagg.names import RandomSource
 
 _FIELD_PRIME = 2**255 - 19
+_ANY_SCALAR = X25519PrivateKey.from_private_bytes(bytes(32))
 _NONCE = bytes(12)
 
 
@@ -35,11 +36,14 @@ class AgreementKey:
         It refuses to be copied or pickled.
     """
 
-    __slots__ = ("_key", "_public")
+    __slots__ = ("_agreed", "_key", "_public")
 
     def __init__(self, key: X25519PrivateKey) -> None:
         self._key = key
         self._public = key.public_key().public_bytes_raw()
+        self._agreed: dict[
+            bytes, bytes
+        ] = {}  # One exchange serves all keys with a peer; it goes with the key.
 
     @classmethod
     def generate(cls, random: RandomSource = os.urandom) -> AgreementKey:
@@ -83,7 +87,10 @@ class AgreementKey:
             Both ends derive equal bytes from equal purpose, context and length, and unrelated bytes if
             any of them differs.
         """
-        return hkdf(_exchange(self._key, peer_public), purpose, *context, length=length)
+        agreed = self._agreed.get(peer_public)
+        if agreed is None:
+            agreed = self._agreed[peer_public] = _exchange(self._key, peer_public)
+        return hkdf(agreed, purpose, *context, length=length)
 
     def __repr__(self) -> str:
         return "AgreementKey()"
@@ -105,7 +112,7 @@ def check_point(public: bytes) -> None:
     """
     # A clamped scalar is a multiple of the cofactors of the curve and its twist, and so sends exactly the
     # points of low order to zero; any scalar serves.
-    _exchange(X25519PrivateKey.from_private_bytes(bytes(32)), public)
+    _exchange(_ANY_SCALAR, public)
 
 
 def _exchange(key: X25519PrivateKey, public: bytes) -> bytes:
