@@ -1,7 +1,8 @@
 """A pytest plugin for ``tests/test_threat_model.py``: writes down what mutants patch, or keeps them from it.
 
 In a run with ``KILL_MATRIX=record`` every ``test_*_mutant`` patches product symbols as usual; with
-``KILL_MATRIX=spare`` the product stays as it is. Patched symbols and outcomes go to ``KILL_MATRIX_FILE``.
+``KILL_MATRIX=spare`` the product stays as it is, and one case of each test is run. Patched symbols and
+outcomes go to ``KILL_MATRIX_FILE``.
 """
 
 from __future__ import annotations
@@ -44,6 +45,14 @@ def _watched(patch: pytest.MonkeyPatch, target: Any, name: Any, *rest: Any, **na
 def pytest_configure() -> None:
     """Watch every patch from here on."""
     pytest.MonkeyPatch.setattr = _watched  # type: ignore[method-assign, assignment]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run one case of each test where all would be alike."""
+    if os.environ["KILL_MATRIX"] == "spare":
+        first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
+        config.hook.pytest_deselected(items=[item for item in items if item not in first.values()])
+        items[:] = first.values()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
