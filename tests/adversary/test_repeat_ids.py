@@ -7,6 +7,7 @@ counts entries finds t of them; there are two silos.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from secagg.messages import (
 )
 from secagg.names import SiloId
 from secagg.records import Released, SetSigned
-from secagg.survivors import SURVIVORS
+from secagg.survivors import SURVIVORS, check_survivors
 from tests.adversary.harness import Attempt, Federation, Liar, named, refusals
 
 VICTIM, COLLUDER = "a", "e"
@@ -178,3 +179,56 @@ def test_only_survivors_answer_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lost_in_its_own_eyes(federation) == 2  # A signature, and a share of its own mask key.
     session = next(iter(federation.knowledge.sessions))
     assert VICTIM in federation.knowledge.shares_of(session, VICTIM, "mask")
+
+
+# --- a set that is smaller than it looks -------------------------------------------------------------------
+
+PADDED, SMALL = "abcef", "abce"
+"""Five names of which one dealt nothing, and t names where k_min + c are more."""
+
+
+def opened_with(survivors: str) -> Federation:
+    """Four honest silos are to be in every sum; ask for one with three."""
+    federation = Federation(6, colluders=COLLUDER, k_min=4)
+    assert (federation.cohort.t, federation.cohort.min_survivors) == (4, 5)
+    liar, terms = Liar(federation), federation.terms()
+    liar.train(terms)
+    attempt = Attempt(liar, terms)
+    attempt.until_masked("abcde")
+    attempt.finish(survivors)
+    return federation
+
+
+def check_size(federation: Federation, text: str) -> None:
+    assert federation.knowledge.smallest(below=federation.cohort.k_min) is None, "fewer than k_min silos"
+    for silo in "abc":
+        [error] = federation.silos[silo].errors
+        assert isinstance(error, FaultyCoordinator)
+        assert text in str(error)
+
+
+def test_a_set_is_as_large_as_it_looks() -> None:
+    check_size(opened_with(PADDED), "names silos that shared no keys")
+    check_size(opened_with(SMALL), "has 4 silos; 5 = max(t, k_min + c) are needed")
+
+
+def strangers_count(
+    silo: SiloId, survivors: tuple[SiloId, ...], members: frozenset[SiloId], cohort: Cohort
+) -> None:
+    check_survivors(silo, survivors, members | frozenset(survivors), cohort)
+
+
+def t_is_enough(
+    silo: SiloId, survivors: tuple[SiloId, ...], members: frozenset[SiloId], cohort: Cohort
+) -> None:
+    check_survivors(silo, survivors, members, replace(cohort, k_min=2))
+
+
+@pytest.mark.parametrize(("survivors", "mutant"), [(PADDED, strangers_count), (SMALL, t_is_enough)])
+def test_a_set_is_as_large_as_it_looks_mutant(
+    monkeypatch: pytest.MonkeyPatch, survivors: str, mutant: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr("secagg.masking.silo.check_survivors", mutant)
+    federation = opened_with(survivors)
+    with pytest.raises(AssertionError, match="fewer than k_min silos"):
+        check_size(federation, "")

@@ -9,6 +9,7 @@ every key and under every signature.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 from secagg.errors import FaultyCoordinator
 from secagg.hazmat.framing import digest
+from secagg.messages import BoxReport, MaskedInput, Refused, SharesAnnounced, ShareSet
 from secagg.names import SiloId
 from tests.adversary.harness import Attempt, Federation, Liar, named, refusals
 
@@ -130,3 +132,76 @@ def test_masks_do_not_cancel_between_two_lists_mutant(monkeypatch: pytest.Monkey
     half_and_half(federation)
     with pytest.raises(AssertionError, match="told different lists cancel"):
         check_halves(federation)
+
+
+# --- what is forwarded is what was sent -------------------------------------------------------------------
+
+Boxes = tuple[tuple[SiloId, bytes, bytes], ...]
+ShareSets = tuple[tuple[SiloId, ShareSet], ...]
+
+
+def flipped(box: bytes) -> bytes:
+    return box[:-1] + bytes([box[-1] ^ 1])
+
+
+BOXES: dict[str, Callable[[Boxes], Boxes]] = {
+    "a bit flipped": lambda b: ((b[0][0], flipped(b[0][1]), b[0][2]), *b[1:]),
+    "kinds swapped": lambda b: ((b[0][0], b[0][2], b[0][1]), *b[1:]),
+    "dealers swapped": lambda b: ((b[0][0], *b[1][1:]), (b[1][0], *b[0][1:]), *b[2:]),
+    "one missing": lambda b: b[1:],
+    "one twice": lambda b: (*b, b[0]),
+    "one of its own": lambda b: (*b, (VICTIM, *b[0][1:])),
+}
+SHARE_SETS: dict[str, Callable[[ShareSets, ShareSets], ShareSets]] = {
+    "its own of another attempt": lambda now, before: (before[0], *now[1:]),
+    "one without its keys": lambda now, before: (*now, before[-1]),
+    "in another order": lambda now, _: now[::-1],
+    "one twice": lambda now, _: (*now, now[-1]),
+}
+"""The victim is the first; the last of the attempt before advertises nothing in this one."""
+
+
+def forwarded(
+    boxes: Callable[[Boxes], Boxes], share_sets: Callable[[ShareSets, ShareSets], ShareSets]
+) -> Any:
+    """Change what the victim is told of the dealt shares; return its federation and its reply."""
+    federation = Federation(5)
+    liar, terms = Liar(federation), federation.terms()
+    liar.train(terms)
+    before, now = Attempt(liar, terms, 1), Attempt(liar, terms, 2)
+    before.advertise()
+    before.announce_keys()
+    now.advertise("abcd")
+    now.announce_keys()
+    old, new = (tuple((silo, d.share_set) for silo, d in a.dealt.items()) for a in (before, now))
+    sealed = tuple(
+        (dealer, seed, mask)
+        for dealer, sent in now.dealt.items()
+        for recipient, seed, mask in sent.boxes
+        if recipient == VICTIM
+    )
+    return federation, liar.tell(VICTIM, SharesAnnounced(share_sets(new, old), boxes(sealed)))
+
+
+@pytest.mark.parametrize("tampering", [*BOXES, *SHARE_SETS])
+def test_what_is_forwarded_is_what_was_sent(tampering: str) -> None:
+    federation, reply = forwarded(
+        BOXES.get(tampering, lambda b: b), SHARE_SETS.get(tampering, lambda now, _: now)
+    )
+    assert not isinstance(reply, BoxReport), "an honest dealer is reported"
+    assert reply == Refused("faulty coordinator")
+    assert not federation.knowledge.uploads
+    assert not named(federation)
+
+
+def test_what_is_forwarded_is_what_was_sent_control() -> None:
+    _, reply = forwarded(lambda b: b, lambda now, _: now)
+    assert isinstance(reply, MaskedInput)
+
+
+@pytest.mark.parametrize("tampering", ["a bit flipped", "kinds swapped", "dealers swapped"])
+def test_what_is_forwarded_is_what_was_sent_mutant(monkeypatch: pytest.MonkeyPatch, tampering: str) -> None:
+    """Without the digests of boxes, c + 1 changed ones have an honest dealer left out."""
+    monkeypatch.setattr("secagg.masking.transcript.box_digest", lambda _: bytes(32))
+    with pytest.raises(AssertionError, match="an honest dealer is reported"):
+        test_what_is_forwarded_is_what_was_sent(tampering)

@@ -15,7 +15,7 @@ import pytest
 from secagg import wire
 from secagg.messages import FromCoordinator, FromSilo, Unmasking, UnmaskingRequested, Void, Voided
 from secagg.names import SiloId
-from secagg.records import Released, VoidSigned
+from secagg.records import Released, SetSigned, SiloRecord, VoidSigned
 from secagg.survivors import LockRefused, Locks, sign_void
 from tests.adversary.harness import Attempt, Federation, Liar, frozen, named
 from tests.adversary.mutants import forgetful
@@ -158,6 +158,16 @@ def counted(schedule: Schedule) -> dict[type[FromSilo], int]:
     return {kind: len(silos | colluders) for kind, silos in schedule.said.items()}
 
 
+def void_then_more(records: list[SiloRecord]) -> None:
+    """Complain if a round that was voided is signed or released later in a journal."""
+    dead: set[bytes] = set()
+    for record in records:
+        if isinstance(record, VoidSigned):
+            dead.add(record.round_id)
+        elif isinstance(record, SetSigned | Released):
+            assert record.round_id not in dead, f"{type(record).__name__} of a round that is void"
+
+
 SEEDS = range(count(30, full=2000))
 
 
@@ -172,6 +182,8 @@ def test_t_voids_and_t_releases_never_coexist(n: int) -> None:
             f"both by one silo (seed {seed})"
         )
         assert min(counts.values()) < threshold, f"t of both (seed {seed})"
+        for silo in honest:
+            void_then_more(schedule.federation.silos[silo].records)
         for kind in reached:
             reached[kind] += counts[kind] >= threshold
     assert min(reached.values()) > 0, "each of the two must happen, or the test says nothing"
