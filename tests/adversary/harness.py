@@ -20,7 +20,6 @@ from itertools import combinations
 from math import lcm
 from typing import Any, TypeVar, cast
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -387,13 +386,9 @@ class Knowledge:
         """Every session in which a silo dealt shares."""
         return frozenset(session for session, _ in self._share_sets)
 
-    def openings_of(self, session: bytes, dealer: SiloId, kind: Kind) -> Mapping[SiloId, Opening]:
-        """Return recipient -> share with its salt."""
-        return self._shares[session, dealer, kind]
-
     def shares_of(self, session: bytes, dealer: SiloId, kind: Kind) -> Mapping[SiloId, bytes]:
-        """Return recipient -> share."""
-        return {silo: opening.share for silo, opening in self.openings_of(session, dealer, kind).items()}
+        """Return recipient -> share, of those that are known."""
+        return {silo: opening.share for silo, opening in self._shares[session, dealer, kind].items()}
 
     def double_reveals(self, threshold: int) -> frozenset[tuple[bytes, SiloId]]:
         """Return each (session, honest dealer) of which both secrets can be combined."""
@@ -770,11 +765,6 @@ def frozen(frame: Frame) -> Frame:
     """Return ``frame`` with a payload of its own, which later additions cannot change."""
     header, payload = frame
     return header, None if payload is None else memoryview(bytes(payload))
-
-
-def changed(message: T, **fields: Any) -> T:
-    """Return a message with some fields replaced, unchecked: what a liar sends need not make sense."""
-    return msgspec.structs.replace(message, **fields)
 
 
 def refusals(host: SimulatedSilo) -> list[type[SecaggError]]:
