@@ -21,10 +21,10 @@ demo: $(READY) ## six hospitals train on brain scans, two are lost, report and p
 	$(BIN)/python -m examples.medical_imaging
 
 test: lint ## lint, then the tests with reduced counts
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not full'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not full'
 
 test-full: $(READY) ## every count, notebooks, doc commands, the wheel in an environment of its own
-	SECAGG_FULL=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 SECAGG_FULL=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 lint: $(READY) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check

@@ -1,0 +1,224 @@
+"""`make demo`: six hospitals train one segmentation under masks; two are lost; everything is checked.
+
+python -m examples.medical_imaging [--rounds 10] [--seed 0] [--output demo-output]
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from examples.medical_imaging.data import Hospital, load_hospitals
+from examples.medical_imaging.experiment import Course, mean_score, train_alone, train_pooled
+from examples.medical_imaging.network import build_network, trainer_for
+from examples.medical_imaging.pictures import coordinator_saw, learning_curve, segmented_slice
+from examples.medical_imaging.replay import CoordinatorView, Recorded, Replayed, same_sums
+from secagg import FedAvg, Federation, History, Masking, Plain, Trainer
+from secagg.learning.card import model_card
+from secagg.learning.panel import panel
+from secagg.names import RealVector
+from secagg.simulation import Dropouts
+from secagg.sums import Scheme
+from secagg.weighting import UPDATE
+from silo import TorchTrainer
+
+LOST: Dropouts = {"coast": "MaskedInput", "hill": "Unmasking"}
+"""One hospital between ShareKeys and its upload, another while the masks come off."""
+WATCHED = "north"
+EPOCHS = 3
+"""Passes over the local slices a round."""
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=5, help="Rounds of training.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of first weights, shuffling and scanners.")] = 0,
+    output: Annotated[Path, typer.Option(help="Folder for model, card and pictures.")] = Path("demo-output"),
+) -> None:
+    """Train six hospitals under masks, check the sums, compare, draw."""
+    console, started = Console(), time.perf_counter()
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    hospitals = load_hospitals(seed)
+    trainers = {name: trainer_for(hospital, build_network()) for name, hospital in hospitals.items()}
+    introduce(console, hospitals)
+
+    heading(console, "Six hospitals, one model, masked updates")
+    recorded = {name: Recorded(trainer) for name, trainer in trainers.items()}
+    bad_round = (rounds + 1) // 2
+    seen = CoordinatorView(WATCHED)
+    history = federation(recorded, Masking(), seed).run(rounds, dropouts={bad_round: LOST}, view=seen)
+    console.print()
+    console.print(panel(history.records[bad_round - 1].report))
+
+    heading(console, "The same updates without masks")
+    unprotected = CoordinatorView(WATCHED)
+    replayed = {name: Replayed(each) for name, each in recorded.items()}
+    federation(replayed, Plain(), seed).run(
+        rounds, dropouts={bad_round: LOST}, view=unprotected, progress=False
+    )
+    equal = same_sums(seen, unprotected)
+    console.print(f"{len(seen.sums)} sums, {seen.sums[0].total.size:,} integers each: ", end="")
+    console.print("[green]bit for bit the same[/]" if equal else "[red]different[/]")
+
+    heading(console, "What each would have reached alone")
+    first = trainers[WATCHED].initial(seed).astype(np.float64)
+    alone: dict[str, Course] = {}
+    with console.status("training") as status:
+        for name in hospitals:
+            status.update(f"training {name} alone")
+            alone[name] = train_alone(hospitals, name, first, rounds=rounds, epochs=EPOCHS, seed=seed)
+        status.update("training on all data pooled")
+        pooled = train_pooled(hospitals, first, rounds=rounds, epochs=EPOCHS, seed=seed)
+    models = [*(recorded[WATCHED].bases[number] for number in range(1, rounds + 1)), history.model]
+    federated = Course(tuple(mean_score(hospitals, weights) for weights in models), history.model)
+    console.print(comparison(trainers, federated, alone, pooled))
+
+    output.mkdir(parents=True, exist_ok=True)
+    best = max(alone, key=lambda name: alone[name].scores[-1])
+    paths = [
+        *write_model(trainers[WATCHED], history, output),
+        draw_curve(federated, alone, pooled, output),
+        draw_slices(hospitals, trainers, best, alone[best].weights, history.model, output),
+        draw_view(seen, recorded[WATCHED], output),
+    ]
+    heading(console, "Written")
+    for path in paths:
+        console.print(f"  {path}", soft_wrap=True, highlight=False)
+    reached = federated.scores[-1]
+    gain = reached - alone[best].scores[-1]
+    console.print(
+        f"\nfederated {reached:.3f} mean Dice, {gain:+.3f} over the best hospital alone ({best}); "
+        f"{time.perf_counter() - started:.0f} s"
+    )
+    if not equal:
+        console.print("[red]the opened sums are not those of the unprotected run[/]")
+        raise typer.Exit(1)
+
+
+def federation(trainers: Mapping[str, Trainer], scheme: Scheme, seed: int) -> Federation:
+    """Return the federation of the demo; only its protection differs between the two runs."""
+    return Federation(
+        silos=trainers,
+        scheme=scheme,
+        strategy=FedAvg(),
+        epochs=EPOCHS,
+        seed=seed,
+        weight_cap=64,  # training slices of one hospital, at the most
+        least_total_weight=32,
+        metric_bound=8,
+    )
+
+
+def heading(console: Console, text: str) -> None:
+    """Print a section's title."""
+    console.print(f"\n[bold]{text}[/]")
+
+
+def introduce(console: Console, hospitals: Mapping[str, Hospital]) -> None:
+    """Print who takes part."""
+    table = Table(
+        title="One averaged brain of 152 people, six simulated scanners", title_justify="left", box=None
+    )
+    for column in ("hospital", "scanner", "trains on", "held out"):
+        table.add_column(column, header_style="dim")
+    for name, hospital in hospitals.items():
+        trains, held = hospital.train_slices, hospital.held_out_slices
+        table.add_row(
+            name, hospital.scanner.sequence, f"{len(trains)} slices", f"slices {held[0]} to {held[-1]}"
+        )
+    console.print(table)
+
+
+def comparison(
+    trainers: Mapping[str, TorchTrainer], federated: Course, alone: Mapping[str, Course], pooled: Course
+) -> Table:
+    """Return Dice on every hospital's held-out block and on all of them together, by who trained."""
+    table = Table(box=None, header_style="dim")
+    table.add_column("Dice on held-out slices of")
+    for name in trainers:
+        table.add_column(name, justify="right")
+    table.add_column("all", justify="right")
+
+    def row(who: str, course: Course, style: str = "") -> None:
+        scores = [trainer.evaluate(course.weights).metrics["dice"] for trainer in trainers.values()]
+        table.add_row(who, *(f"{value:.3f}" for value in (*scores, course.scores[-1])), style=style)
+
+    for name, course in alone.items():
+        row(f"{name} alone", course)
+    row("federated", federated, "bold")
+    row("all data pooled", pooled)
+    return table
+
+
+def write_model(trainer: TorchTrainer, history: History, output: Path) -> tuple[Path, Path]:
+    """Write ``model.safetensors`` and its card."""
+    model, card = output / "model.safetensors", output / "model.card.json"
+    trainer.save(history.model, model)
+    card.write_text(json.dumps(model_card(history, model), indent=2) + "\n", encoding="utf-8")
+    return model, card
+
+
+def draw_curve(federated: Course, alone: Mapping[str, Course], pooled: Course, output: Path) -> Path:
+    """Draw mean Dice over rounds."""
+    path = output / "learning_curve.png"
+    lone = {name: course.scores for name, course in alone.items()}
+    learning_curve(federated.scores, lone, pooled.scores, path)
+    return path
+
+
+def draw_slices(
+    hospitals: Mapping[str, Hospital],
+    trainers: Mapping[str, TorchTrainer],
+    best: str,
+    own: RealVector,
+    federated: RealVector,
+    output: Path,
+) -> Path:
+    """Draw what the best lone hospital and the federation make of other hospitals' scans."""
+    shown = [hospital for name, hospital in hospitals.items() if name != best][:3]
+    predictions = {}
+    for hospital in shown:
+        middle = len(hospital.held_out_slices) // 2
+        image = torch.from_numpy(hospital.held_out_images[middle : middle + 1])
+        by = []
+        for weights in (own, federated):
+            network = trainers[hospital.name].load(weights).eval()
+            with torch.inference_mode():
+                by.append(network(image).argmax(dim=1)[0].numpy())
+        predictions[hospital.name] = (by[0], by[1])
+    path = output / "segmented_slice.png"
+    segmented_slice(shown, best, predictions, path)
+    return path
+
+
+def draw_view(seen: CoordinatorView, watched: Recorded, output: Path) -> Path:
+    """Draw one update before masking, as uploaded, and as opened in the mean."""
+    terms, total = seen.terms[0], seen.sums[0].total
+    update = watched.updates[1]
+    base = watched.bases[1]
+    weight = update.examples / terms.encoding.weight_cap
+    # The upload is w * x in fixed point, read back as if there were no mask on it.
+    uploaded = terms.encoding.decode(seen.uploads[0][:-1])[UPDATE] / weight
+    sums = terms.encoding.decode(total)
+    path = output / "what_the_coordinator_saw.png"
+    coordinator_saw(
+        np.asarray(update.weights, dtype=np.float64) - base,
+        uploaded,
+        sums[UPDATE] / sums["weight"][0],
+        silo=WATCHED,
+        silos=len(seen.sums[0].survivors),
+        path=path,
+    )
+    return path
+
+
+if __name__ == "__main__":
+    typer.run(main)
