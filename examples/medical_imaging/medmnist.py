@@ -24,6 +24,7 @@ from secagg.errors import EnvironmentFault, ParameterError
 from secagg.names import SiloId
 
 Split: TypeAlias = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +60,8 @@ def load_medmnist(path: str | os.PathLike[str], *, silos: Sequence[SiloId]) -> d
     if not silos or len(set(silos)) != len(silos):
         raise ParameterError("silos must name at least one silo, and each of them once")
     arrays = _read(path)
-    images = {split: _images(path, split, arrays) for split in _splits()}
-    labels = {split: _labels(path, split, arrays, len(images[split])) for split in _splits()}
+    images = {split: _images(path, split, arrays) for split in SPLITS}
+    labels = {split: _labels(path, split, arrays, len(images[split])) for split in SPLITS}
     if len({block.shape[1:] for block in images.values()}) != 1:
         raise EnvironmentFault(f"{os.fspath(path)}: the splits hold images of different sizes")
     for split, block in images.items():
@@ -77,18 +78,13 @@ def load_medmnist(path: str | os.PathLike[str], *, silos: Sequence[SiloId]) -> d
     }
 
 
-def _splits() -> tuple[Split, ...]:
-    return ("train", "val", "test")
-
-
 def _read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     name = os.fspath(path)
-    needed = [f"{split}_{part}" for split in _splits() for part in ("images", "labels")]
+    needed = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
     try:
+        # zipfile first, so that a lone array or a text is told apart before NumPy guesses what it is.
         # Pickled objects run code of whoever wrote them; without them a ValueError is all that happens.
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise EnvironmentFault(f"{name} is a single array; a MedMNIST file is an .npz")
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
             missing = [key for key in needed if key not in file.files]
             if missing:
                 raise EnvironmentFault(f"{name} lacks {', '.join(missing)}; is it a MedMNIST file?")
@@ -103,8 +99,8 @@ def _images(
     block = arrays[f"{split}_images"]
     if block.dtype != np.uint8 or block.ndim not in (3, 4) or (block.ndim == 4 and block.shape[3] != 3):
         raise EnvironmentFault(
-            f"{os.fspath(path)}: {split}_images is {block.dtype} {block.shape}; uint8 (n, h, w) or (n, h, w, 3) "
-            "is needed"
+            f"{os.fspath(path)}: {split}_images is {block.dtype} {block.shape}; uint8 (n, h, w) or "
+            "(n, h, w, 3) is needed"
         )
     channels_first = block[:, None] if block.ndim == 3 else block.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(channels_first, np.float32) / np.float32(255)
