@@ -181,7 +181,7 @@ def test_the_opened_sum_makes_the_same_next_base_as_at_the_coordinator(strategy:
         (lambda w: w.astype(complex), InputRefused, "west: train() returned weights of complex128"),
         (lambda w: w.astype(object), InputRefused, "west: train() returned weights of object"),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if callable(value) else str(value),
 )
 def test_what_a_trainer_does_wrong_is_named(spoil: Spoil, kind: type[SecaggError], text: str) -> None:
     workload, model = ready(Line(spoil=spoil))
