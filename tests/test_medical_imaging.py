@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
@@ -26,6 +26,15 @@ from examples.medical_imaging.experiment import mean_score, train_alone, train_p
 from examples.medical_imaging.network import build_network, dice, trainer_for
 from secagg import FedAvg, Federation, Plain, TrainingSettings
 from secagg.names import RealVector
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads of one small network wait for each other far longer than they work when cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
