@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.medical_imaging.data import CLASSES, Hospital
+from examples.medical_imaging.data import CLASSES, Hospital, load_hospitals
 
 BANDS = 128
 
@@ -65,3 +65,15 @@ def rule_matrix(hospitals: Mapping[str, Hospital]) -> NDArray[np.float64]:
             for rule in map(BrightnessRule.fit, hospitals.values())
         ]
     )
+
+
+def main() -> None:
+    """Print the matrix for seed 0."""
+    hospitals = load_hospitals()
+    print("fitted on, scored on".ljust(22) + "".join(name.rjust(8) for name in hospitals))
+    for name, row in zip(hospitals, rule_matrix(hospitals), strict=True):
+        print(name.ljust(22) + "".join(f"{score:8.2f}" for score in row))
+
+
+if __name__ == "__main__":
+    main()
