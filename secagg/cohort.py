@@ -25,6 +25,11 @@ def least_threshold(n: int, c: int) -> int:
     return (n + c) // 2 + 1
 
 
+def _check_whole(name: str, value: object) -> None:
+    if type(value) is not int:  # Neither 3.5 nor True is a number of silos.
+        raise ParameterError(f"{name} is {value!r}, must be a whole number", parameter=name)
+
+
 @dataclass(frozen=True)
 class Cohort:
     """How many silos there are and how many of them may do what.
@@ -49,6 +54,8 @@ class Cohort:
     k_min: int = MIN_HONEST
 
     def __post_init__(self) -> None:
+        for name in ("n", "c", "t", "k_min"):
+            _check_whole(name, getattr(self, name))
         if self.n < MIN_SILOS:
             raise ParameterError(
                 f"n = {self.n} silos: at least {MIN_SILOS} are needed; with fewer, the sum shows one "
@@ -73,6 +80,7 @@ class Cohort:
         """Return the cohort of ``n`` silos; ``c`` and ``t`` default to the formulas of this module."""
         if c is None:
             c = default_colluders(n)
+        _check_whole("c", c)
         return cls(n=n, c=c, t=least_threshold(n, c) if t is None else t, k_min=k_min)
 
     @property

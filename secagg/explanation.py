@@ -49,6 +49,7 @@ def explain(
     silo: SiloId | None = None,
     reasons: Mapping[SiloId, str] = MappingProxyType({}),
     protected: bool = True,
+    opened: bool = False,
 ) -> Explanation:
     """Return what ``error`` means.
 
@@ -58,6 +59,7 @@ def explain(
         silo: where it happened, for errors that do not say so themselves.
         reasons: silo -> why it did not answer, for ``TooFewSilos``; one that is not in it was silent.
         protected: False under Plain, where what arrives is readable.
+        opened: True if the round went on without ``silo`` and its sum was opened.
 
     Guarantees:
         The exit code is that of ``errors.exit_code``.
@@ -69,9 +71,12 @@ def explain(
         names["silo"] = silo
     if round_number is not None:
         names["round"] = f"round {round_number}"
-        names["model"] = "the model is " + (
-            f"the one of round {round_number - 1}" if round_number > 1 else "the one the run began with"
-        )
+        if opened:
+            names["model"] = "the round was opened from the other silos"
+        elif round_number > 1:
+            names["model"] = f"the model is the one of round {round_number - 1}"
+        else:
+            names["model"] = "the model is the one the run began with"
     words = CATALOGUE[_code(error)]
     if isinstance(error, TooFewSilos) and error.phase == "Training":
         words = replace(words, safe=NOTHING_LEFT)

@@ -2,7 +2,8 @@
 
 There is no second implementation of the protocol here: the same sessions run, every message is encoded and
 decoded, every record is written to a journal before its reply is delivered, and a silo that is lost comes
-back from its journal alone. Clock, randomness and the schedule of dropouts are handed in.
+back from its journal and its workload, which stands for what a silo keeps on disk. Clock, randomness and the
+schedule of dropouts are handed in.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class SimulatedSilo:
         return None if step.output is None else wire.encode(step.output)
 
     def restart(self) -> None:
-        """Crash, and come back with nothing but the journal."""
+        """Crash, and come back from the journal: sessions and their secrets are gone, the workload is not."""
         self._participant = self._build([decode_silo_record(line) for line in self.journal])
 
 

@@ -77,3 +77,18 @@ def test_a_refusal_names_the_parameter_and_its_range(
     with pytest.raises(ParameterError, match=text) as error:
         Cohort(*numbers)
     assert error.value.parameter == parameter
+
+
+@pytest.mark.parametrize("name", ["n", "c", "t", "k_min"])
+@pytest.mark.parametrize("value", [3.5, 3.0, "3", True, None])
+def test_numbers_of_silos_are_whole(name: str, value: object) -> None:
+    numbers: dict[str, object] = {"n": 5, "c": 1, "t": 4, "k_min": 2}
+    with pytest.raises(ParameterError, match=f"{name} is .*whole number") as refused:
+        Cohort(**(numbers | {name: value}))  # type: ignore[arg-type]
+    assert refused.value.parameter == name
+
+
+@pytest.mark.parametrize("named", [{"c": 1.5}, {"c": "1"}, {"t": 3.5}, {"t": "3"}, {"k_min": 2.5}])
+def test_defaults_are_not_computed_from_what_is_no_number(named: dict[str, object]) -> None:
+    with pytest.raises(ParameterError, match="whole number"):
+        Cohort.of(5, **named)  # type: ignore[arg-type]

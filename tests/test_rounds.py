@@ -29,6 +29,7 @@ from secagg.errors import (
 from secagg.masking import transcript
 from secagg.masking.dealing import Dealt, deal
 from secagg.masking.params import Masking
+from secagg.masking.past import PastAttempt
 from secagg.messages import (
     AdvertiseKeys,
     BaseRequested,
@@ -42,6 +43,7 @@ from secagg.messages import (
     Ready,
     Refused,
     RoundOpened,
+    ShareKeys,
     ShareSet,
     SurvivorsAnnounced,
     TrainingOpened,
@@ -54,6 +56,7 @@ from secagg.payload import Payload
 from secagg.plain import Plain
 from secagg.policy import Policy
 from secagg.records import AttemptJoined, VoidSigned
+from secagg.rounds.coordinator import MAX_PAST_ATTEMPTS, Past
 from secagg.rounds.silo import Participant, refusal
 from secagg.survivors import LockRefused
 from secagg.terms import training_digest
@@ -736,3 +739,118 @@ def test_a_participants_vector_is_the_cached_one_in_every_attempt() -> None:
     coordinator = federation.coordinator()
     assert federation.run(coordinator).total.tolist() == before
     assert coordinator.attempt == 2
+
+
+# --- late is not wrong --------------------------------------------------------------------------------------
+
+
+class Delaying(Driver):
+    """Delivers one reply of west's first attempt only when the second attempt awaits its kind."""
+
+    def __init__(self, *named: Any, kind: str) -> None:
+        super().__init__(*named)
+        self.kind = kind
+        self.held: FromSilo | None = None
+        self.said = ""
+
+    def _suffer(self, silo: SiloId, reply: FromSilo) -> list[FromSilo]:
+        if silo == "west" and type(reply).__name__ == self.kind:
+            if self.coordinator.attempt == 1:
+                self.held = reply
+                return []
+            assert self.held is not None
+            with pytest.raises(UnexpectedMessage) as late:
+                self.coordinator.receive(silo, self.held)
+            self.said = str(late.value)
+        return super()._suffer(silo, reply)
+
+
+def delayed(kind: str) -> tuple[Federation, Witness, Delaying]:
+    federation = Federation(5)
+    coordinator = federation.coordinator()
+    # With west and east silent three of four are there, so a second attempt follows.
+    driver = Delaying(coordinator, federation.silos, {("east", 1, kind): "silent"}, kind=kind)
+    assert driver.run() is None
+    return federation, coordinator, driver
+
+
+LATE = ("AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmasking")
+
+
+def check_late(kind: str) -> None:
+    federation, coordinator, driver = delayed(kind)
+    assert driver.said == "west: a message of an earlier attempt came late"
+    assert coordinator.attempt == 2
+    assert coordinator.outcome is not None
+    assert "west" in coordinator.outcome.survivors
+    assert coordinator.outcome.total.tolist() == federation.sum_of(coordinator.outcome.survivors)
+    assert not driver.named
+    assert "west" not in coordinator.losses
+    replays(federation, coordinator)
+
+
+@pytest.mark.parametrize("kind", LATE)
+def test_a_message_of_an_earlier_attempt_is_late_and_not_a_fault(kind: str) -> None:
+    check_late(kind)
+
+
+@pytest.mark.parametrize("kind", LATE)
+def test_without_the_past_a_late_silo_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: the same delay costs an honest silo its name."""
+    monkeypatch.setattr("secagg.masking.past.PastAttempt.has", lambda *_: False)
+    with pytest.raises(AssertionError, match=r"FaultySilo.*west: "):
+        check_late(kind)
+
+
+def test_a_report_of_an_earlier_session_is_late_and_another_one_a_fault() -> None:
+    federation = Federation(5)
+    coordinator = federation.coordinator()
+    session = coordinator.past  # before any attempt
+    assert session.attempts == ()
+    Driver(coordinator, federation.silos, {}).run()
+    (first,) = coordinator.past.attempts
+    assert first.session is not None
+    assert first.has(federation.roster, "west", BoxReport(first.session, "north"))
+    assert not first.has(federation.roster, "west", BoxReport(bytes(32), "north"))
+    nobody = PastAttempt(first.descriptor)
+    assert not nobody.has(federation.roster, "west", BoxReport(first.session, "north"))
+    assert not nobody.has(federation.roster, "west", ConsistencyCheck(bytes(32), bytes(64)))
+    assert not first.has(federation.roster, "west", Ready(bytes(32)))
+
+
+def test_another_silos_late_message_is_no_excuse() -> None:
+    """Guarantee of ``has``: what is signed counts for its signer alone."""
+    federation = Federation(5)
+    coordinator = federation.coordinator()
+    Driver(coordinator, federation.silos, {}).run()
+    (first,) = coordinator.past.attempts
+    for kind in (AdvertiseKeys, ShareKeys):
+        message = next(m for s, m in coordinator.log if s == "west" and isinstance(m, kind))
+        assert first.has(federation.roster, "west", message)
+        assert not first.has(federation.roster, "east", message)
+
+
+def test_ready_for_an_earlier_round_is_late_and_not_a_fault() -> None:
+    federation = Federation(4)
+    before = federation.coordinator()
+    Driver(before, federation.silos, {}).run()
+    late = ready(federation)
+    terms = replace(federation.terms, round=2)
+    coordinator = federation.coordinator(terms=terms, past=before.past)
+    coordinator.open(0.0)
+    with pytest.raises(UnexpectedMessage, match="west is ready for an earlier round"):
+        coordinator.receive("west", late)
+    assert "west" in coordinator.waiting
+    assert not coordinator.losses
+    coordinator.receive("west", Ready(training_digest(terms)))
+    assert "west" not in coordinator.waiting
+
+
+def test_the_past_is_bounded() -> None:
+    federation = Federation(4)
+    past = Past(attempts=tuple(PastAttempt(bytes([number]) * 32) for number in range(MAX_PAST_ATTEMPTS)))
+    coordinator = federation.coordinator(past=past)
+    Driver(coordinator, federation.silos, {}).run()
+    assert len(coordinator.past.attempts) == MAX_PAST_ATTEMPTS
+    assert coordinator.past.attempts[:-1] == past.attempts[1:]
+    assert coordinator.past.trainings == {training_digest(federation.terms)}

@@ -26,7 +26,7 @@ from secagg.payload import Payload
 from secagg.plain import Plain
 from secagg.records import SiloRecord
 from secagg.roster import Roster
-from secagg.rounds.coordinator import RoundCoordinator
+from secagg.rounds.coordinator import Past, RoundCoordinator
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate
 from secagg.simulation import PHASES, Dropouts, SimulatedSilo, run_round
@@ -74,6 +74,7 @@ class Job:
         self._roster = Roster.of({silo: identity.public for silo, identity in identities.items()})
         self._silos = {silo: SimulatedSilo(self._builder(silo, identities[silo])) for silo in workloads}
         self._protected = isinstance(scheme, Masking)
+        self._past = Past()
         self._number = 0
         self._told: set[tuple[SiloId, str]] = set()
 
@@ -124,7 +125,7 @@ class Job:
             training=self._plan.settings(),
         )
         base = Payload.of(self._model.to_payload())
-        coordinator = RoundCoordinator(self._roster, terms=terms, base=base)
+        coordinator = RoundCoordinator(self._roster, terms=terms, base=base, past=self._past)
         try:
             aggregate, traffic = run_round(
                 coordinator,
@@ -140,7 +141,7 @@ class Job:
             raise
         if view is not None:
             view.opened(terms, aggregate)
-        self._model = model
+        self._model, self._past = model, coordinator.past
         report = describe_round(
             terms,
             aggregate,
@@ -158,7 +159,7 @@ class Job:
     def left_out(self) -> Iterator[str]:
         """Yield why silos left the last round by their own account; each silo's reason once in a run."""
         for silo, error in self._own_accounts():
-            explanation = explain(error, round_number=self._number, silo=silo)
+            explanation = explain(error, round_number=self._number, silo=silo, opened=True)
             if (silo, explanation.code) not in self._told:
                 self._told.add((silo, explanation.code))
                 yield f"round {self._number} went on without {silo}\n{explanation.text()}"

@@ -9,7 +9,7 @@ Source: Bonawitz et al., CCS 2017, figure 4, with the additions of ``docs/protoc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +26,7 @@ from secagg.hazmat.prg import add_streams
 from secagg.masking import transcript
 from secagg.masking.checks import bundle_fault, count_matches, input_fault, opening_matches, share_set_fault
 from secagg.masking.opening import Streams, kind_of, remaining_streams
+from secagg.masking.past import PastAttempt
 from secagg.messages import (
     AdvertiseKeys,
     BoxReport,
@@ -116,12 +117,14 @@ class MaskingCoordinator:
         seconds: how long each phase waits at the most.
         excluded: silos proven faulty in earlier attempts of the round.
         voids, evidence: what lifts or moves locks of earlier attempts.
+        past: attempts that are over; their messages are late, not wrong.
         threads: for the masks; None for all usable cores.
 
     Guarantees:
         One running total is held, never two uploads.
         A request to unmask names one set and nothing else.
-        A fault that can be attributed names its maker; nobody else is ever named.
+        A fault that can be attributed names its maker; nobody else is ever named, and neither is a silo
+        whose message is of an attempt in ``past``.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class MaskingCoordinator:
         excluded: frozenset[SiloId] = frozenset(),
         voids: tuple[Void, ...] = (),
         evidence: tuple[DealerEvidence, ...] = (),
+        past: tuple[PastAttempt, ...] = (),
         threads: int | None = None,
     ) -> None:
         match terms.scheme:
@@ -147,6 +151,10 @@ class MaskingCoordinator:
         self._seconds = seconds
         self._invited = frozenset(roster.silos) - excluded
         self._threads = threads
+        self._past = past
+        self._attempt = PastAttempt(
+            transcript.descriptor_digest(self._opened.training, self._opened.attempt, self._opened.seconds)
+        )
         self._state: _State = _Start()
         self._evidence: tuple[DealerEvidence, ...] = ()
         self._reports: tuple[tuple[SiloId, SiloId], ...] = ()
@@ -200,6 +208,11 @@ class MaskingCoordinator:
         return self._evidence
 
     @property
+    def attempt(self) -> PastAttempt:
+        """What names this attempt in its messages, as far as it has come."""
+        return self._attempt
+
+    @property
     def reports(self) -> tuple[tuple[SiloId, SiloId], ...]:
         """(reporter, dealer) of every BoxReport."""
         return self._reports
@@ -218,6 +231,8 @@ class MaskingCoordinator:
         try:
             self._receive(sender, message)
         except FaultySilo:
+            if any(past.has(self._roster, sender, message) for past in self._past):
+                raise UnexpectedMessage(f"{sender}: a message of an earlier attempt came late") from None
             self.lose(sender)
             raise
         return Step((InputAccepted(sender, message),), {})
@@ -329,6 +344,7 @@ class MaskingCoordinator:
     def _announce_keys(self, state: _Advertising, now: float) -> Outbox:
         bundles = self._in_order(state.gate.close())
         session = transcript.session_id(self._descriptor, bundles.items())
+        self._attempt = replace(self._attempt, session=session)
         self._state = _Sharing(self._gate("ShareKeys", frozenset(bundles), now), session, bundles)
         return dict.fromkeys(bundles, KeysAnnounced(tuple(bundles.items())))
 
@@ -336,6 +352,7 @@ class MaskingCoordinator:
         replies = self._in_order(state.gate.close())
         share_sets = {dealer: reply.share_set for dealer, reply in replies.items()}
         round_id = transcript.round_id(state.session, share_sets.items())
+        self._attempt = replace(self._attempt, round_id=round_id)
         boxes: dict[SiloId, list[tuple[SiloId, bytes, bytes]]] = {silo: [] for silo in replies}
         for dealer, reply in replies.items():
             for recipient, seed, mask in reply.boxes:
@@ -402,7 +419,7 @@ class MaskingCoordinator:
 
     @property
     def _descriptor(self) -> bytes:
-        return transcript.descriptor_digest(self._opened.training, self._opened.attempt, self._opened.seconds)
+        return self._attempt.descriptor
 
     def _gate(
         self,

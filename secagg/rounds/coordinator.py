@@ -6,7 +6,7 @@ Pure like the sessions, with the same five methods, so that a driver sees one th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from secagg.errors import (
@@ -18,6 +18,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.masking.coordinator import MaskingCoordinator
+from secagg.masking.past import PastAttempt
 from secagg.messages import (
     BaseRequested,
     BaseSent,
@@ -38,6 +39,23 @@ from secagg.records import InputAccepted, PhaseClosed, SiloLost
 from secagg.roster import Roster
 from secagg.session import Aggregate, CoordinatorStep, Step
 from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest
+
+MAX_PAST_ATTEMPTS = 16
+"""A message that is later than this is wrong after all; each costs a signature check."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What is over, by what names it in messages that may still arrive.
+
+    Attributes:
+        trainings: training digests of earlier rounds.
+        attempts: the last attempts of all rounds.
+    """
+
+    trainings: frozenset[bytes] = frozenset()
+    attempts: tuple[PastAttempt, ...] = ()
+
 
 _Session: TypeAlias = MaskingCoordinator | PlainCoordinator
 
@@ -81,8 +99,10 @@ class RoundCoordinator:
         training_seconds: how long training may take.
         attempts: how often the protocol is run before the round is given up.
         threads: for the masks.
+        past: of the rounds before, so that what comes late is not taken for wrong.
 
     Guarantees:
+        A silo that is only late is not named: its message is refused and nothing else happens.
         An attempt that fails costs no training.
         The number of attempts is bounded.
         A dealer convicted by evidence, or reported by c + 1 silos, is left out of the next attempt.
@@ -98,6 +118,7 @@ class RoundCoordinator:
         training_seconds: float = 3600.0,
         attempts: int = 3,
         threads: int | None = None,
+        past: Past | None = None,
     ) -> None:
         self._roster = roster
         self._terms = terms
@@ -108,6 +129,7 @@ class RoundCoordinator:
         self._attempts = attempts
         self._threads = threads
         self._state: _State = _Start()
+        self._past = Past() if past is None else past
         self._attempt = 0
         self._first_failure: SecaggError | None = None
         self._losses: dict[SiloId, str] = {}
@@ -133,6 +155,11 @@ class RoundCoordinator:
     def attempt(self) -> int:
         """The number of the present attempt, from 1; 0 during training."""
         return self._attempt
+
+    @property
+    def past(self) -> Past:
+        """What the next round must know of this one and those before."""
+        return replace(self._past, trainings=self._past.trainings | {self._training})
 
     @property
     def losses(self) -> Mapping[SiloId, str]:
@@ -208,6 +235,8 @@ class RoundCoordinator:
     def _accept(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
         match self._state, message:
             case (_Training() as state, Ready()):
+                if message.training in self._past.trainings:
+                    raise UnexpectedMessage(f"{sender} is ready for an earlier round")
                 if message.training != self._training:
                     raise FaultySilo(sender, "is ready for other terms than those that were sent")
                 state.gate.admit(sender, None)
@@ -289,6 +318,7 @@ class RoundCoordinator:
                     excluded=self.excluded,
                     voids=voids,
                     evidence=self._evidence,
+                    past=self._past.attempts,
                     threads=self._threads,
                 )
             case PlainParameters():
@@ -308,6 +338,8 @@ class RoundCoordinator:
         except (RoundAborted, FaultySilo) as failure:
             self._note_silence(now)  # Not who was merely not needed any more.
             return self._retry(session, failure, now)
+        if session.outcome is not None:
+            self._keep_past(session)
         if deadline is not None and now >= deadline and session.phase != phase:
             self._note(phase, waiting)
         if session.outcome is not None:
@@ -315,6 +347,7 @@ class RoundCoordinator:
         return step
 
     def _retry(self, session: _Session, failure: SecaggError, now: float) -> CoordinatorStep:
+        self._keep_past(session)
         if isinstance(failure, FaultySilo):
             self._blame(failure)
         asked: bytes | None = None
@@ -347,6 +380,11 @@ class RoundCoordinator:
         if self._base is None or requested.base != self._terms.base:
             raise UnexpectedMessage(f"{sender} asks for a base model that this round does not start from")
         return BaseSent(requested.base, self._base)
+
+    def _keep_past(self, session: _Session) -> None:
+        if isinstance(session, MaskingCoordinator):
+            kept = (*self._past.attempts, session.attempt)[-MAX_PAST_ATTEMPTS:]
+            self._past = replace(self._past, attempts=kept)
 
     def _blame(self, fault: FaultySilo) -> None:
         self._faults[fault.silo] = f"faulty: {fault}"

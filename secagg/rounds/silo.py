@@ -62,7 +62,7 @@ class Participant:
     Guarantees:
         Nothing leaves before the policy accepted the terms.
         A silo that holds a model for a round never adopts another.
-        One set of terms is trained once, whatever the number of attempts.
+        While no other terms are announced, terms are trained once, whatever the number of attempts.
         An attempt is joined at most once, also after a crash.
     """
 
