@@ -151,8 +151,8 @@ class LearningWorkload:
     def _call(self, what: str, expected: type[T], work: Callable[[], T]) -> T:
         """Run the user's code: whatever it raises is this silo's failure.
 
-        A text that is not ours may quote data, so none of ours repeats it. It stays in the chained error, which
-        Python prints at the silo's own screen; the coordinator learns a rule.
+        A text that is not ours may quote data, so none of ours repeats it. It stays in the chained error,
+        which Python prints on the silo's own screen; the coordinator learns a rule.
         """
         try:
             result = work()
