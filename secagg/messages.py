@@ -228,12 +228,14 @@ class Voided(Part, frozen=True, tag=True):
 class PlainInput(Part, frozen=True, tag=True):
     """Silo to coordinator: the vector and its count entry, in clear."""
 
+    training: Digest
     vector: Payload
 
 
 class PlainSum(Part, frozen=True, tag=True):
     """Coordinator to silos: the sum with its count entry, and who is in it."""
 
+    training: Digest
     survivors: tuple[Name, ...]
     total: Payload
 

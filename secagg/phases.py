@@ -23,6 +23,7 @@ class Gate(Generic[T]):
 
     Guarantees:
         A stranger's and a second reply are refused and change nothing.
+        A silo that was lost may still reply while the phase is open; one that was struck may not.
         ``close`` returns at least ``quorum`` replies or raises TooFewSilos.
         Thresholds count silos, never messages.
     """
@@ -43,18 +44,19 @@ class Gate(Generic[T]):
         self._enough = enough
         self._replies: dict[SiloId, T] = {}
         self._lost: set[SiloId] = set()
+        self._struck: set[SiloId] = set()
 
     def check(self, sender: SiloId) -> None:
         """Check that ``sender`` may still reply.
 
         Raises:
-            UnexpectedMessage: a stranger, a second reply, or a silo that was already lost.
+            UnexpectedMessage: a stranger, a second reply, or a silo that was struck.
         """
         if sender not in self.expected:
             raise UnexpectedMessage(f"{self.phase}: {sender} is not awaited")
         if sender in self._replies:
             raise UnexpectedMessage(f"{self.phase}: {sender} replied already")
-        if sender in self._lost:
+        if sender in self._struck:
             raise UnexpectedMessage(f"{self.phase}: {sender} has left this attempt")
 
     def admit(self, sender: SiloId, reply: T) -> None:
@@ -63,9 +65,18 @@ class Gate(Generic[T]):
         self._replies[sender] = reply
 
     def lose(self, silo: SiloId) -> None:
-        """Wait for ``silo`` no longer. A reply that it gave stays."""
+        """Wait for ``silo`` no longer. A reply that it gave stays, one that it still gives counts."""
         if silo in self.expected and silo not in self._replies:
             self._lost.add(silo)
+
+    def strike(self, silo: SiloId) -> None:
+        """Wait for ``silo`` no longer and take no reply of it. A reply that it gave stays."""
+        self.lose(silo)
+        self._struck.add(silo)
+
+    def defer(self, moment: float) -> None:
+        """Close for lateness no earlier than ``moment``."""
+        self.deadline = max(self.deadline, moment)
 
     @property
     def replies(self) -> Mapping[SiloId, T]:

@@ -74,8 +74,10 @@ class PlainSilo:
                 counted = np.empty(self._vector.size + 1, self._vector.dtype)
                 counted[:-1], counted[-1] = self._vector, 1
                 self._vector = None
-                return Step((), PlainInput(Payload.of(counted)))
+                return Step((), PlainInput(training_digest(self._terms), Payload.of(counted)))
             case PlainSum() if self._vector is None and self._outcome is None:
+                if message.training != training_digest(self._terms):
+                    raise UnexpectedMessage("the sum of another round came")
                 total = message.total.array()
                 if total.dtype != self._terms.encoding.dtype or total.size != self._terms.encoding.length + 1:
                     raise FaultyCoordinator("the sum has another length or word than the encoding")
@@ -133,12 +135,14 @@ class PlainCoordinator:
             raise UnexpectedMessage(f"{type(message).__name__} is not accepted now")
         match message:
             case PlainInput():
+                if message.training != self._opened.training:
+                    raise UnexpectedMessage(f"{sender} sends a vector of another round")
                 self._gate.check(sender)
                 if (
                     np.dtype(message.vector.dtype) != self._total.dtype
                     or message.vector.length != self._total.size
                 ):
-                    self._gate.lose(sender)
+                    self._gate.strike(sender)
                     raise FaultySilo(sender, "its vector has another length or word than the encoding")
                 try:
                     self._total += message.vector.array()  # Read whole first: half of it is never added.
@@ -146,16 +150,22 @@ class PlainCoordinator:
                     raise RoundAborted("a spooled upload could not be read back whole") from error
                 self._gate.admit(sender, None)
             case Refused():
-                self._gate.lose(sender)
+                self._gate.strike(sender)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted in {self._gate.phase}")
         return Step((InputAccepted(sender, message),), {})
 
-    def lose(self, silo: SiloId) -> CoordinatorStep:
-        """Wait for ``silo`` no longer."""
+    def lose(self, silo: SiloId, *, struck: bool = False) -> CoordinatorStep:
+        """Wait for ``silo`` no longer; see ``CoordinatorSession.lose``."""
         if self._gate is not None:
-            self._gate.lose(silo)
-        return Step((SiloLost(silo),), {})
+            leave = self._gate.strike if struck else self._gate.lose
+            leave(silo)
+        return Step((SiloLost(silo, struck),), {})
+
+    def defer(self, moment: float) -> None:
+        """Wait until ``moment`` at least; see ``CoordinatorSession.defer``."""
+        if self._gate is not None:
+            self._gate.defer(moment)
 
     def advance(self, now: float) -> CoordinatorStep:
         """Form the sum if nothing more is awaited; see ``CoordinatorSession.advance``."""
@@ -166,5 +176,7 @@ class PlainCoordinator:
             raise RoundAborted("the count entry is not the number of survivors: no model is written")
         self._total.flags.writeable = False
         self._outcome = Aggregate(self._total[:-1], survivors)
-        outbox: Outbox = dict.fromkeys(self._roster.silos, PlainSum(survivors, Payload.of(self._total)))
+        outbox: Outbox = dict.fromkeys(
+            self._roster.silos, PlainSum(self._opened.training, survivors, Payload.of(self._total))
+        )
         return Step((PhaseClosed(now),), outbox)

@@ -79,9 +79,10 @@ class InputAccepted(Entry, frozen=True, tag=True):
 
 
 class SiloLost(Entry, frozen=True, tag=True):
-    """The transport lost ``silo``; nobody waits for it in this phase."""
+    """Nobody waits for ``silo`` in this phase: the transport lost it, or ``struck``, it left the protocol."""
 
     silo: Name
+    struck: bool = False
 
 
 class PhaseClosed(Entry, frozen=True, tag=True):

@@ -89,8 +89,17 @@ class CoordinatorSession(Protocol):
         """
         ...
 
-    def lose(self, silo: SiloId) -> CoordinatorStep:
-        """The transport lost ``silo``: nobody waits for it in this phase."""
+    def lose(self, silo: SiloId, *, struck: bool = False) -> CoordinatorStep:
+        """Wait for ``silo`` no longer in this phase.
+
+        Args:
+            silo: the transport lost it; a reply that it still gives counts.
+            struck: it left the protocol; no reply of it is taken in this phase.
+        """
+        ...
+
+    def defer(self, moment: float) -> None:
+        """Close the phase for lateness no earlier than ``moment``: an awaited silo's bytes are moving."""
         ...
 
     def advance(self, now: float) -> CoordinatorStep:

@@ -248,7 +248,8 @@ def an_upload_of_another_form_names_its_sender(contract: Contract) -> None:
 def with_vector(upload: FromSilo, vector: Any) -> FromSilo:
     if isinstance(upload, MaskedInput):
         return MaskedInput(upload.round_id, Payload.of(vector))
-    return PlainInput(Payload.of(vector))
+    assert isinstance(upload, PlainInput)
+    return PlainInput(upload.training, Payload.of(vector))
 
 
 def a_second_upload_changes_nothing(contract: Contract) -> None:
@@ -296,12 +297,12 @@ def a_message_of_another_phase_changes_nothing(contract: Contract) -> None:
     federation = contract.federation(4)
     key = federation.roster.digest
     silo = contract.silo(federation, "north")
-    opened = (PlainSum((), payload(5)), SumOpened(key, (), (), payload(5)))
+    opened = (PlainSum(key, (), payload(5)), SumOpened(key, (), (), payload(5)))
     for message in opened:
         with pytest.raises(UnexpectedMessage):
             silo.receive(message)
     coordinator = contract.coordinator(federation)
-    upload = contract.upload(*([key] if contract.hides else []), payload(6))  # type: ignore[call-arg, arg-type]
+    upload = contract.upload(key, payload(6))
     with pytest.raises(UnexpectedMessage):
         coordinator.receive("north", upload)
     reply = silo.receive(coordinator.open(0.0).output["north"]).output
@@ -377,7 +378,11 @@ def a_failed_read_never_becomes_a_sum(contract: Contract) -> None:
     assert isinstance(good, MaskedInput | PlainInput)
     whole = bytes(good.vector.buffer())
     broken = Payload("u4", good.vector.length, lambda: iter([memoryview(whole[:8])]), digest=bytes(32))
-    upload = MaskedInput(good.round_id, broken) if isinstance(good, MaskedInput) else PlainInput(broken)
+    upload = (
+        MaskedInput(good.round_id, broken)
+        if isinstance(good, MaskedInput)
+        else PlainInput(good.training, broken)
+    )
     with pytest.raises(RoundAborted):
         attempt.coordinator.receive("north", upload)
     with suppress(RoundAborted, UnexpectedMessage):

@@ -12,7 +12,14 @@ import numpy as np
 from msgspec.structs import replace
 
 from secagg import wire
-from secagg.errors import FaultyCoordinator, FaultySilo, RoundAborted, SecaggError, UnexpectedMessage
+from secagg.errors import (
+    FaultyCoordinator,
+    FaultySilo,
+    ProtocolError,
+    RoundAborted,
+    SecaggError,
+    UnexpectedMessage,
+)
 from secagg.fixedpoint import Encoding, Segment
 from secagg.hazmat.identity import IdentityKey
 from secagg.masking.params import Masking
@@ -250,7 +257,7 @@ def replay(journal: Iterable[CoordinatorRecord], fresh: Witness) -> Witness:
             case InputAccepted():
                 fresh.receive(record.sender, record.message)
             case SiloLost():
-                fresh.lose(record.silo)
+                fresh.lose(record.silo, fault=ProtocolError("as it was recorded") if record.struck else None)
             case PhaseClosed() if opened:
                 fresh.advance(record.now)
             case PhaseClosed():
@@ -353,7 +360,7 @@ def spoiled(silo: SiloId, reply: FromSilo) -> FromSilo:
         case MaskedInput():
             return MaskedInput(reply.round_id, Payload.of(np.zeros(1, np.uint32)))
         case PlainInput():
-            return PlainInput(Payload.of(np.zeros(1, np.uint32)))
+            return PlainInput(reply.training, Payload.of(np.zeros(1, np.uint32)))
         case ConsistencyCheck():
             return ConsistencyCheck(reply.round_id, bytes(64))
         case Unmasking():

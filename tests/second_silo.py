@@ -164,7 +164,7 @@ class SecondSilo:
         told = []
         for dealer, s in share_sets:
             entries = [list(entry.values()) for entry in s["entries"]]
-            told.append([dealer, hashed("share keys", self.session, dealer, s["mask"], s["seed"], entries)])
+            told.append([dealer, hashed("share set", self.session, dealer, s["mask"], s["seed"], entries)])
         self.round_id = hashed("round", self.session, told)
         for dealer, *sealed in boxes:
             shared = exchange(self.box, self.peers[dealer]["box"])

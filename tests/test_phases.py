@@ -20,10 +20,10 @@ def gate(quorum: int = 3, enough: int | None = None) -> Gate[int]:
 
 
 def test_a_strangers_and_a_second_reply_change_nothing() -> None:
-    """Guarantee, with the third case beside it: a silo that was lost stays out."""
+    """Guarantee."""
     barrier = gate()
     barrier.admit("a", 1)
-    barrier.lose("b")
+    barrier.strike("b")
     for sender, text in (("x", "x is not awaited"), ("a", "a replied already"), ("b", "b has left")):
         with pytest.raises(UnexpectedMessage, match=text):
             barrier.admit(sender, 2)
@@ -31,6 +31,31 @@ def test_a_strangers_and_a_second_reply_change_nothing() -> None:
             barrier.check(sender)
     assert barrier.replies == {"a": 1}
     assert barrier.waiting == set("cde")
+
+
+def test_a_silo_that_was_lost_may_reply_and_one_that_was_struck_may_not() -> None:
+    """Guarantee."""
+    barrier = gate()
+    barrier.lose("a")
+    barrier.strike("b")
+    assert barrier.waiting == set("cde")
+    barrier.admit("a", 1)
+    with pytest.raises(UnexpectedMessage, match="b has left"):
+        barrier.admit("b", 1)
+    barrier.lose("b")
+    with pytest.raises(UnexpectedMessage, match="b has left"):
+        barrier.admit("b", 1)
+    assert barrier.replies == {"a": 1}
+    assert barrier.waiting == set("cde")
+
+
+def test_a_deadline_moves_later_and_never_earlier() -> None:
+    barrier = gate()
+    barrier.admit("a", 1)
+    barrier.defer(12.0)
+    barrier.defer(11.0)
+    assert not barrier.closable(11.9)
+    assert barrier.closable(12.0)
 
 
 def test_it_closes_when_nobody_is_awaited_any_more() -> None:
@@ -71,23 +96,28 @@ def test_a_reply_outlives_its_silo() -> None:
     assert barrier.waiting == set("bcde")
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdexyz"), st.booleans())), st.integers(0, 5))
-def test_a_quorum_counts_silos_and_never_messages(events: list[tuple[str, bool]], quorum: int) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdexyz"), st.sampled_from(["replies", "lost", "struck"]))),
+    st.integers(0, 5),
+)
+def test_a_quorum_counts_silos_and_never_messages(events: list[tuple[str, str]], quorum: int) -> None:
     """Guarantees: ``close`` gives ``quorum`` distinct expected silos at least, or says who is missing."""
     barrier = gate(quorum)
-    for number, (sender, replies) in enumerate(events):
-        if not replies:
-            barrier.lose(sender)
+    for number, (sender, event) in enumerate(events):
+        if event != "replies":
+            {"lost": barrier.lose, "struck": barrier.strike}[event](sender)
             continue
         with suppress(UnexpectedMessage):
             barrier.admit(sender, number)
     first: dict[str, Any] = {}
-    lost = set()
-    for number, (sender, replies) in enumerate(events):
-        if replies and sender in EXPECTED and sender not in lost:
+    gone, struck = set(), set()
+    for number, (sender, event) in enumerate(events):
+        if event == "replies" and sender in EXPECTED and sender not in struck:
             first.setdefault(sender, number)
-        elif not replies and sender not in first:
-            lost.add(sender)
+        elif event != "replies":
+            gone.add(sender)
+        if event == "struck":
+            struck.add(sender)
     if len(first) >= quorum:
         assert barrier.close() == first
     else:
@@ -95,4 +125,4 @@ def test_a_quorum_counts_silos_and_never_messages(events: list[tuple[str, bool]]
             barrier.close()
         assert (few.value.have, few.value.need, few.value.phase) == (len(first), quorum, "Phase")
         assert few.value.missing == tuple(sorted(EXPECTED - first.keys()))
-    assert barrier.waiting == EXPECTED - first.keys() - lost
+    assert barrier.waiting == EXPECTED - first.keys() - gone

@@ -70,6 +70,25 @@ def test_the_vector_is_not_changed_and_sent_once() -> None:
         silo.receive(opened)
 
 
+def test_a_vector_or_a_sum_of_another_round_changes_nothing() -> None:
+    federation, coordinator = plain(4)
+    session = PlainCoordinator(federation.roster, terms=federation.terms, attempt=1, seconds=60.0)
+    session.open(0.0)
+    silo = PlainSilo(terms=federation.terms, vector=federation.vectors["north"])
+    sent = silo.receive(RoundOpened(training_digest(federation.terms), 1, 60.0)).output
+    assert isinstance(sent, PlainInput)
+    with pytest.raises(UnexpectedMessage, match="another round"):
+        session.receive("north", PlainInput(bytes(32), sent.vector))
+    assert "north" in session.waiting
+    session.receive("north", sent)
+    federation.run(coordinator)
+    total = next(message for _, message in coordinator.log if isinstance(message, PlainSum))
+    with pytest.raises(UnexpectedMessage, match="another round"):
+        silo.receive(PlainSum(bytes(32), total.survivors, total.total))
+    silo.receive(total)
+    assert silo.outcome is not None
+
+
 def test_a_sum_is_taken_only_after_the_input_was_sent() -> None:
     federation, coordinator = plain(4)
     federation.run(coordinator)

@@ -251,7 +251,7 @@ def test_messages_outside_an_attempt_change_nothing() -> None:
     messages = (
         KeysAnnounced(()),
         SurvivorsAnnounced(bytes(32), ()),
-        PlainSum((), Payload.of(np.zeros(6, np.uint32))),
+        PlainSum(bytes(32), (), Payload.of(np.zeros(6, np.uint32))),
     )
     for _ in range(2):
         for message in messages:
@@ -385,6 +385,83 @@ def test_a_lost_silo_is_not_awaited_until_it_is_heard_of() -> None:
     coordinator.advance(2e6)
     assert coordinator.attempt == 3
     assert coordinator.waiting == set(federation.roster.silos)
+
+
+def in_masked_input(federation: Federation) -> tuple[Witness, dict[SiloId, MaskedInput]]:
+    """Return an attempt that waits for masked inputs, and those inputs, not yet handed in."""
+    coordinator = federation.coordinator()
+    inbox = dict(coordinator.open(0.0).output)
+    while True:
+        replies = {silo: federation.silos[silo].deliver(wire.encode(m)) for silo, m in inbox.items()}
+        said = {silo: wire.decode_from_silo(*reply) for silo, reply in replies.items() if reply is not None}
+        if coordinator.phase == "MaskedInput":
+            return coordinator, {s: m for s, m in said.items() if isinstance(m, MaskedInput)}
+        for silo, message in said.items():
+            coordinator.receive(silo, message)
+        inbox = dict(coordinator.advance(0.0).output)
+
+
+def test_a_silo_whose_connection_was_lost_is_not_awaited_in_later_phases_until_it_is_heard_of() -> None:
+    federation = Federation(5)
+    coordinator, inputs = in_masked_input(federation)
+    for silo in inputs:
+        coordinator.receive(silo, inputs[silo])
+    coordinator.lose("west")  # After its input: that stays in the sum.
+    announced = coordinator.advance(0.0).output
+    assert coordinator.phase == "ConsistencyCheck"
+    assert coordinator.waiting == set(federation.roster.silos) - {"west"}
+    reply = federation.silos["west"].deliver(wire.encode(announced["west"]))  # It is back, and counts.
+    assert reply is not None
+    coordinator.receive("west", wire.decode_from_silo(*reply))
+    for silo in announced.keys() - {"west"}:
+        reply = federation.silos[silo].deliver(wire.encode(announced[silo]))
+        assert reply is not None
+        coordinator.receive(silo, wire.decode_from_silo(*reply))
+    coordinator.advance(0.0)
+    assert coordinator.phase == "Unmasking"
+    assert coordinator.waiting == set(federation.roster.silos)
+    assert "west" not in coordinator.losses
+    replays(federation, coordinator)
+
+
+def test_a_silo_that_left_the_protocol_is_not_taken_back_within_the_phase() -> None:
+    federation = Federation(5)
+    coordinator, inputs = in_masked_input(federation)
+    coordinator.lose("west", fault=UnexpectedMessage("its bytes were none"))
+    with pytest.raises(UnexpectedMessage, match="west has left"):
+        coordinator.receive("west", inputs["west"])
+    coordinator.lose("south")
+    coordinator.receive("south", inputs["south"])  # Merely lost: its input counts.
+    assert coordinator.waiting == set(federation.roster.silos) - {"west", "south"}
+
+
+def test_a_phase_waits_longer_while_bytes_move() -> None:
+    federation, coordinator = training()
+    coordinator.defer(1e9)
+    assert coordinator.deadline == 1e9
+    for silo in ("north", "south", "west"):
+        coordinator.receive(silo, ready(federation))
+    assert coordinator.advance(1e6).output == {}
+    coordinator.advance(1e9)
+    assert coordinator.phase == "AdvertiseKeys"
+    coordinator.defer(2e9)
+    assert coordinator.deadline == 2e9
+    coordinator.defer(1.0)
+    assert coordinator.deadline == 2e9
+
+
+def test_a_failure_keeps_its_own_cause_and_a_later_one_names_the_first() -> None:
+    federation, coordinator = training()
+    for silo in federation.roster.silos:
+        coordinator.receive(silo, ready(federation))
+    coordinator.advance(0.0)
+    coordinator.advance(1e6)
+    coordinator.advance(2e6)
+    assert coordinator.attempt == 3
+    with pytest.raises(TooFewSilos) as last:
+        coordinator.advance(3e6)
+    assert isinstance(last.value.__cause__, TooFewSilos)
+    assert last.value.__cause__.__cause__ is None
 
 
 def test_the_base_is_sent_to_whom_asks_for_it() -> None:

@@ -204,7 +204,7 @@ def test_secrets_of_a_message_are_not_in_its_repr() -> None:
 
 def announced(dtype: Any = "u4", length: Any = 6, digest: Any = None) -> bytes:
     digest = Payload.of(VECTOR).digest if digest is None else digest
-    return packed({"type": "PlainInput", "vector": (dtype, length, digest)})
+    return packed({"type": "PlainInput", "training": bytes(32), "vector": (dtype, length, digest)})
 
 
 def test_a_payload_that_is_as_announced_is_taken() -> None:
@@ -237,11 +237,13 @@ def test_a_payload_that_is_as_announced_is_taken() -> None:
         announced(digest=Payload.of(VECTOR).digest[:31]),
         announced(digest=Payload.of(VECTOR).digest + b"\0"),
         announced(digest="d" * 32),
-        packed({"type": "PlainInput", "vector": ("u4", 6)}),
-        packed({"type": "PlainInput", "vector": ("u4", 6, Payload.of(VECTOR).digest, 0)}),
-        packed({"type": "PlainInput", "vector": Payload.of(VECTOR).digest}),
-        packed({"type": "PlainInput", "vector": {"dtype": "u4"}}),
-        packed({"type": "PlainInput", "vector": None}),
+        packed({"type": "PlainInput", "training": bytes(32), "vector": ("u4", 6)}),
+        packed(
+            {"type": "PlainInput", "training": bytes(32), "vector": ("u4", 6, Payload.of(VECTOR).digest, 0)}
+        ),
+        packed({"type": "PlainInput", "training": bytes(32), "vector": Payload.of(VECTOR).digest}),
+        packed({"type": "PlainInput", "training": bytes(32), "vector": {"dtype": "u4"}}),
+        packed({"type": "PlainInput", "training": bytes(32), "vector": None}),
     ],
     ids=map(str, count()),
 )
@@ -269,13 +271,13 @@ def test_every_bit_of_a_payload_is_covered_by_its_digest(byte: int, bit: int) ->
 
 def test_a_big_payload_is_never_copied() -> None:
     vector = np.zeros(1 << 20, np.uint32)
-    header, sent = wire.encode(PlainInput(Payload.of(vector)))
+    header, sent = wire.encode(PlainInput(bytes(32), Payload.of(vector)))
     assert sent is not None
     assert np.shares_memory(np.frombuffer(sent, np.uint8), vector)
     received = wire.decode_from_silo(header, sent)
     assert isinstance(received, PlainInput)
     assert np.shares_memory(received.vector.array(), vector)
-    assert len(header) < 100
+    assert len(header) < 128
 
 
 def test_what_was_received_is_not_written_to() -> None:
@@ -289,4 +291,4 @@ def test_what_was_received_is_not_written_to() -> None:
 
 def test_a_message_without_a_payload_has_none() -> None:
     assert wire.encode(Refused("rule"))[1] is None
-    assert wire.encode(PlainInput(Payload.of(VECTOR)))[1] is not None
+    assert wire.encode(PlainInput(bytes(32), Payload.of(VECTOR)))[1] is not None

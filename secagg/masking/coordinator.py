@@ -233,18 +233,27 @@ class MaskingCoordinator:
         except FaultySilo:
             if any(past.has(self._roster, sender, message) for past in self._past):
                 raise UnexpectedMessage(f"{sender}: a message of an earlier attempt came late") from None
-            self.lose(sender)
+            self.lose(sender, struck=True)
             raise
         return Step((InputAccepted(sender, message),), {})
 
-    def lose(self, silo: SiloId) -> CoordinatorStep:
-        """Wait for ``silo`` no longer in this phase."""
+    def lose(self, silo: SiloId, *, struck: bool = False) -> CoordinatorStep:
+        """Wait for ``silo`` no longer in this phase; see ``CoordinatorSession.lose``."""
         match self._state:
             case _Start() | _Done():
                 pass
             case state:
-                state.gate.lose(silo)
-        return Step((SiloLost(silo),), {})
+                leave = state.gate.strike if struck else state.gate.lose
+                leave(silo)
+        return Step((SiloLost(silo, struck),), {})
+
+    def defer(self, moment: float) -> None:
+        """Wait until ``moment`` at least; see ``CoordinatorSession.defer``."""
+        match self._state:
+            case _Start() | _Done():
+                pass
+            case state:
+                state.gate.defer(moment)
 
     def advance(self, now: float) -> CoordinatorStep:
         """Close the phase if it can close; see ``CoordinatorSession.advance``."""
@@ -284,7 +293,7 @@ class MaskingCoordinator:
                 if message.session != state.session or message.dealer not in state.share_sets:
                     raise FaultySilo(sender, "reports a dealer that this session does not have")
                 self._reports = (*self._reports, (sender, message.dealer))
-                state.gate.lose(sender)
+                state.gate.strike(sender)
             case (_Checking() as state, ConsistencyCheck()):
                 state.gate.check(sender)
                 self._check_round(sender, message.round_id, state.collected)
@@ -299,7 +308,7 @@ class MaskingCoordinator:
             case (_Start() | _Done(), _):
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted now")
             case (state, Refused()):
-                state.gate.lose(sender)
+                state.gate.strike(sender)
             case (state, _):
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted in {state.gate.phase}")
 

@@ -71,7 +71,7 @@ def share_set_fields(session: bytes, dealer: SiloId, share_set: ShareSet) -> tup
 def round_id(session: bytes, share_sets: Iterable[tuple[SiloId, ShareSet]]) -> bytes:
     """Return H(session, U2, digest of every announced share set), in roster order."""
     announced = tuple(
-        (dealer, digest(SHARE, *share_set_fields(session, dealer, s))) for dealer, s in share_sets
+        (dealer, digest("share set", *share_set_fields(session, dealer, s))) for dealer, s in share_sets
     )
     return digest("round", session, announced)
 

@@ -221,7 +221,7 @@ class RoundCoordinator:
             step = self._accept(sender, message)
         except FaultySilo as fault:
             self._blame(fault)
-            self._stop_waiting(sender)
+            self._leave(sender, struck=True)
             raise
         if isinstance(message, Refused):
             missing = f" (needs {', '.join(message.silos)})" if message.silos else ""
@@ -241,7 +241,7 @@ class RoundCoordinator:
                     raise FaultySilo(sender, "is ready for other terms than those that were sent")
                 state.gate.admit(sender, None)
             case ((_Training() | _Voiding()) as state, Refused()):
-                state.gate.lose(sender)
+                state.gate.strike(sender)
             case (_Voiding() as state, Voided()):
                 if any(void.silo != sender for void in message.voids):
                     raise FaultySilo(sender, "sends a void in another silo's name")
@@ -266,8 +266,18 @@ class RoundCoordinator:
             self._blame(fault if isinstance(fault, FaultySilo) else FaultySilo(silo, str(fault)))
         elif silo in self.waiting and self.phase is not None:
             self._losses[silo] = self.phase
-        self._stop_waiting(silo)
-        return Step((SiloLost(silo),), {})
+        self._leave(silo, struck=fault is not None)
+        return Step((SiloLost(silo, fault is not None),), {})
+
+    def defer(self, moment: float) -> None:
+        """Close the phase for lateness no earlier than ``moment``; see ``CoordinatorSession.defer``."""
+        match self._state:
+            case _Training() | _Voiding():
+                self._state.gate.defer(moment)
+            case _Attempting():
+                self._state.session.defer(moment)
+            case _Start() | _Done():
+                pass
 
     def advance(self, now: float) -> CoordinatorStep:
         """Close the phase if it can close; see ``CoordinatorSession.advance``."""
@@ -338,12 +348,14 @@ class RoundCoordinator:
         except (RoundAborted, FaultySilo) as failure:
             self._note_silence(now)  # Not who was merely not needed any more.
             return self._retry(session, failure, now)
-        if session.outcome is not None:
-            self._keep_past(session)
         if deadline is not None and now >= deadline and session.phase != phase:
             self._note(phase, waiting)
         if session.outcome is not None:
+            self._keep_past(session)
             self._state = _Done(session.outcome)
+        elif session.phase != phase:
+            for silo in self._absent:
+                session.lose(silo)
         return step
 
     def _retry(self, session: _Session, failure: SecaggError, now: float) -> CoordinatorStep:
@@ -360,6 +372,8 @@ class RoundCoordinator:
             self._blame(FaultySilo(dealer, "its boxes or shares are not what it committed to", dealer=True))
         reachable = self._roster.n - len(self._absent | self.excluded)
         if self._attempt >= self._attempts or reachable < self._quorum:
+            if self._first_failure is None:
+                raise failure
             raise failure from self._first_failure
         self._first_failure = self._first_failure or failure
         if asked is None or session_convicts(session):
@@ -389,12 +403,13 @@ class RoundCoordinator:
     def _blame(self, fault: FaultySilo) -> None:
         self._faults[fault.silo] = f"faulty: {fault}"
 
-    def _stop_waiting(self, silo: SiloId) -> None:
+    def _leave(self, silo: SiloId, *, struck: bool) -> None:
         match self._state:
             case _Training() | _Voiding():
-                self._state.gate.lose(silo)
+                leave = self._state.gate.strike if struck else self._state.gate.lose
+                leave(silo)
             case _Attempting():
-                self._state.session.lose(silo)
+                self._state.session.lose(silo, struck=struck)
             case _Start() | _Done():
                 pass
 

@@ -345,7 +345,7 @@ def round_id(session: bytes, shares: Mapping[SiloId, ShareKeys]) -> bytes:
     announced = []
     for dealer in SILOS:
         boxes = {peer: (seed, mask) for peer, seed, mask in shares[dealer].boxes}
-        announced.append((dealer, sha256(framed("share keys", *share_set_fields(session, dealer, boxes)))))
+        announced.append((dealer, sha256(framed("share set", *share_set_fields(session, dealer, boxes)))))
     return sha256(framed("round", session, tuple(announced)))
 
 

@@ -42,8 +42,8 @@ FROZEN = {
     "self": "c7a82d6412c1043f01469bbd6b31a4fa3dcb5c583f17a75883dbc00d9e90b426",
     "training": "ed9237f287a7b09056480dd72d3bac425ec6bba6203228e9a2c6794096da91ec",
     "session": "08df95f15099bdf202706acf9c1332d3f281a67d115b5b5b72d7a3058f35f312",
-    "round": "6dddcba855778c8efe19a912e0c5a917f10d9b72428175f18710df0f51be3068",
-    "signatures": "ef28c2928bcd32b46bba8f22a314e3adfb71ca53e661525a8bb3175a66328c44",
+    "round": "c43d45fa5cfbe1ae960a3548b0560e30b3c7cb3a1a4be4c454f2fa642fc30cc4",
+    "signatures": "f0d68fe121e9fc4b01d9314f9e6040340b71e06551f13ecdfebe8b1ab68f5620",
     "boxes": "03cdfa9195993316cd0bf207d73ccfe8924245ad68c6ab7d8f6d14d7e5368d46",
 }
 """Two keys, then SHA-256 of the fixed round with 32-bit words: signatures and boxes in roster order."""

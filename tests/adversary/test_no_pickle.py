@@ -174,7 +174,7 @@ def attack(mark: Path) -> None:
         VERSION + msgspec.msgpack.encode(ready | {"type": bomb.hex()}),
         *(VERSION + msgspec.msgpack.encode(msgspec.msgpack.Ext(code, bomb)) for code in (-1, 0, 1, 80)),
         *(
-            VERSION + msgspec.msgpack.encode({"type": "PlainInput", "vector": vector})
+            VERSION + msgspec.msgpack.encode({"type": "PlainInput", "training": bytes(32), "vector": vector})
             for vector in (bomb, [bomb], ("O", 1, digest), ("|O", len(payload) // 8, digest), ("f8", 1, bomb))
         ),
     ]
@@ -187,7 +187,7 @@ def attack(mark: Path) -> None:
             secagg.records.decode_silo_record(header)
     # As a payload it is numbers, and stays numbers.
     words = Payload.over("u8", len(payload) // 8, payload)
-    uploaded = wire.decode_from_silo(*wire.encode(PlainInput(words)))
+    uploaded = wire.decode_from_silo(*wire.encode(PlainInput(bytes(32), words)))
     sent = wire.decode_from_coordinator(*wire.encode(BaseSent(bytes(32), words)))
     assert isinstance(uploaded, PlainInput)
     assert isinstance(sent, BaseSent)

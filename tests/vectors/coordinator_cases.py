@@ -108,11 +108,11 @@ def _leave_first_phases(script: Script) -> None:
         took("b", AdvertiseKeys(bundle)),
         expected="UnexpectedMessage",
     )
-    lost = {"event": "lose", "silo": "b"}
+    struck = {"event": "lose", "silo": "b", "struck": True}
     script.leave(
-        "keys of a silo that was lost",
+        "keys of a silo that was struck",
         1,
-        lost,
+        struck,
         took("b", AdvertiseKeys(bundle)),
         expected="UnexpectedMessage",
     )

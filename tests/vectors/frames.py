@@ -50,7 +50,7 @@ def frames() -> Group:
         Refused("lock", ("a", "b")),
         BoxReport(SESSION, "a"),
         Voided((void,)),
-        PlainInput(vector),
+        PlainInput(TRAINING, vector),
     ):
         group.passes(type(message).__name__, SILO, **write_frame(message))
     for sent in (
@@ -58,7 +58,7 @@ def frames() -> Group:
         BaseSent(TERMS.base, reals),
         RoundOpened(TRAINING, 2, 60.0, (void,)),
         VoidRequested((ROUND,)),
-        PlainSum(("a", "b"), vector),
+        PlainSum(TRAINING, ("a", "b"), vector),
     ):
         group.passes(type(sent).__name__, COORDINATOR, **write_frame(sent))
     _bad_bytes(group)
@@ -155,14 +155,18 @@ def _bad_fields(group: Group) -> None:
 
 def _bad_payloads(group: Group) -> None:
     vector = np.array([1, 2, 3, 4], np.uint32)
-    header, payload = wire.encode(PlainInput(Payload.of(vector)))
+    header, payload = wire.encode(PlainInput(TRAINING, Payload.of(vector)))
     data = bytes(payload or b"")
 
     def fails(name: str, header: bytes, payload: bytes | None = data) -> None:
         group.fails(name, SILO, "MalformedMessage", **written_frame(header, payload))
 
     def announced(name: str, value: object) -> None:
-        fails(name, wire.VERSION + msgspec.msgpack.encode({"type": "PlainInput", "vector": value}))
+        fails(
+            name,
+            wire.VERSION
+            + msgspec.msgpack.encode({"type": "PlainInput", "training": TRAINING, "vector": value}),
+        )
 
     digest = Payload.of(vector).digest
     fails("no payload", header, None)

@@ -82,7 +82,7 @@ class CoordinatorScript:
                 message = wire.decode_from_silo(*read_frame(step["message"]))
                 taken = self._session.receive(step["sender"], message)
             case "lose":
-                taken = self._session.lose(step["silo"])
+                taken = self._session.lose(step["silo"], struck=step.get("struck", False))
             case "advance":
                 taken = self._session.advance(float(step["now"]))
             case other:
