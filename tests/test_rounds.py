@@ -450,6 +450,39 @@ def test_a_phase_waits_longer_while_bytes_move() -> None:
     assert coordinator.deadline == 2e9
 
 
+def test_a_restarted_coordinator_voids_what_it_asked_for_and_trains_nobody_again() -> None:
+    """Its process ended while silos signed: that attempt is over, its number used, the round is not lost."""
+    federation, attempted, asked = stopped_while_silos_signed()
+    trained = {silo: federation.work[silo].trained for silo in federation.roster.silos}
+    coordinator = federation.coordinator(attempted=attempted, asked=asked)
+    opened = federation.run(coordinator, {"north": "MaskedInput"})
+    assert coordinator.attempt == 2
+    assert coordinator.asked[0] == asked[0]
+    assert opened.survivors == tuple(silo for silo in federation.roster.silos if silo != "north")
+    assert {silo: federation.work[silo].trained for silo in federation.roster.silos} == trained
+
+
+@pytest.mark.parametrize("forgotten", ["attempted", "asked"])
+def test_a_restarted_coordinator_needs_both_to_finish(forgotten: str) -> None:
+    """The control: without the voids the locks hold, without the number no silo joins again."""
+    federation, attempted, asked = stopped_while_silos_signed()
+    known: dict[str, Any] = {"attempted": attempted, "asked": asked}
+    del known[forgotten]
+    with pytest.raises(RoundAborted):
+        federation.run(federation.coordinator(attempts=1, **known), {"north": "MaskedInput"})
+
+
+def stopped_while_silos_signed() -> tuple[Federation, int, tuple[bytes, ...]]:
+    federation = Federation(5)
+    first, inputs = in_masked_input(federation)
+    for silo in inputs:
+        first.receive(silo, inputs[silo])
+    announced = first.advance(0.0).output
+    for silo in announced:  # Locked to a set that nobody will open.
+        assert federation.silos[silo].deliver(wire.encode(announced[silo])) is not None
+    return federation, first.attempt, first.asked
+
+
 def test_a_failure_keeps_its_own_cause_and_a_later_one_names_the_first() -> None:
     federation, coordinator = training()
     for silo in federation.roster.silos:

@@ -100,6 +100,8 @@ class RoundCoordinator:
         attempts: how often the protocol is run before the round is given up.
         threads: for the masks.
         past: of the rounds before, so that what comes late is not taken for wrong.
+        attempted: attempts of this round that ended with the coordinator's process; their numbers are used.
+        asked: rounds of those attempts whose survivor set silos were asked to sign; they are voided first.
 
     Guarantees:
         A silo that is only late is not named: its message is refused and nothing else happens.
@@ -119,6 +121,8 @@ class RoundCoordinator:
         attempts: int = 3,
         threads: int | None = None,
         past: Past | None = None,
+        attempted: int = 0,
+        asked: tuple[bytes, ...] = (),
     ) -> None:
         self._roster = roster
         self._terms = terms
@@ -126,16 +130,16 @@ class RoundCoordinator:
         self._base = base
         self._seconds = seconds
         self._training_seconds = training_seconds
-        self._attempts = attempts
+        self._attempts = attempted + attempts
         self._threads = threads
         self._state: _State = _Start()
         self._past = Past() if past is None else past
-        self._attempt = 0
+        self._attempt = attempted
         self._first_failure: SecaggError | None = None
         self._losses: dict[SiloId, str] = {}
         self._faults: dict[SiloId, str] = {}  # stay, whatever the silo sends afterwards
         self._absent: set[SiloId] = set()  # not waited for until heard of
-        self._signed_rounds: tuple[bytes, ...] = ()
+        self._asked = asked  # of the attempts that are over
         self._evidence: tuple[DealerEvidence, ...] = ()
         self._reporters: dict[SiloId, set[SiloId]] = {}
 
@@ -153,8 +157,15 @@ class RoundCoordinator:
 
     @property
     def attempt(self) -> int:
-        """The number of the present attempt, from 1; 0 during training."""
+        """The number of the present or last attempt, from 1; 0 before the first."""
         return self._attempt
+
+    @property
+    def asked(self) -> tuple[bytes, ...]:
+        """Every round whose survivor set silos were asked to sign, oldest first."""
+        now = self._state.session if isinstance(self._state, _Attempting) else None
+        current = now.round_id if isinstance(now, MaskingCoordinator) else None
+        return self._asked if current is None else (*self._asked, current)
 
     @property
     def past(self) -> Past:
@@ -284,11 +295,10 @@ class RoundCoordinator:
         match self._state:
             case (_Training() | _Voiding()) as state if state.gate.closable(now):
                 self._note_silence(now)
-                voids: tuple[Void, ...] = ()
                 if isinstance(state, _Training):
                     self._absent |= state.gate.expected - state.gate.close().keys()
-                else:
-                    voids = tuple(void for silo in state.gate.close().values() for void in silo)
+                    return self._ask_voids(now) if self._asked else self._new_attempt(now, ())
+                voids = tuple(void for silo in state.gate.close().values() for void in silo)
                 return self._new_attempt(now, voids)
             case _Attempting():
                 return self._advance_attempt(self._state.session, now)
@@ -378,14 +388,17 @@ class RoundCoordinator:
         self._first_failure = self._first_failure or failure
         if asked is None or session_convicts(session):
             return self._new_attempt(now, ())
-        self._signed_rounds += (asked,)
+        self._asked += (asked,)
+        return self._ask_voids(now)
+
+    def _ask_voids(self, now: float) -> CoordinatorStep:
         gate: Gate[tuple[Void, ...]] = Gate(
             "Voided", frozenset(self._roster.silos), quorum=0, deadline=now + self._seconds
         )
         for silo in self._absent:
             gate.lose(silo)
         self._state = _Voiding(gate)
-        request = VoidRequested(self._signed_rounds)
+        request = VoidRequested(self._asked)
         return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, request))
 
     # --- small parts ---------------------------------------------------------------------------------------
