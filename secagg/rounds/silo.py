@@ -7,8 +7,9 @@ Pure like the sessions: the driver syncs the records of a step, then sends its r
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 
+from secagg import wire
 from secagg.errors import (
     FaultyCoordinator,
     FaultySiloOrCoordinator,
@@ -221,6 +222,32 @@ class Participant:
         return Step(
             records, Voided(tuple(sign_void(self._identity, self._silo, r.round_id) for r in records))
         )
+
+
+def answer(
+    participant: Participant,
+    frame: tuple[bytes, memoryview | None],
+    sync: Callable[[Sequence[SiloRecord]], None],
+) -> tuple[tuple[bytes, memoryview | None] | None, SecaggError | None]:
+    """Take one frame of the coordinator, as every transport delivers it.
+
+    Args:
+        participant: this silo.
+        frame: header and payload.
+        sync: puts records where they survive a crash; called before the reply is returned.
+
+    Returns:
+        The reply, or None; and why the silo left the round, by its own account, or None. What is late or
+        repeated is answered by nothing.
+    """
+    try:
+        step = participant.receive(wire.decode_from_coordinator(*frame))
+    except UnexpectedMessage:
+        return None, None
+    except SecaggError as error:
+        return wire.encode(refusal(error)), error
+    sync(step.records)
+    return (None if step.output is None else wire.encode(step.output)), None
 
 
 def refusal(error: SecaggError) -> Refused:
