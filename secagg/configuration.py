@@ -1,8 +1,8 @@
 """The text of a configuration file as a checked model, or every problem in it at once.
 
 A problem names the line, the key and what is expected. Of the file's values only numbers are repeated: a
-text in the wrong place may be a key or a token. It opens no file (the processes do) and knows no table of
-its own: a process says what its file holds with ``Section`` classes.
+text in the wrong place may be a key or a token. It opens no file, and what a file holds is said by the
+processes, in pydantic models that forbid extra keys; importing this loads no pydantic.
 
 Source: TOML 1.0; https://docs.pydantic.dev, error types of version 2.
 """
@@ -13,25 +13,20 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from secagg.errors import ParameterError
 from secagg.ranges import shown
 from secagg.toml_lines import Place, lines_of
 
-M = TypeVar("M", bound=BaseModel)
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 LONGEST_KEY = 40
 """A key is repeated up to this length: beyond it, it may be a secret that lost its quotes."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
-
-
-class Section(BaseModel):
-    """A file or one of its tables: no unknown key, no conversion of types, no change afterwards."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def parse(text: str, kind: type[M], *, source: str) -> M:
@@ -39,7 +34,7 @@ def parse(text: str, kind: type[M], *, source: str) -> M:
 
     Args:
         text: the whole file.
-        kind: what it must hold, usually a ``Section``.
+        kind: what it must hold; its tables are models too.
         source: name of the file, for the text of an error.
 
     Raises:
@@ -48,6 +43,8 @@ def parse(text: str, kind: type[M], *, source: str) -> M:
     Guarantees:
         No text of the file is repeated but the names of keys, and of these no long one.
     """
+    from pydantic import ValidationError  # noqa: PLC0415 - loaded by whoever made ``kind``
+
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -203,6 +200,8 @@ def _model_at(kind: type[BaseModel], place: Place) -> type[BaseModel] | None:
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     """Return the model that ``annotation`` is, or holds: ``tuple[Model, ...]``, ``Model | None``."""
+    from pydantic import BaseModel  # noqa: PLC0415 - as above
+
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
