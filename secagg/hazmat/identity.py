@@ -100,5 +100,9 @@ def fingerprint(public: bytes) -> str:
     It is the first half of the key's SHA-256, so finding another key with the same fingerprint takes
     about 2**128 trials.
     """
-    digits = hashlib.sha256(public).digest()[:16].hex().upper()
-    return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
+    return grouped(hashlib.sha256(public).digest()[:16])
+
+
+def grouped(digest: bytes) -> str:
+    """Return ``digest`` as people read it out: groups of four hex digits, ``9B41 77F0 ...``."""
+    return digest.hex(" ", 2).upper()
