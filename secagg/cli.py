@@ -1,4 +1,4 @@
-"""The command ``secagg``: see the protocol at work, and read what an error code means.
+"""The command ``secagg``: see the protocol at work, and read what a code, a scheme or a word means.
 
 It opens no connection and reads no file; nothing here is needed to use the library. What is heavy loads
 inside the command that needs it, so that ``secagg --help`` stays under 0.3 s (``benchmarks/startup.py``).
@@ -116,18 +116,19 @@ def demo(
         raise typer.Exit(EXIT_BUG)
 
 
-@app.command("explain")
-def explain_code(
-    code: Annotated[str, typer.Argument(help="SA-dddd, as an error prints it; none lists all codes.")] = "",
+@app.command()
+def explain(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="WORD", help="An error's code (SA-dddd), a scheme, or a term; none lists all of them."
+        ),
+    ] = None,
 ) -> None:
-    """Say what an error code means and who can do what."""
-    from secagg.explanation import CATALOGUE, lookup
+    """Say what an error code, a scheme or a word of a report means."""
+    from secagg.topics import answer, contents
 
-    if code:
-        typer.echo(lookup(code).text(width=_width()))
-    else:
-        for known in CATALOGUE:
-            typer.echo(f"{known}  {lookup(known).what}")
+    typer.echo(answer(" ".join(words), width=_width()) if words else contents(width=_width()))
 
 
 def _width() -> int:

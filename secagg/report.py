@@ -9,6 +9,7 @@ Source: "Round report" and "Adversary" in ``docs/protocol.md``.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from secagg.names import SiloId, WordBits
 SchemeName: TypeAlias = Literal["Masking", "Plain"]
 
 NO_DIFFERENTIAL_PRIVACY = "no differential privacy: the sum itself may reveal"
+
+METRIC_DIGITS = 4
+"""Digits after the point of a metric, for people, where its error allows them."""
 
 _LABEL = 11  # Characters of the left column, the gap included.
 
@@ -95,20 +99,7 @@ class RoundReport:
     @property
     def who_can_read(self) -> str:
         """Who can read one silo's update, as one or two sentences."""
-        match self.scheme:
-            case "Plain":
-                return (
-                    "The coordinator reads every update, sample count and metric of every silo. "
-                    "There is no protection."
-                )
-            case "Masking":
-                coalition = f"The coordinator together with up to {plural(self.c or 0, 'silo')}"
-                return (
-                    f"Nobody. {coalition} learns nothing beyond sums over at least {self.k} honest silos, "
-                    "also if it lies. Each silo learns the sum."
-                )
-            case never:
-                assert_never(never)
+        return readers(self.scheme, colluders=plural(self.c or 0, "silo"), honest=f"at least {self.k}")
 
     def text(self, *, width: int = 80) -> str:
         """Return the report as aligned plain text, at most ``width`` characters a line where words allow."""
@@ -173,6 +164,53 @@ class RoundReport:
             size(sum(self.bytes_down.values())),
             f"{sum(self.seconds.values()):.3f}",
         )
+
+
+def readers(scheme: SchemeName, *, colluders: str, honest: str) -> str:
+    """Return who can read one silo's update.
+
+    Args:
+        scheme: the protection.
+        colluders: how many may collude with the coordinator, ``"1 silo"``.
+        honest: how many honest silos are in every sum, ``"at least 4"``.
+    """
+    match scheme:
+        case "Plain":
+            return (
+                "The coordinator reads every update, sample count and metric of every silo. "
+                "There is no protection."
+            )
+        case "Masking":
+            return (
+                f"Nobody. The coordinator together with up to {colluders} learns nothing beyond sums over "
+                f"{honest} honest silos, also if it lies. Each silo learns the sum."
+            )
+        case never:
+            assert_never(never)
+
+
+def metric_text(value: float, error: float | None) -> str:
+    """Return a metric with the digits that are certain, four after the point at the most.
+
+    Args:
+        value: as opened.
+        error: proven bound on its error, as ``RoundReport.metric_error``; None if there is none.
+
+    Guarantees:
+        What is shown differs from the true metric by at most one of its last digit.
+        A metric below 0.001 shows two digits that are not leading zeros, if as many are certain.
+    """
+    if math.isnan(value):
+        return "nan"
+    if not math.isfinite(value) or error == math.inf:
+        return "unknown"
+    leading_zeros = 0 if value == 0 else -math.floor(math.log10(abs(value))) - 1
+    digits = max(METRIC_DIGITS, leading_zeros + 2)
+    if error:
+        # Half of the last digit for the error, the other half for rounding to it.
+        digits = min(digits, math.floor(-math.log10(2 * error)))
+    # Adding zero takes the sign off -0.0. Below one digit after the point, tens and hundreds are rounded.
+    return f"{round(value, digits) + 0.0:.{max(0, digits)}f}"
 
 
 def hanging(label: str, sentence: str, *, width: int) -> Iterable[str]:

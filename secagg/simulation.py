@@ -23,9 +23,11 @@ from secagg.messages import (
     FromSilo,
     MaskedInput,
     PlainInput,
+    PlainSum,
     Ready,
     Refused,
     ShareKeys,
+    SumOpened,
     Unmasking,
     Voided,
 )
@@ -123,6 +125,8 @@ class SimulatedSilo:
 class Traffic:
     """What one round moved, per phase: bytes of all silos together, and seconds of the handed-in timer.
 
+    A phase has the name of the reply that it awaits; the last, which awaits none, that of its message.
+
     Attributes:
         lost: silos that the schedule of dropouts took, and in which phase.
     """
@@ -206,6 +210,7 @@ class _Round:
         self._tap = tap
         self._downlink: deque[tuple[SiloId, Frame]] = deque()
         self._traffic = Traffic()
+        self._unawaited = "Training"  # The phase where the coordinator awaits nothing: at the two ends.
 
     def run(self) -> tuple[Aggregate, Traffic]:
         try:
@@ -289,12 +294,14 @@ class _Round:
 
     def _send(self, outbox: Outbox) -> None:
         for silo, message in outbox.items():
+            if isinstance(message, SumOpened | PlainSum):
+                self._unawaited = type(message).__name__
             frame = wire.encode(message)
             self._count(self._traffic.bytes_down, self._phase(), frame)
             self._downlink.append((silo, frame))
 
     def _phase(self) -> str:
-        return self._coordinator.phase or "Opening"
+        return self._coordinator.phase or self._unawaited
 
     @staticmethod
     def _count(totals: dict[str, int], phase: str, frame: Frame) -> None:

@@ -143,10 +143,28 @@ def test_explain_finds_a_code_however_it_is_typed(code: str) -> None:
     assert all(label in done.stdout for label in ("cause", "safe", "you can", "they can", "exit 4"))
 
 
-def test_explain_alone_lists_every_code_without_open_names() -> None:
+def test_explain_alone_lists_every_code_and_word_without_open_names() -> None:
     done = run("explain")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == list(CATALOGUE)
+    known = {line.split()[0] for line in done.stdout.splitlines() if line and line[0] != " "}
+    assert known == {*CATALOGUE, "schemes", "terms"}
     assert "{" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [(["masking"], "Masking: "), (["PLAIN"], "Plain: "), (["pairwise", "mask"], "pairwise mask")],
+)
+def test_explain_knows_schemes_and_terms(words: list[str], first: str) -> None:
+    done = run("explain", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(first)
+
+
+def test_an_unknown_word_is_a_usage_error_that_names_the_nearest() -> None:
+    done = run("explain", "treshold")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("x SA-2101")
+    assert "near it: threshold" in done.stderr
 
 
 def test_an_unknown_code_is_a_usage_error_in_the_shape_of_all_errors() -> None:

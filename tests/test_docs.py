@@ -8,6 +8,7 @@ is ```text.
 
 from __future__ import annotations
 
+import datetime
 import doctest
 import os
 import re
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import secagg
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -99,6 +102,19 @@ def test_python_blocks(page: Path, tmp_path: Path) -> None:
         [sys.executable, script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_changelog_dates_every_version_down_from_this_one() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, *released = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert first == "[Unreleased]"
+    dates = {}
+    for heading in released:
+        entry = re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})", heading)
+        assert entry, heading
+        dates[entry[1]] = datetime.date.fromisoformat(entry[2])
+    assert next(iter(dates)) == secagg.__version__
+    assert list(dates.values()) == sorted(dates.values(), reverse=True)
 
 
 def test_no_block_is_left_without_a_language() -> None:

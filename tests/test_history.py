@@ -5,19 +5,22 @@ from __future__ import annotations
 import builtins
 import contextlib
 import io
+import math
 from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from secagg.errors import InputRefused, MissingExtra, UsageError
 from secagg.learning.history import History, Record
 from secagg.learning.panel import panel
 from secagg.learning.progress import Board, Observer, Progress, Silent, line
-from secagg.report import NO_DIFFERENTIAL_PRIVACY, RoundReport, size
+from secagg.report import METRIC_DIGITS, NO_DIFFERENTIAL_PRIVACY, RoundReport, metric_text, size
 
 PHASES = ("Training", "AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmasking")
 SILOS = ("a", "b", "c", "d", "e", "f")
@@ -175,6 +178,43 @@ def test_sizes_have_three_digits(count: int, text: str) -> None:
     assert size(count) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0.5007, 8.6e-4, "0.50"),
+        (0.5007, 2.5e-4, "0.501"),
+        (0.5007, 5e-5, "0.5007"),
+        (0.50074, 1e-12, "0.5007"),
+        (0.50074, None, "0.5007"),
+        (0.50074, 0.0, "0.5007"),
+        (12.34, 0.2, "12"),
+        (123.4, 3.0, "120"),
+        (0.5, 2.0, "0"),
+        (-0.0004, 8.6e-4, "0.00"),
+        (-0.5007, 8.6e-4, "-0.50"),
+        (0.0000123, 1e-12, "0.000012"),
+        (0.0000123, 1e-5, "0.0000"),
+        (0.0, 1e-12, "0.0000"),
+        (float("nan"), float("inf"), "nan"),
+        (0.5, float("inf"), "unknown"),
+    ],
+)
+def test_a_metric_has_the_digits_that_its_error_allows(value: float, error: float | None, text: str) -> None:
+    assert metric_text(value, error) == text
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-12, 1e3), st.floats(-1, 1))
+def test_a_shown_metric_is_off_by_one_of_its_last_digit_at_the_most(
+    true: float, error: float, share: float
+) -> None:
+    text = metric_text(true + share * error, error)
+    after = len(text.partition(".")[2])
+    # Where tens are rounded, how many is read off the error.
+    unit = 10.0**-after if after else max(1.0, 10.0 ** math.ceil(math.log10(2 * error)))
+    assert abs(float(text) - true) <= unit * (1 + 1e-9) + 1e-9 * abs(true)
+    assert after <= METRIC_DIGITS or abs(float(text)) < 0.001
+
+
 # --- history ------------------------------------------------------------------------------------------
 
 
@@ -320,7 +360,72 @@ def test_run_report_warns_of_what_was_cut() -> None:
 
 
 def test_repr_is_short(history: History) -> None:
-    assert repr(history) == "History(rounds=3, parameters=5, accuracy=0.875, loss=0.25)"
+    assert repr(history) == "History(rounds=3, parameters=5, accuracy=0.8750, loss=0.2500)"
+
+
+@pytest.fixture
+def coarse() -> History:
+    """Two rounds whose metrics are known to two digits, and a final sum that knows them well."""
+    reports = [report(i, metric_error=8.6e-4) for i in (1, 2)]
+    reports += [report(3, kind="metrics", metric_error=1e-10)]
+    return History(np.ones(1), tuple(Record(i, {"accuracy": 0.5007}, r) for i, r in enumerate(reports)))
+
+
+def test_no_text_shows_more_of_a_metric_than_is_certain(coarse: History) -> None:
+    table = [row.split() for row in coarse.report().splitlines()[2:6]]
+    assert table[0] == ["completed", "accuracy", "±", "error", "silos"]
+    assert [row[1:3] for row in table[1:]] == [["0.50", "8.6e-04"]] * 2 + [["0.5007", "1.0e-10"]]
+    html = coarse._repr_html_()
+    assert html.count("<td>0.50</td><td>8.6e-04</td>") == 2
+    assert html.count("<td>0.5007</td><td>1.0e-10</td>") == 1
+    assert "accuracy=0.5007" in repr(coarse)
+    lines = [line(record.report, record.metrics, rounds=2) for record in coarse.records]
+    assert lines[0].endswith("at the start: accuracy 0.50 (± 8.6e-04)")
+    assert lines[2].endswith("after round 2: accuracy 0.5007")
+
+
+def test_points_stand_below_each_other(coarse: History) -> None:
+    rows = coarse.report().splitlines()[3:6]
+    assert len({row.index("0.50") for row in rows}) == 1
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_a_run_without_known_errors_has_no_column_for_them(history: History) -> None:
+    assert "±" not in history.report() + history._repr_html_()
+
+
+def test_plot_draws_the_error_as_a_band(coarse: History) -> None:
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    axes = coarse.plot("accuracy")
+    (band,) = axes.collections
+    corners = np.asarray(band.get_paths()[0].vertices)
+    for completed, error in ((0, 8.6e-4), (1, 8.6e-4), (2, 1e-10)):
+        edge = corners[corners[:, 0] == completed, 1]
+        assert (edge.min(), edge.max()) == pytest.approx((0.5007 - error, 0.5007 + error), abs=1e-12)
+    pyplot.close("all")
+
+
+def test_an_unknown_error_does_not_spoil_a_plot() -> None:
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    reports = [report(i, metric_error=error) for i, error in enumerate((1e-3, math.inf, 1e-3), start=1)]
+    records = zip(range(3), (0.25, math.nan, 0.75), reports, strict=True)
+    axes = History(
+        np.ones(1), tuple(Record(completed, {"loss": loss}, r) for completed, loss, r in records)
+    ).plot("loss")
+    axes.figure.canvas.draw()
+    low, high = axes.get_ylim()
+    assert (low > 0.2, high < 0.8) == (True, True)
+    pyplot.close("all")
+
+
+def test_dataframe_has_the_error_beside_the_metrics(coarse: History) -> None:
+    frame = coarse.to_dataframe()
+    assert list(frame["accuracy"]) == [0.5007] * 3
+    assert list(frame["metric_error"]) == [8.6e-4, 8.6e-4, 1e-10]
 
 
 def test_html_table_escapes_names(history: History) -> None:

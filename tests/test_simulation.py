@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from secagg.simulation import PHASES, Phase, SimulatedClock, run_round
 from secagg.survivors import LockRefused
 from tests.contract import replays
 from tests.federations import Federation, TamperedSilo, spoiled
+
+PAGES = [Path(__file__).parents[1] / "docs" / page for page in ("protocol.md", "wire.md")]
 
 
 class Diary:
@@ -56,6 +60,19 @@ def test_every_byte_of_the_wire_is_counted() -> None:
     assert sum(traffic.bytes_down.values()) == down
     assert list(traffic.bytes_up) == list(PHASES)
     assert traffic.seconds == {}
+
+
+@pytest.mark.parametrize("scheme", [Masking(), Plain()], ids=lambda scheme: type(scheme).__name__)
+def test_a_phase_has_the_name_that_the_pages_give_it(scheme: Masking | Plain) -> None:
+    federation = Federation(4, scheme=scheme)
+    _, traffic = run_round(federation.coordinator(), federation.silos, timer=iter(range(10**6)).__next__)
+    replies = PHASES if isinstance(scheme, Masking) else ("Training", "PlainInput")
+    last = "SumOpened" if isinstance(scheme, Masking) else "PlainSum"
+    assert list(traffic.seconds) == list(traffic.bytes_down) == [*replies, last]
+    assert list(traffic.bytes_up) == [*replies]  # Nobody answers the sum.
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    # Training is what goes on between the two messages of its phase.
+    assert all(re.search(rf"\b{name}\b", pages) for name in (*replies[1:], last))
 
 
 def test_an_upload_costs_four_bytes_an_entry() -> None:

@@ -9,6 +9,7 @@ A history holds opened sums only; nothing in it belongs to one silo. It does not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -18,7 +19,15 @@ from secagg.errors import MissingExtra, UsageError
 from secagg.explanation import explained
 from secagg.learning.model import frozen
 from secagg.names import RealVector, SiloId
-from secagg.report import NO_DIFFERENTIAL_PRIVACY, RoundReport, hanging, out_of_range, plural, size
+from secagg.report import (
+    NO_DIFFERENTIAL_PRIVACY,
+    RoundReport,
+    hanging,
+    metric_text,
+    out_of_range,
+    plural,
+    size,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -31,13 +40,18 @@ class Record:
 
     Attributes:
         completed: rounds that the measured model had behind it, from 0.
-        metrics: name -> weighted mean over the survivors; empty if no trainer reports any.
+        metrics: name -> weighted mean over the survivors, as opened: digits below ``report.metric_error``
+            mean nothing, and texts do not show them. Empty if no trainer reports any.
         report: figures of the sum, which is round ``completed + 1`` or the last, metrics-only one.
     """
 
     completed: int
     metrics: Mapping[str, float]
     report: RoundReport
+
+    def shown(self, name: str) -> str:
+        """Return one metric with the digits that are certain; empty if this sum did not carry it."""
+        return metric_text(self.metrics[name], self.report.metric_error) if name in self.metrics else ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,6 +111,8 @@ class History:
     def plot(self, metric: str | None = None, *, ax: Axes | None = None) -> Axes:
         """Draw metrics over completed rounds and return the axes.
 
+        A band around each line is the proven error of its values; with enough samples it is too thin to see.
+
         Args:
             metric: which one; None for all, with a legend.
             ax: matplotlib axes to draw on; None for new ones.
@@ -115,7 +131,17 @@ class History:
             _, ax = pyplot.subplots()
         for name, series in lines:
             completed, values = zip(*series, strict=True)
-            ax.plot(completed, values, marker="o", markersize=4, label=name)
+            (drawn,) = ax.plot(completed, values, marker="o", markersize=4, label=name)
+            errors = [self.records[count].report.metric_error or 0.0 for count in completed]
+            ax.fill_between(
+                completed,
+                [value - error for value, error in zip(values, errors, strict=True)],
+                [value + error for value, error in zip(values, errors, strict=True)],
+                where=[math.isfinite(error) for error in errors],
+                color=drawn.get_color(),
+                alpha=0.2,
+                linewidth=0,
+            )
         ax.set_xlabel("completed rounds")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(visible=True, alpha=0.3)
@@ -129,6 +155,7 @@ class History:
     def to_dataframe(self) -> pandas.DataFrame:
         """Return metrics and figures of the sums as a table with one row for each record.
 
+        Metrics are as opened; beside them ``metric_error`` bounds how far they may be off.
         The index ``completed_rounds`` counts the rounds of the measured model. A column of figures whose
         name a metric has too gets the suffix ``_of_sum``.
 
@@ -172,34 +199,54 @@ class History:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        metrics = "".join(f", {name}={value:.4g}" for name, value in self.final_metrics.items())
+        metrics = "".join(f", {name}={self.records[-1].shown(name)}" for name in self.final_metrics)
         return f"History(rounds={len(self)}, parameters={self.model.size}{metrics})"
 
     def _repr_html_(self) -> str:
-        names = self.metric_names
-        head = "".join(
-            f"<th>{escape(name)}</th>" for name in ("completed rounds", *names, "silos in the sum")
-        )
+        names = ("completed rounds", *self.metric_names, *self._error_heading, "silos in the sum")
+        head = "".join(f"<th>{escape(name)}</th>" for name in names)
         rows = []
         for record in self.records:
-            values = [f"{record.metrics[name]:.4g}" if name in record.metrics else "" for name in names]
-            cells = (str(record.completed), *values, f"{len(record.report.survivors)} of {record.report.n}")
+            cells = (str(record.completed), *self._cells(record), _silos(record.report))
             rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
         return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
     def _metric_lines(self) -> list[str]:
-        names = self.metric_names
-        if not names:
+        names = (*self.metric_names, *self._error_heading)
+        if not self.metric_names:
             return []
-        column = max(12, *(len(name) + 2 for name in names))
-        lines = ["", f"  {'completed':<11}" + "".join(f"{name:>{column}}" for name in names) + "       silos"]
-        for record in self.records:
-            values = [f"{record.metrics[name]:.4f}" if name in record.metrics else "" for name in names]
-            silos = f"{len(record.report.survivors)} of {record.report.n}"
-            lines.append(
-                f"  {record.completed:<11}" + "".join(f"{v:>{column}}" for v in values) + f"{silos:>12}"
-            )
+        width = max(12, *(len(name) + 2 for name in names))
+        rows = zip(
+            *(_on_the_point(column) for column in zip(*map(self._cells, self.records), strict=True)),
+            strict=True,
+        )
+        lines = ["", f"  {'completed':<11}" + "".join(f"{name:>{width}}" for name in names) + "       silos"]
+        for record, cells in zip(self.records, rows, strict=True):
+            values = "".join(f"{cell:>{width}}" for cell in cells)
+            lines.append(f"  {record.completed:<11}{values}{_silos(record.report):>12}")
         return [*lines, ""]
+
+    @property
+    def _error_heading(self) -> tuple[str, ...]:
+        """The heading of the errors, if there is any."""
+        known = any(record.report.metric_error is not None for record in self.records)
+        return ("± error",) if known and self.metric_names else ()
+
+    def _cells(self, record: Record) -> tuple[str, ...]:
+        """Return the metrics of one record and, where it is known, the error of each of them."""
+        error = record.report.metric_error
+        errors = ("" if error is None else f"{error:.1e}",) if self._error_heading else ()
+        return (*(record.shown(name) for name in self.metric_names), *errors)
+
+
+def _silos(report: RoundReport) -> str:
+    return f"{len(report.survivors)} of {report.n}"
+
+
+def _on_the_point(column: tuple[str, ...]) -> list[str]:
+    """Fill up with blanks, so that decimal points stand below each other at the right end of a column."""
+    after = [len(cell) - cell.find(".") if "." in cell else 0 for cell in column]
+    return [cell + " " * (max(after) - places) for cell, places in zip(column, after, strict=True)]
 
 
 def _figures(report: RoundReport) -> dict[str, float | int | str | None]:
@@ -213,6 +260,7 @@ def _figures(report: RoundReport) -> dict[str, float | int | str | None]:
         "bytes_down": sum(report.bytes_down.values()),
         "seconds": sum(report.seconds.values()),
         "worst_error": report.worst_error,
+        "metric_error": report.metric_error,
     }
 
 

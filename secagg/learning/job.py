@@ -213,5 +213,5 @@ class _Watcher:
         self._tell(silo, phase, "lost")
 
     def _tell(self, silo: SiloId, phase: str, state: State) -> None:
-        if phase in self._phases:  # Opening and voids are between the phases.
+        if phase in self._phases:  # Voids and the opened sum are no phase of a silo's work.
             self._observer.silo_phase(silo, phase, state)

@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secagg.names import SiloId
-from secagg.report import RoundReport, out_of_range, plural, size
+from secagg.report import METRIC_DIGITS, RoundReport, metric_text, out_of_range, plural, size
 
 State: TypeAlias = Literal["waiting", "working", "done", "lost"]
 
@@ -157,12 +157,19 @@ def line(report: RoundReport, metrics: Mapping[str, float], *, rounds: int) -> s
     ]
     if metrics:
         measured = "at the start" if report.round == 1 else f"after round {report.round - 1}"
-        parts.append(f"{measured}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        error = report.metric_error
+        shown = ", ".join(f"{name} {metric_text(value, error)}" for name, value in metrics.items())
+        parts.append(f"{measured}: {shown}" + (f" (± {error:.1e})" if error and _cuts(error) else ""))
     if report.saturated:
         parts.append(out_of_range(report.saturated))
     if report.dropouts:
         parts.append("lost " + ", ".join(report.dropouts))
     return "  ".join(parts)
+
+
+def _cuts(error: float) -> bool:
+    """Whether ``error`` takes digits from a metric; where it does not, it need not be said on every line."""
+    return 2 * error > 10.0**-METRIC_DIGITS
 
 
 class Board(JupyterMixin):
