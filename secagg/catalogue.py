@@ -37,13 +37,20 @@ class Explanation:
         """Exit code of the process, 2 to 7."""
         return int(self.code[3])
 
-    def text(self, *, width: int = 80) -> str:
-        """Return the five lines, wrapped at ``width`` between words."""
+    def text(self, *, width: int = 80, ended: bool = True) -> str:
+        """Return the five lines, wrapped at ``width`` between words.
+
+        Args:
+            width: columns.
+            ended: False leaves the exit code out, where nothing ends.
+        """
         lines = _wrap(f"x {self.code}  ", self.what, width)
         lines += _wrap("  cause    ", self.cause, width)
         lines += _wrap("  safe     ", self.safe, width)
         lines += _wrap("  you can  ", self.you_can, width)
         lines += _wrap("  they can ", self.they_can, width)
+        if not ended:
+            return "\n".join(lines)
         verdict = f"exit {self.exit}"
         if len(lines[-1]) + len(verdict) + 2 > width:
             lines.append("")
@@ -204,7 +211,7 @@ _ENTRIES = (
         cause="the trainer is the silo's own code; its text is not passed on, because it may quote data",
         safe=SILO_KEPT,
         you_can="go on: the round finishes without {silo} while enough silos remain",
-        they_can="{silo}: run train() and evaluate() alone on the same weights to see the traceback",
+        they_can="{silo}: look where the text says; the error's `original` has the whole traceback",
     ),
     # --- 3: environment ---------------------------------------------------------------------------
     Explanation(

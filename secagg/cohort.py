@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from secagg.errors import ParameterError
+from secagg.ranges import whole
 
 MIN_SILOS = 3
+MIN_COLLUDERS = 1
 MIN_HONEST = 2
 
 
@@ -25,9 +27,8 @@ def least_threshold(n: int, c: int) -> int:
     return (n + c) // 2 + 1
 
 
-def _check_whole(name: str, value: object) -> None:
-    if type(value) is not int:  # Neither 3.5 nor True is a number of silos.
-        raise ParameterError(f"{name} is {value!r}, must be a whole number", parameter=name)
+MIN_THRESHOLD = least_threshold(MIN_SILOS, MIN_COLLUDERS)
+"""The least t of any cohort: both n and c only raise it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Cohort:
 
     def __post_init__(self) -> None:
         for name in ("n", "c", "t", "k_min"):
-            _check_whole(name, getattr(self, name))
+            object.__setattr__(self, name, whole(name, getattr(self, name), parameter=name))
         if self.n < MIN_SILOS:
             raise ParameterError(
                 f"n = {self.n} silos: at least {MIN_SILOS} are needed; with fewer, the sum shows one "
@@ -80,7 +81,7 @@ class Cohort:
         """Return the cohort of ``n`` silos; ``c`` and ``t`` default to the formulas of this module."""
         if c is None:
             c = default_colluders(n)
-        _check_whole("c", c)
+        c = whole("c", c, parameter="c")
         return cls(n=n, c=c, t=least_threshold(n, c) if t is None else t, k_min=k_min)
 
     @property

@@ -49,11 +49,15 @@ class TrainerFailed(UsageError):
 
     Attributes:
         silo: the silo whose trainer raised.
+        original: what it raised, with its traceback, for whoever mends the trainer; None where it returned
+            something wrong. Not chained: whatever prints a traceback, a log too, would print its text
+            first, and that text may quote data. ``traceback.print_exception(error.original)`` shows it.
     """
 
-    def __init__(self, silo: SiloId, text: str) -> None:
+    def __init__(self, silo: SiloId, text: str, *, original: Exception | None = None) -> None:
         super().__init__(f"{silo}: {text}")
         self.silo = silo
+        self.original = original
 
 
 class ProtocolError(SecaggError):

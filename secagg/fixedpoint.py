@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from secagg.errors import InputRefused, ParameterError, UsageError
 from secagg.names import IntegerVector, RealVector, WordBits
+from secagg.ranges import positive, whole
 
 BLOCK = 1 << 16
 """Entries converted at a time: input, float64 scratch and output of a block stay in a 2 MiB L2 cache."""
@@ -338,7 +339,10 @@ def plan_sum(
     Raises:
         ParameterError: impossible; the text says what to change.
     """
-    words: tuple[WordBits, ...] = (32, 64) if word_bits is None else (word_bits,)
+    clip = positive("clip", clip)
+    precision = None if precision is None else positive("precision", precision)
+    fraction_bits = None if fraction_bits is None else whole("fraction_bits", fraction_bits)
+    words = words_for(word_bits)
     refusal = ""
     for word in words:
         most = most_fraction_bits(clip, cohort=cohort, word_bits=word)
@@ -346,13 +350,30 @@ def plan_sum(
         if bits > most:
             refusal = f"fraction_bits is {bits}, at most {most} fit: lower it, clip or cohort"
             continue
-        encoding = Encoding(word, int(cohort), (Segment("sum", int(length), float(clip), int(bits)),))
+        encoding = Encoding(word, int(cohort), (Segment("sum", int(length), clip, bits),))
         worst = worst_error_of_sum(encoding)
         if precision is None or worst <= precision:
             return encoding
         change = "lower clip or cohort" if fraction_bits is None else "raise fraction_bits"
         refusal = f"the sum may be off by {worst:.3g}: {change}, or loosen precision {precision:.3g}"
     raise ParameterError(f"with {words[-1]} bits {refusal}", parameter="encoding")
+
+
+def words_for(word_bits: WordBits | None) -> tuple[WordBits, ...]:
+    """Return the words that a planner may try, the shortest first.
+
+    Raises:
+        ParameterError: ``word_bits`` is none of 32, 64 and None.
+    """
+    if word_bits is None:
+        return (32, 64)
+    match whole("word_bits", word_bits):
+        case 32:
+            return (32,)
+        case 64:
+            return (64,)
+        case other:
+            raise ParameterError(f"word_bits is {other}, must be 32 or 64")
 
 
 def worst_error_of_sum(encoding: Encoding) -> float:

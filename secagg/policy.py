@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from secagg.cohort import MIN_HONEST, MIN_SILOS, default_colluders, least_threshold
+from secagg.cohort import (
+    MIN_COLLUDERS,
+    MIN_HONEST,
+    MIN_SILOS,
+    MIN_THRESHOLD,
+    default_colluders,
+    least_threshold,
+)
 from secagg.errors import ParameterError, PolicyRefused
+from secagg.explanation import explained
+from secagg.ranges import positive, shown, whole
 from secagg.roster import Roster
 from secagg.terms import MaskingParameters, PlainParameters, Terms
+
+SCHEMES = frozenset({"masking", "plain"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +31,11 @@ class Policy:
         min_silos: smallest roster, at least 3.
         colluders: c that is assumed at least; None for ``default_colluders(n)``. At least 1.
         min_honest: k_min, at least 2.
-        min_threshold: a floor for t above the formula, or None.
-        max_clip: largest bound of one entry of an upload, or None.
+        min_threshold: a floor for t above the formula, at least 3, or None.
+        max_clip: largest bound of one entry of an upload, above 0, or None.
 
     Raises:
-        ParameterError: a floor below what the protocol promises.
+        ParameterError: a floor below what the protocol promises, or a scheme that there is not.
     """
 
     schemes: frozenset[str] = frozenset({"masking"})
@@ -33,15 +45,26 @@ class Policy:
     min_threshold: int | None = None
     max_clip: float | None = None
 
+    @explained()
     def __post_init__(self) -> None:
-        if self.min_silos < MIN_SILOS:
-            raise ParameterError(f"min_silos = {self.min_silos}: at least {MIN_SILOS}")
-        if self.colluders is not None and self.colluders < 1:
+        if not isinstance(self.schemes, AbstractSet):  # In a text, "mask" would stand for "masking".
+            raise ParameterError(f"schemes is {shown(self.schemes)}, must be a set of names")
+        if not self.schemes <= SCHEMES:  # A misspelt scheme would allow nothing.
             raise ParameterError(
-                "colluders = 0: every silo sees the sum, so at least one curious member is assumed"
+                f"schemes names one that there is not; known are {', '.join(sorted(SCHEMES))}"
             )
-        if self.min_honest < MIN_HONEST:
-            raise ParameterError(f"min_honest = {self.min_honest}: at least {MIN_HONEST}")
+        self._keep("schemes", frozenset(self.schemes))
+        self._keep("min_silos", whole("min_silos", self.min_silos, least=MIN_SILOS))
+        self._keep("min_honest", whole("min_honest", self.min_honest, least=MIN_HONEST))
+        if self.colluders is not None:
+            self._keep("colluders", whole("colluders", self.colluders, least=MIN_COLLUDERS))
+        if self.min_threshold is not None:
+            self._keep("min_threshold", whole("min_threshold", self.min_threshold, least=MIN_THRESHOLD))
+        if self.max_clip is not None:
+            self._keep("max_clip", positive("max_clip", self.max_clip))
+
+    def _keep(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     def least_colluders(self, n: int) -> int:
         """Return the c that this silo assumes among ``n``."""

@@ -14,9 +14,22 @@ from functools import cached_property
 from secagg.errors import ParameterError, TrustError
 from secagg.hazmat.framing import digest
 from secagg.names import SiloId
+from secagg.ranges import shown
 
 SILO_ID_PATTERN = r"^[A-Za-z0-9._-]{1,64}\Z"  # Not $, which a line break may follow.
 _SILO_ID = re.compile(SILO_ID_PATTERN)
+
+
+def check_silo(silo: object) -> None:
+    """Check that ``silo`` can be the name of a silo.
+
+    Raises:
+        ParameterError: it is no text, or has other characters, or too many.
+    """
+    if not isinstance(silo, str):
+        raise ParameterError(f"a silo name is {shown(silo)}, must be a text")
+    if not _SILO_ID.match(silo):
+        raise ParameterError(f"silo name {silo!r}: 1 to 64 of letters, digits, dot, underscore, hyphen")
 
 
 @dataclass(frozen=True)
@@ -36,10 +49,7 @@ class Roster:
         if not self.members:
             raise ParameterError("a roster needs at least one silo")
         for silo, key in self.members:
-            if not _SILO_ID.match(silo):
-                raise ParameterError(
-                    f"silo name {silo!r}: 1 to 64 of letters, digits, dot, underscore, hyphen"
-                )
+            check_silo(silo)
             if len(key) != 32:
                 raise ParameterError(f"{silo}: an identity key has 32 bytes, not {len(key)}")
         if len({silo for silo, _ in self.members}) < len(self.members):

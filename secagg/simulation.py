@@ -9,9 +9,9 @@ schedule of dropouts are handed in.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, cast, get_args
 
 from secagg import wire
 from secagg.errors import FaultySilo, MalformedMessage, ParameterError, SecaggError, UnexpectedMessage
@@ -32,6 +32,7 @@ from secagg.messages import (
     Voided,
 )
 from secagg.names import SiloId
+from secagg.ranges import check_mapping
 from secagg.records import SiloRecord, decode_silo_record, encode_record
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.silo import Participant, refusal
@@ -58,6 +59,20 @@ def phase_of(message: FromSilo) -> str:
             return "Refused"
         case Voided():
             return "Voided"
+
+
+def check_dropouts(dropouts: object, silos: Container[SiloId]) -> None:
+    """Check that ``dropouts`` maps names among ``silos`` to phases.
+
+    Raises:
+        ParameterError: it does not.
+    """
+    check_mapping("dropouts", dropouts, "silo name -> phase")
+    for silo, phase in cast("Mapping[object, object]", dropouts).items():
+        if silo not in silos or phase not in PHASES:
+            raise ParameterError(
+                f"dropouts: {silo!r} at {phase!r}; a silo of this run and one of {', '.join(PHASES)}"
+            )
 
 
 class Clock(Protocol):
@@ -196,11 +211,7 @@ class _Round:
         watcher: Watcher | None,
         tap: Callable[[SiloId, FromSilo], None] | None,
     ) -> None:
-        for silo, phase in dropouts.items():
-            if silo not in silos or phase not in PHASES:
-                raise ParameterError(
-                    f"dropouts: {silo!r} at {phase!r}; a silo of this run and one of {', '.join(PHASES)}"
-                )
+        check_dropouts(dropouts, silos)
         self._coordinator = coordinator
         self._silos = silos
         self._dropouts = dropouts

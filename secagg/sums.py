@@ -23,9 +23,10 @@ from secagg.names import IntegerVector, RealVector, SiloId, WordBits
 from secagg.payload import Payload
 from secagg.plain import Plain
 from secagg.policy import Policy
+from secagg.ranges import check_mapping, shown
 from secagg.records import SiloRecord
 from secagg.report import RoundReport
-from secagg.roster import Roster
+from secagg.roster import Roster, check_silo
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate
@@ -101,7 +102,7 @@ def secure_sum(
         ``total`` is the exact sum of the encoded vectors; each entry was rounded by half a step at most.
     """
     scheme = Masking() if scheme is None else scheme
-    scheme.parameters(len(vectors))  # Refuse an unsafe cohort before a vector is looked at.
+    check_parties("vectors", vectors, scheme)  # Refuse an unsafe cohort before a vector is looked at.
     encoding = plan_sum(
         _common_length(vectors),
         clip=clip,
@@ -156,7 +157,8 @@ def secure_mean(
         RoundAborted: the total weight is zero.
     """
     scheme = Masking() if scheme is None else scheme
-    scheme.parameters(len(vectors))
+    check_parties("vectors", vectors, scheme)
+    check_mapping("weights", weights, "silo name -> weight")
     if weights.keys() != vectors.keys():
         raise ParameterError("weights must name the same silos as vectors")
     encoding = plan_mean(
@@ -180,6 +182,25 @@ def secure_mean(
     mean = decode_mean(encoding, run.aggregate.total, silos=len(run.aggregate.survivors))
     report = run.report(worst_error=mean.worst_error, clipped=mean.clipped, weight=mean.weight)
     return MeanResult(np.asarray(mean.values), mean.weight, run.aggregate.survivors, report)
+
+
+def check_parties(name: str, silos: Mapping[SiloId, object], scheme: Scheme) -> None:
+    """Check who takes part, and that ``scheme`` protects so many.
+
+    Args:
+        name: of the parameter ``silos``, for the text.
+        silos: a mapping by silo names, as the user hands it in.
+        scheme: as the user hands it in.
+
+    Raises:
+        ParameterError: another type, a name that no roster takes, or too few silos for the scheme.
+    """
+    check_mapping(name, silos, "one entry for each silo, by its name")
+    for silo in silos:
+        check_silo(silo)
+    if not isinstance(scheme, Masking | Plain):
+        raise ParameterError(f"scheme is {shown(scheme)}, must be Masking(...) or Plain()")
+    scheme.parameters(len(silos))
 
 
 def _common_length(vectors: Mapping[SiloId, ArrayLike]) -> int:
@@ -210,7 +231,7 @@ def _encode_each(
         except InputRefused as error:
             refused = InputRefused(error.rule, f"{silo}: {error}")
             annotate(refused, explain(refused, silo=silo))
-            raise refused from error
+            raise refused from None  # The same, with its silo.
     return encoded
 
 

@@ -22,8 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import InputRefused, ParameterError, RoundAborted, UsageError
-from secagg.fixedpoint import BLOCK, Encoding, Segment, blocks_of, most_fraction_bits, real_vector
+from secagg.fixedpoint import (
+    BLOCK,
+    Encoding,
+    Segment,
+    blocks_of,
+    most_fraction_bits,
+    real_vector,
+    words_for,
+)
 from secagg.names import IntegerVector, RealVector, WordBits
+from secagg.ranges import positive
 
 UPDATE, WEIGHT, CLIPPED = "update", "weight", "clipped"
 EVALUATION_WEIGHT, SATURATED, METRIC = "evaluation_weight", "saturated", "metric:"
@@ -88,24 +97,29 @@ def plan_mean(
     """
     if length < 0 or (length == 0 and not metrics):
         raise ParameterError(f"length is {length}: a mean needs an update of at least 1 entry, or a metric")
-    if not 0 < least_total_weight <= cohort * weight_cap:
-        raise ParameterError("least_total_weight must be above 0 and at most cohort * weight_cap")
+    clip = positive("clip", clip)
+    weight_cap = positive("weight_cap", weight_cap)
+    metric_bound = positive("metric_bound", metric_bound)
+    precision = positive("precision", precision)
+    least_total_weight = positive("least_total_weight", least_total_weight)
+    if least_total_weight > cohort * weight_cap:
+        raise ParameterError("least_total_weight must be at most cohort * weight_cap")
     bounds: list[tuple[str, int, float]] = [
         *([(UPDATE, length, clip)] if length else []),
         (WEIGHT, 1, 1.0),
         (CLIPPED, 1, 1.0),
         (EVALUATION_WEIGHT, 1, 1.0),
         *((METRIC + name, 1, metric_bound) for name in metrics),
-        (SATURATED, 1, max(1.0, len(metrics))),
+        (SATURATED, 1, max(1.0, float(len(metrics)))),
     ]
-    words: tuple[WordBits, ...] = (32, 64) if word_bits is None else (word_bits,)
+    words = words_for(word_bits)
     worst = math.inf
     for word in words:
         segments = tuple(
-            Segment(name, int(size), float(bound), most_fraction_bits(bound, cohort=cohort, word_bits=word))
+            Segment(name, int(size), bound, most_fraction_bits(bound, cohort=cohort, word_bits=word))
             for name, size, bound in bounds
         )
-        encoding = Encoding(word, int(cohort), segments, float(weight_cap))
+        encoding = Encoding(word, int(cohort), segments, weight_cap)
         worst = worst_error_of_mean(encoding, least_total_weight)
         if worst <= precision:
             return encoding

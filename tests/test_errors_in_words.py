@@ -32,6 +32,8 @@ from secagg.learning.history import History
 from tests.learners import NAMES, Spoil, diverges, fails, grows, lines
 
 Action: TypeAlias = Callable[[], object]
+LINE = str(fails.__code__.co_firstlineno + 2)
+"""Where the trainer that ``fails`` raises."""
 
 
 def run(
@@ -105,11 +107,11 @@ x SA-4102  the round halted: 2 of 3 silos answered, 3 are needed in
         lambda: run(spoiled=two(fails)),
         """\
 x SA-4102  round 1 halted: 2 of 4 silos answered, 3 are needed in Training
-  cause    south and west (train() raised ValueError)
+  cause    south and west (train() raised ValueError at learners.py:LINE)
   safe     yes: nothing left a silo; the model is the one the run began with
   you can  run again once that is mended; the threshold cannot be lowered inside
            a run
-  they can south, west: come back, or correct the cause                   exit 4""",
+  they can south, west: come back, or correct the cause                   exit 4""".replace("LINE", LINE),
     ),
     "trainers that return NaN": (
         TooFewSilos,
@@ -136,10 +138,10 @@ x SA-4102  round 1 halted: 2 of 4 silos answered, 3 are needed in Training
     ),
     "colluders": (
         ParameterError,
-        lambda: Federation(lines(4), scheme=Masking(colluders=0)),
+        lambda: Federation(lines(4), scheme=Masking(colluders=3)),
         """\
 x SA-2003  the number of colluding silos c is out of its range
-  cause    c = 0 colluders: must be 1 to n - 2 = 2
+  cause    c = 3 colluders: must be 1 to n - 2 = 2
   safe     yes: nothing left a silo; the model is unchanged
   you can  leave `colluders` out, which takes max(1, floor((n - 1) / 3)), or
            choose 1 to n - 2
@@ -148,10 +150,10 @@ x SA-2003  the number of colluding silos c is out of its range
     ),
     "threshold": (
         ParameterError,
-        lambda: secure_sum(vectors(), scheme=Masking(threshold=2), clip=1.0),
+        lambda: secure_sum(vectors(), scheme=Masking(threshold=4), clip=1.0),
         """\
 x SA-2004  the threshold t is out of its range
-  cause    t = 2: must be 3 to 3 for n = 3 and c = 1 (2t > n + c)
+  cause    t = 4: must be 3 to 3 for n = 3 and c = 1 (2t > n + c)
   safe     yes: nothing left a silo; the model is unchanged
   you can  leave `threshold` out, which takes floor((n + c) / 2) + 1, the least
            that is safe
@@ -248,12 +250,12 @@ SILO_CAUSES: dict[str, tuple[Spoil, type[SecaggError], str]] = {
         TrainerFailed,
         """\
 x SA-2301  south left round 1: its trainer raised an error
-  cause    south: train() raised ValueError
+  cause    south: train() raised ValueError at learners.py:LINE
   safe     yes: nothing of this round left south; the model is the one the run
            began with
   you can  go on: the round finishes without south while enough silos remain
-  they can south: run train() and evaluate() alone on the same weights to see
-           the traceback                                                  exit 2""",
+  they can south: look where the text says; the error's `original` has the whole
+           traceback                                                      exit 2""".replace("LINE", LINE),
     ),
     "returns NaN": (
         diverges,
@@ -301,16 +303,31 @@ def test_a_run_that_goes_on_warns_in_the_same_words(spoil: Spoil, kind: type[Sec
     # The round was opened, so unlike in a halted run its model is a new one.
     halted = "the model is the one the run\n           began with"
     opened = "the round was opened from the\n           other silos"
-    expected = f"round 1 went on without south\n{text.replace(halted, opened)}"
+    # And nothing exits.
+    assert text.endswith(" exit 2")
+    body = text.removesuffix("exit 2").rstrip().replace(halted, opened)
     assert halted in text
-    assert [str(warning.message) for warning in caught] == [expected]
+    (warning,) = caught
+    assert str(warning.message) == f"round 1 went on without south\n{body}"
+    assert isinstance(warning.message, SiloLeftOut)
+    assert isinstance(warning.message.error, kind)
 
 
-def test_no_text_quotes_what_a_trainer_said() -> None:
+@each_cause
+def test_what_a_script_prints_begins_with_our_words(spoil: Spoil, kind: type[SecaggError], text: str) -> None:
+    error = raised(TooFewSilos, lambda: run(spoiled=two(spoil)))
+    printed = "".join(traceback.format_exception(error))
+    assert printed.startswith(f"secagg.errors.{kind.__name__}: {error.__cause__}\n{text}\n")
+
+
+def test_nothing_printed_quotes_what_a_trainer_said_and_its_traceback_is_at_hand() -> None:
     error = raised(TooFewSilos, lambda: run(spoiled=two(fails)))
-    for shown in (error, error.__cause__):
-        assert "4711" not in f"{shown} {getattr(shown, '__notes__', ())}"
-    assert "4711" in "".join(traceback.format_exception(error)), "in process, Python shows the whole chain"
+    assert "4711" not in "".join(traceback.format_exception(error))
+    assert isinstance(error.__cause__, TrainerFailed)
+    original = error.__cause__.original
+    assert original is not None
+    assert str(original) == "patient 4711"
+    assert traceback.extract_tb(original.__traceback__)[-1].name == "fails"
 
 
 def test_a_missing_extra_of_a_trainer_is_one_command_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def encoded(name: str = "update", bound: float = 2.0, cohort: int = N) -> Terms:
         ({"colluders": 3}, masking(c=3, t=6), masking(c=2, t=6), "colluders"),
         ({"colluders": 1}, masking(c=1), None, ""),
         ({"min_threshold": 6}, masking(t=6), masking(t=5), "threshold"),
-        ({"min_threshold": 2}, masking(t=5), None, ""),
+        ({"min_threshold": 3}, masking(t=5), None, ""),
         ({"min_honest": 4}, masking(k_min=4), masking(k_min=3), "min_honest"),
         ({"max_clip": 2.0}, encoded(bound=2.0), encoded(bound=2.0001), "max_clip"),
         ({"max_clip": 2.0}, encoded("weight", 9.0), encoded("sum", 9.0), "max_clip"),

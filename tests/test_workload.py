@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import traceback
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +30,8 @@ from secagg.session import Aggregate
 from secagg.terms import PlainParameters, Terms
 from secagg.weighting import decode_mean, plan_mean
 from tests.learners import WEIGHTS, Line, Spoil, diverges, fails, grows, refuses
+
+FAILS = fails.__code__.co_firstlineno + 2
 
 
 def encoding(metrics: tuple[str, ...] = ("loss",), length: int = WEIGHTS) -> Any:
@@ -159,11 +163,12 @@ def test_the_opened_sum_makes_the_same_next_base_as_at_the_coordinator(strategy:
 @pytest.mark.parametrize(
     ("spoil", "kind", "text"),
     [
-        (fails, TrainerFailed, "west: train() raised ValueError"),
+        (fails, TrainerFailed, f"west: train() raised ValueError at learners.py:{FAILS}"),
         (refuses(EnvironmentFault("disk full")), TrainerFailed, "west: train(): disk full"),
         (refuses(UsageError("no batch")), TrainerFailed, "west: train(): no batch"),
         (refuses(PrivacyBudgetExhausted("spent")), PrivacyBudgetExhausted, "spent"),
         (refuses(PolicyRefused("hours", "closed")), PolicyRefused, "hours: closed"),
+        # Nobody's line: the list is made into an array behind the trainer.
         (lambda w: [[1.0], [1.0, 2.0]], TrainerFailed, "west: train() raised ValueError"),
         (refuses(InputRefused("shape", "'a.weight' has grown")), InputRefused, "'a.weight' has grown"),
         (diverges, InputRefused, "west: entry 2 of 'update' is NaN"),
@@ -249,12 +254,26 @@ def test_an_evaluation_of_another_type_is_the_trainers_failure(result: Any) -> N
         workload.vector(terms_for(model))
 
 
-def test_a_foreign_error_stays_in_the_chain_and_out_of_the_text() -> None:
+def test_a_foreign_error_stays_at_hand_and_out_of_what_is_printed() -> None:
     workload, model = ready(Line(spoil=fails))
     with pytest.raises(TrainerFailed) as caught:
         workload.vector(terms_for(model))
-    assert "4711" not in str(caught.value)
-    assert "4711" in str(caught.value.__cause__)
+    assert "4711" not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.original is not None
+    assert str(caught.value.original) == "patient 4711"
+    assert traceback.extract_tb(caught.value.original.__traceback__)[-1].name == "fails"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda w: json.loads("{"), lambda w: np.linalg.inv(w)],
+    ids=["the standard library", "an installed package"],
+)
+def test_the_line_that_is_named_is_the_users_own(spoil: Spoil) -> None:
+    """Not the one that raised, where that is in code the user did not write."""
+    workload, model = ready(Line(spoil=spoil))
+    with pytest.raises(TrainerFailed, match=rf" at test_workload\.py:{spoil.__code__.co_firstlineno}$"):
+        workload.vector(terms_for(model))
 
 
 def test_ctrl_c_is_not_a_failure_of_the_trainer() -> None:
@@ -275,7 +294,7 @@ def test_an_initial_model_that_fails_or_is_no_vector_is_the_trainers_failure() -
 
     workload = LearningWorkload("west", Starts())
     assert workload.initialises
-    with pytest.raises(TrainerFailed, match=r"^west: initial\(\) raised OSError$"):
+    with pytest.raises(TrainerFailed, match=r"^west: initial\(\) raised OSError at test_workload\.py:\d+$"):
         workload.initial(0)
     with pytest.raises(TrainerFailed, match="returned list, not ndarray"):
         workload.initial(1)

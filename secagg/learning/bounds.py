@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from secagg.fixedpoint import Encoding
 from secagg.names import WordBits
+from secagg.ranges import positive
 from secagg.weighting import plan_mean
 
 
@@ -48,12 +49,15 @@ class Bounds:
         return self._plan(0, 64)
 
     def _plan(self, length: int, word_bits: WordBits | None) -> Encoding:
+        # These two are reckoned with here; the planner checks the others.
+        least = positive("least_total_weight", self.least_total_weight)
+        weight_cap = positive("weight_cap", self.weight_cap)
         return plan_mean(
             length,
             clip=self.clip,
             cohort=self.cohort,
-            weight_cap=self.weight_cap,
-            least_total_weight=min(self.least_total_weight, self.weight_cap * self.cohort),
+            weight_cap=weight_cap,
+            least_total_weight=min(least, weight_cap * self.cohort),
             metrics=self.metrics,
             metric_bound=self.metric_bound,
             precision=self.precision,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -33,12 +34,21 @@ from secagg.learning.trainer import Trainer
 from secagg.learning.workload import LearningWorkload
 from secagg.masking.params import Masking
 from secagg.names import SiloId, WordBits
-from secagg.simulation import Dropouts
-from secagg.sums import Scheme
+from secagg.ranges import check_mapping, shown, whole
+from secagg.simulation import Dropouts, check_dropouts
+from secagg.sums import Scheme, check_parties
 
 
 class SiloLeftOut(UserWarning):
-    """A round went on without a silo whose trainer or policy said no."""
+    """A round went on without a silo whose trainer or policy said no.
+
+    Attributes:
+        error: the silo's own account; None in a copy that was made from the text alone.
+    """
+
+    def __init__(self, text: str, error: SecaggError | None = None) -> None:
+        super().__init__(text)
+        self.error = error
 
 
 @dataclass(eq=False, repr=False)
@@ -95,16 +105,23 @@ class Federation:
 
     @explained()
     def __post_init__(self) -> None:
+        check_parties("silos", self.silos, self.scheme)
         self.silos = dict(self.silos)
         for silo, trainer in self.silos.items():
+            if isinstance(trainer, type):  # It has the methods, and nobody to call them on.
+                raise ParameterError(f"{silo}: {shown(trainer)} is no trainer; one of its instances is")
             if not isinstance(trainer, Trainer):
                 raise ParameterError(f"{silo}: {type(trainer).__name__} has no train() and evaluate()")
         if isinstance(self.metrics, str):
             raise ParameterError(f"metrics is one text; give a list of names: metrics=[{self.metrics!r}]")
-        self.metrics = None if self.metrics is None else tuple(self.metrics)
-        self.scheme.parameters(len(self.silos))
+        if self.metrics is not None:
+            if not isinstance(self.metrics, Iterable):
+                raise ParameterError(f"metrics is {shown(self.metrics)}, must be a list of names")
+            self.metrics = tuple(self.metrics)
+            if not all(isinstance(name, str) for name in self.metrics):
+                raise ParameterError("metrics has an entry that is no text, must be a list of names")
         # Neither depends on the length of the model, which is not known yet.
-        self._plan(1, self.seed or 0)
+        self._plan(1, 0 if self.seed is None else self.seed)
         self._bounds(self.metrics or ()).training(1)
 
     def run(
@@ -137,11 +154,15 @@ class Federation:
         """
         self.history = None
         with explained():
-            if rounds < 1:
-                raise ParameterError(f"rounds is {rounds}, must be at least 1")
-            for number in dropouts or {}:
-                if not 1 <= number <= rounds + 1:
+            rounds = whole("rounds", rounds, least=1)
+            dropouts = {} if dropouts is None else dropouts
+            check_mapping("dropouts", dropouts, "round -> silo name -> phase")
+            for number, lost in dropouts.items():
+                if not 1 <= whole("a round of dropouts", number) <= rounds + 1:
                     raise ParameterError(f"dropouts names round {number}; there are rounds 1 to {rounds + 1}")
+                check_dropouts(lost, self.silos)
+            if not isinstance(progress, bool | AbstractContextManager):
+                raise ParameterError(f"progress is {shown(progress)}, must be True, False or an Observer")
             job, bounds = self._prepare()
             schedule: list[tuple[Kind, Encoding]] = [("train", bounds.training(job.model.length))] * rounds
             if bounds.metrics:
@@ -152,11 +173,11 @@ class Federation:
             with observer:
                 observer.run_started(job.silos, job.phases, rounds=rounds)
                 for number, (kind, encoding) in enumerate(schedule, start=1):
-                    lost = (dropouts or {}).get(number, {})
+                    lost = dropouts.get(number, {})
                     records += (job.round(number, kind, encoding, lost, observer=observer, view=view),)
                     self.history = History(job.model.weights, records)
-                    for text in job.left_out():
-                        warnings.warn(text, SiloLeftOut, stacklevel=2)
+                    for text, error in job.left_out():
+                        warnings.warn(SiloLeftOut(text, error), stacklevel=2)
         return self.history
 
     def __repr__(self) -> str:
@@ -174,7 +195,10 @@ class Federation:
 
     def _first_weights(self, workloads: Mapping[SiloId, LearningWorkload], seed: int) -> NDArray[Any]:
         if self.initial is not None:
-            return np.asarray(self.initial)
+            try:
+                return np.asarray(self.initial)
+            except (TypeError, ValueError, RuntimeError):  # Rows of different lengths, for example.
+                raise ParameterError("initial cannot be read as a vector of weights") from None
         for workload in workloads.values():
             if workload.initialises:
                 return workload.initial(seed)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, Protocol, TypeAlias
 
-from secagg.errors import SecaggError, TooFewSilos
+from secagg.errors import SecaggError, TooFewSilos, UsageError
 from secagg.explanation import annotate, explain
 from secagg.fixedpoint import Encoding
 from secagg.hazmat.identity import IdentityKey
@@ -156,13 +156,17 @@ class Job:
         observer.round_finished(report, mean.metrics)
         return Record(number - 1, mean.metrics, report)
 
-    def left_out(self) -> Iterator[str]:
-        """Yield why silos left the last round by their own account; each silo's reason once in a run."""
+    def left_out(self) -> Iterator[tuple[str, SecaggError]]:
+        """Yield why silos left the last round by their own account; each silo's reason once in a run.
+
+        In words for people, and the error itself.
+        """
         for silo, error in self._own_accounts():
             explanation = explain(error, round_number=self._number, silo=silo, opened=True)
             if (silo, explanation.code) not in self._told:
                 self._told.add((silo, explanation.code))
-                yield f"round {self._number} went on without {silo}\n{explanation.text()}"
+                text = explanation.text(ended=False)
+                yield f"round {self._number} went on without {silo}\n{text}", error
 
     def _own_accounts(self) -> Iterator[tuple[SiloId, SecaggError]]:
         for silo, simulated in self._silos.items():
@@ -187,7 +191,9 @@ class Job:
             reasons[silo] = str(cause).removeprefix(f"{silo}: ")
             if silo in missing and error.__cause__ is None:
                 annotate(cause, explain(cause, round_number=number, silo=silo))
-                error.__cause__ = cause
+                # A trainer's or an input's fault lies not in the lines of this library, and Python prints
+                # a cause first: without them what is printed begins with our own words.
+                error.__cause__ = cause.with_traceback(None) if isinstance(cause, UsageError) else cause
         annotate(error, explain(error, round_number=number, reasons=reasons, protected=self._protected))
 
 

@@ -5,14 +5,15 @@ They are part of the training digest, so no silo can be told others than its pee
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 from secagg.errors import FaultyCoordinator, ParameterError
 from secagg.hazmat.framing import digest
 from secagg.learning.strategies import FedAdam, FedAvg, FedProx, FedYogi, Strategy
 from secagg.learning.trainer import TrainingSettings
+from secagg.ranges import positive, shown, whole
 from secagg.terms import Setting, Terms
 
 
@@ -26,6 +27,9 @@ class TrainingPlan:
         epochs: local passes a round, at least 1.
         learning_rate: local step size, above 0; None for each trainer's own.
         seed: 0 to 2**63 - 1; each round derives its own from it. For shuffling only, never for secrets.
+
+    Raises:
+        ParameterError: another type, or outside its range.
     """
 
     strategy: Strategy
@@ -35,16 +39,20 @@ class TrainingPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ParameterError(f"epochs is {self.epochs}, must be at least 1")
-        if self.length < 1:
-            raise ParameterError(f"length is {self.length}, must be at least 1")
-        if self.learning_rate is not None and not (
-            math.isfinite(self.learning_rate) and self.learning_rate > 0
-        ):
-            raise ParameterError(f"learning_rate is {self.learning_rate}, must be above 0 and finite")
+        # Not isinstance: the terms name the class, and no silo would follow a subclass that it cannot name.
+        if type(self.strategy) not in get_args(Strategy):
+            names = ", ".join(kind.__name__ for kind in get_args(Strategy))
+            raise ParameterError(f"strategy is {shown(self.strategy)}, must be an instance of one of {names}")
+        self._keep("length", whole("length", self.length, least=1))
+        self._keep("epochs", whole("epochs", self.epochs, least=1))
+        if self.learning_rate is not None:
+            self._keep("learning_rate", positive("learning_rate", self.learning_rate))
+        self._keep("seed", whole("seed", self.seed))
         if not 0 <= self.seed < 2**63:
             raise ParameterError(f"seed is {self.seed}, must be 0 to 2**63 - 1")
+
+    def _keep(self, name: str, value: float) -> None:
+        object.__setattr__(self, name, value)
 
     def settings(self) -> tuple[Setting, ...]:
         """Return (name, value) pairs in name order, as ``Terms.training`` takes them."""

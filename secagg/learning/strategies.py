@@ -11,7 +11,6 @@ Source: McMahan et al. 2017 (FedAvg); Li et al. 2020, "Federated Optimization in
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -20,8 +19,10 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 
 from secagg.errors import InputRefused, ParameterError, UsageError
+from secagg.explanation import explained
 from secagg.learning.model import GlobalModel
 from secagg.names import RealVector
+from secagg.ranges import positive, real
 
 
 class _ServerStep(ABC):
@@ -75,6 +76,9 @@ class _ServerStep(ABC):
             vector.flags.writeable = False
         return GlobalModel(model.round + 1, weights, state)
 
+    def _keep(self, name: str, value: float) -> None:
+        object.__setattr__(self, name, value)
+
     def _fresh(self, shape: tuple[int, ...]) -> tuple[RealVector, ...]:
         return ()
 
@@ -96,8 +100,9 @@ class FedAvg(_ServerStep):
 
     server_learning_rate: float = 1.0
 
+    @explained()
     def __post_init__(self) -> None:
-        _check_positive("server_learning_rate", self.server_learning_rate)
+        self._keep("server_learning_rate", positive("server_learning_rate", self.server_learning_rate))
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,10 @@ class FedProx(_ServerStep):
     _: KW_ONLY
     server_learning_rate: float = 1.0
 
+    @explained()
     def __post_init__(self) -> None:
-        _check_positive("mu", self.mu)
-        _check_positive("server_learning_rate", self.server_learning_rate)
+        self._keep("mu", positive("mu", self.mu))
+        self._keep("server_learning_rate", positive("server_learning_rate", self.server_learning_rate))
 
     @property
     def proximal_mu(self) -> float:
@@ -137,10 +143,13 @@ class _Adaptive(_ServerStep):
     beta2: float = 0.99
     tau: float = 1e-3
 
+    @explained()
     def __post_init__(self) -> None:
-        _check_positive("server_learning_rate", self.server_learning_rate)
-        _check_positive("tau", self.tau)
-        for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
+        self._keep("server_learning_rate", positive("server_learning_rate", self.server_learning_rate))
+        self._keep("tau", positive("tau", self.tau))
+        for name, given in (("beta1", self.beta1), ("beta2", self.beta2)):
+            value = real(name, given)
+            self._keep(name, value)
             if not 0.0 <= value < 1.0:
                 raise ParameterError(f"{name} is {value}, it must be at least 0 and below 1")
 
@@ -196,8 +205,3 @@ class FedYogi(_Adaptive):
 
 Strategy: TypeAlias = FedAvg | FedProx | FedAdam | FedYogi
 """The strategies there are. The union is closed: a silo runs only what it can name and check."""
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ParameterError(f"{name} is {value}, it must be positive and finite")

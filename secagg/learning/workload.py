@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,6 +31,9 @@ from secagg.terms import Terms
 from secagg.weighting import Mean, decode_mean, encode_mean, metric_names
 
 T = TypeVar("T")
+
+_NOT_USERS = {"secagg", "silo"} | sys.stdlib_module_names
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 class LearningWorkload:
@@ -86,7 +92,7 @@ class LearningWorkload:
                 evaluation_weight=evaluation.examples,
             )
         except InputRefused as error:
-            raise InputRefused(error.rule, f"{self._silo}: {error}") from error
+            raise InputRefused(error.rule, f"{self._silo}: {error}") from None  # The same, with its silo.
 
     @property
     def initialises(self) -> bool:
@@ -151,22 +157,38 @@ class LearningWorkload:
     def _call(self, what: str, expected: type[T], work: Callable[[], T]) -> T:
         """Run the user's code: whatever it raises is this silo's failure.
 
-        A text that is not ours may quote data, so none of ours repeats it. It stays in the chained error,
-        which Python prints on the silo's own screen; the coordinator learns a rule.
+        A text that is not ours may quote data, so ours says the type and the line alone: what prints our
+        error, on a screen or in a silo's log, prints no data. That is also why the trainer's error is kept
+        beside ours and not chained to it, since a chain is printed wherever a traceback is. The coordinator
+        learns a rule.
         """
         try:
             result = work()
         except (InputRefused, PolicyRefused, PrivacyBudgetExhausted):
             raise
         except SecaggError as error:
-            raise TrainerFailed(self._silo, f"{what}(): {error}") from error
-        except Exception as error:
-            raise TrainerFailed(self._silo, f"{what}() raised {type(error).__name__}") from error
+            raise TrainerFailed(self._silo, f"{what}(): {error}", original=error) from None
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+            text = f"{what}() raised {type(error).__name__}{_users_line(error)}"
+            raise TrainerFailed(self._silo, text, original=error) from None
         if not isinstance(result, expected):
             raise TrainerFailed(
                 self._silo, f"{what}() returned {type(result).__name__}, not {expected.__name__}"
             )
         return result
+
+
+def _users_line(error: Exception) -> str:
+    """Return ``" at file.py:12"``, the innermost line of the user's own code, or nothing if there is none.
+
+    A line number is not data. Of the file only the name: its folder may be somebody's.
+    """
+    where = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        module, file = str(frame.f_globals.get("__name__")), PurePath(frame.f_code.co_filename)
+        if module.partition(".")[0] not in _NOT_USERS and _INSTALLED.isdisjoint(file.parts):
+            where = f" at {file.name}:{number}"
+    return where
 
 
 def next_model(terms: Terms, base: GlobalModel, aggregate: Aggregate) -> tuple[GlobalModel, Mean]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secagg.cohort import MIN_HONEST, Cohort
+from secagg.cohort import MIN_COLLUDERS, MIN_HONEST, MIN_THRESHOLD, Cohort
+from secagg.explanation import explained
+from secagg.ranges import whole
 from secagg.terms import MaskingParameters
 
 
@@ -13,9 +15,14 @@ class Masking:
     """Pairwise masks with dropout recovery: exact sums, 4 bytes a parameter, a coordinator that may lie.
 
     Args:
-        colluders: c, silos that may collude with the coordinator; None for max(1, floor((n - 1) / 3)).
-        threshold: t, answers needed to open a sum; None for floor((n + c) / 2) + 1, the least allowed.
+        colluders: c, silos that may collude with the coordinator, at least 1; None for
+            max(1, floor((n - 1) / 3)).
+        threshold: t, answers needed to open a sum; None for floor((n + c) / 2) + 1, the least allowed, which
+            is never below 3.
         min_honest: k_min, honest silos that any opened sum must cover, at least 2.
+
+    Raises:
+        ParameterError: a value that no number of silos allows.
 
     Source: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning",
         CCS 2017, section 6 (active adversary), with the additions of ``docs/protocol.md``.
@@ -24,6 +31,17 @@ class Masking:
     colluders: int | None = None
     threshold: int | None = None
     min_honest: int = MIN_HONEST
+
+    @explained()
+    def __post_init__(self) -> None:
+        for name, least, parameter in (
+            ("colluders", MIN_COLLUDERS, "c"),
+            ("threshold", MIN_THRESHOLD, "t"),
+            ("min_honest", MIN_HONEST, "k_min"),
+        ):
+            value = getattr(self, name)
+            if value is not None or name == "min_honest":  # The others have a formula.
+                object.__setattr__(self, name, whole(name, value, least=least, parameter=parameter))
 
     def parameters(self, n: int) -> MaskingParameters:
         """Return the parameters for a roster of ``n`` silos.
