@@ -120,7 +120,6 @@ class Witness(RoundCoordinator):
 
     def __init__(self, roster: Roster, **named: Any) -> None:
         super().__init__(roster, **named)
-        self.terms: Terms = named["terms"]
         self.log: list[tuple[SiloId, FromSilo | FromCoordinator]] = []
         self.frames_said: list[tuple[SiloId, bytes, bytes]] = []
         self.journal: list[CoordinatorRecord] = []

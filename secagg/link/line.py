@@ -20,6 +20,10 @@ Frame: TypeAlias = tuple[bytes, memoryview | None]
 """Header and payload of one message, as ``wire`` encodes and decodes them."""
 
 
+class OutOfOrder(MalformedMessage):
+    """A frame came before the one in front of it. Nobody's fault: the stream is opened anew and goes on."""
+
+
 class Store(Protocol):
     """Where the payload of one incoming message is kept until it is whole."""
 
@@ -172,12 +176,13 @@ class Incoming:
         """Take one frame and return the message that it completes.
 
         Raises:
-            MalformedMessage: a gap, a message that changed while it was under way, or a refused size.
+            OutOfOrder: a gap.
+            MalformedMessage: a message that changed while it was under way, or a refused size.
         """
         if frame.number <= self._whole:
             return None  # Repeated.
         if frame.number != self._whole + 1:
-            raise MalformedMessage("a message arrived before the one in front of it")
+            raise OutOfOrder("a message arrived before the one in front of it")
         return self._begin(frame) if isinstance(frame, Begin) else self._add(frame)
 
     def _begin(self, begin: Begin) -> Frame | None:
@@ -193,10 +198,10 @@ class Incoming:
 
     def _add(self, piece: Piece) -> Frame | None:
         if self._begun is None:
-            raise MalformedMessage("a piece arrived before its message began")
+            raise OutOfOrder("a piece arrived before its message began")
         begin, store = self._begun
         if piece.offset > self._part:
-            raise MalformedMessage("a piece arrived before the one in front of it")
+            raise OutOfOrder("a piece arrived before the one in front of it")
         new = piece.data[self._part - piece.offset :]
         if not new:
             return None  # Repeated.

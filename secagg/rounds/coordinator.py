@@ -139,6 +139,7 @@ class RoundCoordinator:
         self._losses: dict[SiloId, str] = {}
         self._faults: dict[SiloId, str] = {}  # stay, whatever the silo sends afterwards
         self._absent: set[SiloId] = set()  # not waited for until heard of
+        self._apart: set[SiloId] = set()  # not waited for in this attempt, whose session they may not have
         self._asked = asked  # of the attempts that are over
         self._evidence: tuple[DealerEvidence, ...] = ()
         self._reporters: dict[SiloId, set[SiloId]] = {}
@@ -159,6 +160,16 @@ class RoundCoordinator:
     def attempt(self) -> int:
         """The number of the present or last attempt, from 1; 0 before the first."""
         return self._attempt
+
+    @property
+    def terms(self) -> Terms:
+        """What is trained and how it is summed."""
+        return self._terms
+
+    @property
+    def invitation(self) -> TrainingOpened:
+        """What a silo is told that joins while the round goes on; it takes part from the next attempt."""
+        return TrainingOpened(self._terms, self._training_seconds)
 
     @property
     def asked(self) -> tuple[bytes, ...]:
@@ -219,8 +230,7 @@ class RoundCoordinator:
         everyone = frozenset(self._roster.silos)
         deadline = now + self._training_seconds
         self._state = _Training(Gate("Training", everyone, quorum=self._quorum, deadline=deadline))
-        opened = TrainingOpened(self._terms, self._training_seconds)
-        return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, opened))
+        return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, self.invitation))
 
     def receive(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
         """Take one message of ``sender``; see ``CoordinatorSession.receive``."""
@@ -241,6 +251,8 @@ class RoundCoordinator:
         else:
             self._losses.pop(sender, None)
             self._absent.discard(sender)
+            if not isinstance(message, Ready):
+                self._apart.discard(sender)
         return step
 
     def _accept(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
@@ -257,8 +269,8 @@ class RoundCoordinator:
                 if any(void.silo != sender for void in message.voids):
                     raise FaultySilo(sender, "sends a void in another silo's name")
                 state.gate.admit(sender, message.voids)
-            case (_Attempting(), Ready()):
-                pass  # It was late; the next attempt invites it.
+            case (_Attempting() | _Voiding(), Ready()):
+                pass  # It was late, or has restarted; the next attempt invites it.
             case (_Attempting() as state, _):
                 return state.session.receive(sender, message)
             case _:
@@ -273,6 +285,7 @@ class RoundCoordinator:
             fault: what ``receive`` or the decoder raised; None if the transport lost the silo.
         """
         self._absent.add(silo)
+        self._apart.add(silo)
         if fault is not None:
             self._blame(fault if isinstance(fault, FaultySilo) else FaultySilo(silo, str(fault)))
         elif silo in self.waiting and self.phase is not None:
@@ -346,7 +359,8 @@ class RoundCoordinator:
                     self._roster, terms=self._terms, attempt=self._attempt, seconds=self._seconds
                 )
         step = session.open(now)
-        for silo in self._absent:
+        self._apart = set(self._absent)
+        for silo in self._apart:
             session.lose(silo)
         self._state = _Attempting(session)
         return step
@@ -364,7 +378,7 @@ class RoundCoordinator:
             self._keep_past(session)
             self._state = _Done(session.outcome)
         elif session.phase != phase:
-            for silo in self._absent:
+            for silo in self._apart:
                 session.lose(silo)
         return step
 

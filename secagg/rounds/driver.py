@@ -1,0 +1,254 @@
+"""Between a round and a transport: frames in, frames out, records synced before anything is sent.
+
+The simulation and the service drive a round with this and nothing else. It holds no connection and no clock:
+what arrives, what was lost and what time it is are handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from secagg import wire
+from secagg.errors import FaultySilo, MalformedMessage, ProtocolError, UnexpectedMessage
+from secagg.messages import (
+    AdvertiseKeys,
+    BaseRequested,
+    BoxReport,
+    ConsistencyCheck,
+    FromSilo,
+    MaskedInput,
+    PlainInput,
+    PlainSum,
+    Ready,
+    Refused,
+    ShareKeys,
+    SumOpened,
+    Unmasking,
+    Voided,
+)
+from secagg.names import SiloId
+from secagg.records import CoordinatorRecord
+from secagg.rounds.coordinator import RoundCoordinator
+from secagg.session import Aggregate, CoordinatorStep, Outbox
+
+Frame: TypeAlias = tuple[bytes, memoryview | None]
+Frames: TypeAlias = Sequence[tuple[SiloId, Frame]]
+
+
+def phase_of(message: FromSilo) -> str:
+    """Return the phase that ``message`` answers."""
+    match message:
+        case BaseRequested() | Ready():
+            return "Training"
+        case AdvertiseKeys() | ShareKeys() | MaskedInput() | ConsistencyCheck() | Unmasking() | PlainInput():
+            return type(message).__name__
+        case BoxReport():
+            return "MaskedInput"
+        case Refused():
+            return "Refused"
+        case Voided():
+            return "Voided"
+
+
+@dataclass
+class Traffic:
+    """What one round moved, per phase: bytes of all silos together, and seconds of the handed-in timer.
+
+    A phase has the name of the reply that it awaits; the last, which awaits none, that of its message.
+    """
+
+    bytes_up: dict[str, int] = field(default_factory=dict)
+    bytes_down: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Watcher(Protocol):
+    """Told what happens in a round, as it happens."""
+
+    def attempt_started(self, attempt: int) -> None:
+        """Attempt ``attempt`` begins; 0 is training."""
+        ...
+
+    def silo_replied(self, silo: SiloId, phase: str) -> None:
+        """The reply of ``silo`` in ``phase`` arrived."""
+        ...
+
+    def silo_lost(self, silo: SiloId, phase: str) -> None:
+        """``silo`` was lost in ``phase``."""
+        ...
+
+    def silo_working(self, silo: SiloId, phase: str) -> None:
+        """``silo`` was handed a message of ``phase`` and works."""
+        ...
+
+
+class RoundDriver:
+    """Drives one round; single use.
+
+    Args:
+        coordinator: the round, not yet opened.
+        sync: puts records where they survive a crash; called before what they allow is returned.
+        timer: measures, seconds; None measures nothing.
+        watcher: told what happens.
+        tap: given every message that the coordinator receives.
+
+    Guarantees:
+        Whatever a silo sends, it is counted, refused or blamed, and the round goes on.
+    """
+
+    def __init__(
+        self,
+        coordinator: RoundCoordinator,
+        *,
+        sync: Callable[[Sequence[CoordinatorRecord]], None] | None = None,
+        timer: Callable[[], float] | None = None,
+        watcher: Watcher | None = None,
+        tap: Callable[[SiloId, FromSilo], None] | None = None,
+    ) -> None:
+        self.coordinator = coordinator
+        self.traffic = Traffic()
+        self._sync = sync
+        self._timer = timer
+        self._watcher = watcher
+        self._tap = tap
+        self._unawaited = "Training"  # The phase where the coordinator awaits nothing: at the two ends.
+
+    # --- what a transport reads ---
+
+    @property
+    def outcome(self) -> Aggregate | None:
+        """The opened sum."""
+        return self.coordinator.outcome
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``advance`` has something to do even if nothing arrives."""
+        return self.coordinator.deadline if self.coordinator.waiting else None
+
+    @property
+    def phase(self) -> str:
+        """Where the round is."""
+        return self.coordinator.phase or self._unawaited
+
+    @property
+    def upload_size(self) -> int:
+        """Bytes of the largest payload that a silo may send: one encoded vector and its count entry."""
+        encoding = self.coordinator.terms.encoding
+        return int((encoding.length + 1) * encoding.dtype.itemsize)
+
+    # --- inputs ---
+
+    def open(self, now: float) -> Frames:
+        """Begin; call once."""
+        with self.measured():
+            return self._out(self.coordinator.open(now))
+
+    def advance(self, now: float) -> Frames:
+        """Close the phase if it can close; see ``CoordinatorSession.advance``."""
+        attempt = self.coordinator.attempt
+        with self.measured():
+            frames = self._out(self.coordinator.advance(now))
+        if self._watcher is not None and self.coordinator.attempt != attempt:
+            self._watcher.attempt_started(self.coordinator.attempt)
+        return frames
+
+    def take(self, silo: SiloId, frame: Frame) -> Frames:
+        """Take one frame of ``silo``."""
+        message = self.read(silo, frame)
+        return () if message is None else self.receive(silo, message, frame)
+
+    def read(self, silo: SiloId, frame: Frame) -> FromSilo | None:
+        """Return the message in ``frame``, or None if there is none: its silo left the protocol."""
+        try:
+            with self.measured():
+                return wire.decode_from_silo(*frame)
+        except MalformedMessage as fault:
+            self.lose(silo, fault=fault)
+            return None
+
+    def receive(self, silo: SiloId, message: FromSilo, frame: Frame) -> Frames:
+        """Take the message that was read from ``frame``."""
+        phase = phase_of(message)
+        self._count(self.traffic.bytes_up, phase, frame)
+        if self._tap is not None:
+            self._tap(silo, message)
+        try:
+            with self.measured():
+                frames = self._out(self.coordinator.receive(silo, message))
+        except UnexpectedMessage:
+            # Enough others were faster, or it is late: it is not needed, and its silo is not lost.
+            frames = ()
+        except FaultySilo as fault:
+            self.lose(silo, fault=fault, phase=phase)
+            return ()
+        if isinstance(message, Refused | BoxReport):
+            self._tell_lost(silo, self.phase)
+        elif self._watcher is not None:
+            self._watcher.silo_replied(silo, phase)
+        return frames
+
+    def lose(self, silo: SiloId, *, fault: ProtocolError | None = None, phase: str | None = None) -> None:
+        """Wait for ``silo`` no longer; see ``RoundCoordinator.lose``."""
+        self._tell_lost(silo, phase or self.phase)
+        self._keep(self.coordinator.lose(silo, fault=fault))
+
+    def defer(self, moment: float) -> None:
+        """Close the phase for lateness no earlier than ``moment``."""
+        self.coordinator.defer(moment)
+
+    def invite(self, silo: SiloId) -> Frames:
+        """Return what a silo is told that joins while the round goes on."""
+        return () if self.outcome is not None else self._frames({silo: self.coordinator.invitation})
+
+    def working(self, silo: SiloId) -> None:
+        """Note that ``silo`` is handed a message now."""
+        if self._watcher is not None:
+            self._watcher.silo_working(silo, self.phase)
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Add the time of the block to the phase in which it was entered."""
+        if self._timer is None:
+            yield
+            return
+        phase, start = self.phase, self._timer()
+        try:
+            yield
+        finally:
+            seconds = self.traffic.seconds
+            seconds[phase] = seconds.get(phase, 0.0) + self._timer() - start
+
+    # --- small parts ---
+
+    def _out(self, step: CoordinatorStep) -> Frames:
+        self._keep(step)
+        return self._frames(step.output)
+
+    def _keep(self, step: CoordinatorStep) -> None:
+        if self._sync is not None and step.records:
+            self._sync(step.records)
+
+    def _frames(self, outbox: Outbox) -> Frames:
+        encoded: dict[int, Frame] = {}  # One message to many silos is encoded once.
+        frames = []
+        for silo, message in outbox.items():
+            if isinstance(message, SumOpened | PlainSum):
+                self._unawaited = type(message).__name__
+            if id(message) not in encoded:
+                encoded[id(message)] = wire.encode(message)
+            frame = encoded[id(message)]
+            self._count(self.traffic.bytes_down, self.phase, frame)
+            frames.append((silo, frame))
+        return frames
+
+    def _tell_lost(self, silo: SiloId, phase: str) -> None:
+        if self._watcher is not None:
+            self._watcher.silo_lost(silo, phase)
+
+    @staticmethod
+    def _count(totals: dict[str, int], phase: str, frame: Frame) -> None:
+        header, payload = frame
+        totals[phase] = totals.get(phase, 0) + len(header) + (len(payload) if payload is not None else 0)
