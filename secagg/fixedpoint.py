@@ -14,7 +14,7 @@ largest input), here with R the word size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -81,32 +81,48 @@ class Segment:
         """Distance of two neighbouring encodable values."""
         return math.ldexp(1.0, -self.fraction_bits)
 
-    def encode_blocks(
-        self, blocks: Iterable[NDArray[Any]], out: IntegerVector, *, factor: float = 1.0
+    def encode_into(
+        self,
+        out: IntegerVector,
+        values: NDArray[Any],
+        *,
+        factor: float = 1.0,
+        mend: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
     ) -> None:
-        """Encode consecutive blocks of this segment into ``out``.
+        """Encode this segment's ``values`` into ``out``.
 
         Args:
-            blocks: real vectors of at most ``BLOCK`` entries, together as long as ``out``.
             out: shape (length,), uint32 or uint64; its content is undefined after a refusal.
+            values: real vector, shape (length,).
             factor: multiplies every value, 0 to 1.
+            mend: gets each block with an entry that would be refused; what it returns, as long, is encoded
+                if it is within the bound, and refused if not.
 
         Raises:
             InputRefused: ``nan``, ``infinite`` or ``bound``.
         """
         signed = out.view(np.int32 if out.itemsize == 4 else np.int64)
         # The power of two is exact, so the float64 product below rounds once, like value * factor alone.
-        # A NumPy scalar, because a Python float would pull float32 blocks into float32 arithmetic.
-        scale = np.float64(math.ldexp(factor, self.fraction_bits))
+        scale = math.ldexp(factor, self.fraction_bits)
         scratch = np.empty(min(out.size, BLOCK))
-        start = 0
-        for block in blocks:
-            refuse_bad_numbers(self, block, first=start)
+        # Block by block, so that every pass after the first, which checks, finds its input in the cache.
+        for start in range(0, out.size, BLOCK):
+            block = values[start : start + BLOCK]
+            if not self.holds(block):
+                block = block if mend is None else mend(block)
+                refuse_bad_numbers(self, block, first=start)
             scaled = scratch[: block.size]
-            np.multiply(block, scale, out=scaled)
+            # Widened first, because a product of mixed types goes through smaller blocks, and more slowly.
+            np.copyto(scaled, block)
+            np.multiply(scaled, scale, out=scaled)
             np.rint(scaled, out=scaled)
-            np.copyto(signed[start : start + block.size], scaled, casting="unsafe")
-            start += block.size
+            np.copyto(signed[start : start + BLOCK], scaled, casting="unsafe")
+
+    def holds(self, block: NDArray[Any]) -> bool:
+        """Whether every ``|value| <= bound``."""
+        # NaN propagates through min and max and fails every comparison. Python numbers, because they compare
+        # exactly with the bound, whether they come from float32 or from int64.
+        return bool(-self.bound <= block.min().item() and block.max().item() <= self.bound)
 
 
 @dataclass(frozen=True)
@@ -210,8 +226,7 @@ class Encoding:
         vectors = {segment.name: real_vector(segment, values[segment.name]) for segment in self.segments}
         out = self.buffer(out, *vectors.values())
         for segment, place in self.slices():
-            blocks = blocks_of(vectors[segment.name])
-            segment.encode_blocks(blocks, out[place], factor=factors.get(segment.name, 1.0))
+            segment.encode_into(out[place], vectors[segment.name], factor=factors.get(segment.name, 1.0))
         return out
 
     def decode(self, total: IntegerVector) -> dict[str, RealVector]:
@@ -267,19 +282,12 @@ def real_vector(segment: Segment, values: ArrayLike) -> NDArray[Any]:
     return vector
 
 
-def blocks_of(vector: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield views of ``vector`` of at most ``BLOCK`` entries, in order."""
-    return (vector[start : start + BLOCK] for start in range(0, vector.size, BLOCK))
-
-
 def refuse_bad_numbers(segment: Segment, block: NDArray[Any], *, first: int) -> None:
     """Raise ``InputRefused`` (``nan``, ``infinite``, ``bound``) unless every ``|value| <= bound``.
 
     ``first`` is the index of the block's first entry in the segment, for the text.
     """
-    # NaN propagates through min and max and fails every comparison. Python numbers, because they compare
-    # exactly with the bound, whether they come from float32 or from int64.
-    if -segment.bound <= block.min().item() and block.max().item() <= segment.bound:
+    if segment.holds(block):
         return
     for rule, bad, word in (
         ("nan", np.isnan(block), "NaN"),

@@ -14,7 +14,7 @@ clear-text counts moved into the sum.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import InputRefused, ParameterError, RoundAborted, UsageError
-from secagg.fixedpoint import (
-    BLOCK,
-    Encoding,
-    Segment,
-    blocks_of,
-    most_fraction_bits,
-    real_vector,
-    words_for,
-)
+from secagg.fixedpoint import BLOCK, Encoding, Segment, most_fraction_bits, real_vector, words_for
 from secagg.names import IntegerVector, RealVector, WordBits
 from secagg.ranges import positive
 
@@ -239,15 +231,15 @@ def encode_mean(
 
     vector = None if update is None else real_vector(segments[UPDATE], update)
     out = encoding.buffer(out, *(() if vector is None else (vector,)))
-    clipping = _Clipping()
     for segment, place in encoding.slices():
         if segment.name == UPDATE and vector is not None:
             # The update comes before the entry that counts what was clipped of it.
-            segment.encode_blocks(clipping.blocks(vector, segment.bound), out[place], factor=factor)
+            clipping = _Clipping(segment.bound)
+            segment.encode_into(out[place], vector, factor=factor, mend=clipping)
             scalars[CLIPPED] = clipping.entries / segment.length, 1.0
         else:
             value, scale = scalars.get(segment.name, (0.0, 1.0))
-            segment.encode_blocks([np.array([value])], out[place], factor=scale)
+            segment.encode_into(out[place], np.array([value]), factor=scale)
     return out
 
 
@@ -324,20 +316,17 @@ def saturate(name: str, value: float, *, bound: float) -> tuple[float, bool]:
 
 
 class _Clipping:
-    """Clips a vector block by block, and counts; a block within the bound is passed on uncopied."""
+    """Clips a block that reaches beyond a bound, and counts the entries."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound: float) -> None:
+        self._bound = bound
+        self._wide = np.empty(BLOCK)
         self.entries = 0
 
-    def blocks(self, vector: NDArray[Any], bound: float) -> Iterator[NDArray[Any]]:
-        wide = np.empty(min(vector.size, BLOCK))
-        for block in blocks_of(vector):
-            low, high = block.min().item(), block.max().item()
-            if (-bound <= low and high <= bound) or not (math.isfinite(low) and math.isfinite(high)):
-                yield block  # NaN and infinity are not clipped: the encoder refuses them.
-                continue
-            clipped = wide[: block.size]
-            # In float64, because the bound may fall between two float32s.
-            np.clip(block, np.float64(-bound), np.float64(bound), out=clipped)
-            self.entries += int(np.count_nonzero(clipped != block))
-            yield clipped
+    def __call__(self, block: NDArray[Any]) -> NDArray[Any]:
+        if not np.isfinite(block).all():
+            return block  # NaN and infinity are not clipped: the encoder refuses them.
+        wide = self._wide[: block.size]
+        np.copyto(wide, block)  # In float64, because the bound may fall between two float32s.
+        self.entries += int(np.count_nonzero(wide < -self._bound) + np.count_nonzero(wide > self._bound))
+        return np.clip(wide, -self._bound, self._bound, out=wide)

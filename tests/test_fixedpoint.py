@@ -220,6 +220,26 @@ def test_a_bad_number_is_named_by_index_never_by_value(
     assert "0625" not in str(refusal.value)
 
 
+def test_what_mends_a_block_sees_that_block_alone_and_is_not_believed() -> None:
+    values = np.zeros(3 * BLOCK, np.float32)
+    values[BLOCK + 4] = 2.0
+    segment = Segment("sum", values.size, 1.0, 20)
+    out = np.empty(values.size, np.uint32)
+    seen = []
+
+    def halve(block: NDArray[Any]) -> NDArray[Any]:
+        seen.append(block.copy())
+        return block / 2
+
+    segment.encode_into(out, values, mend=halve)
+    assert np.array_equal(np.flatnonzero(out), [BLOCK + 4])
+    assert out[BLOCK + 4] == 2**20
+    assert np.array_equal(seen, [values[BLOCK : 2 * BLOCK]])
+    values[BLOCK + 4] = 2.5
+    with pytest.raises(InputRefused, match=f"entry {BLOCK + 4} of 'sum'"):
+        segment.encode_into(out, values, mend=halve)
+
+
 @given(bound=bounds, dtype=st.sampled_from([np.float32, np.float64]))
 def test_the_bound_itself_is_accepted_and_its_neighbour_refused(
     bound: float, dtype: type[np.float32 | np.float64]
