@@ -1,0 +1,330 @@
+"""What a silo must still know after a crash: its records, its last encoded vector, its model, its pins.
+
+Records are lines of a SQLite database (WAL, synchronous=FULL): ``sync`` returns when they are on disk, and
+only then may the reply leave that they permit. The two big vectors lie in files beside it. It decides
+nothing and holds no secret of a round.
+
+Source: "State that survives" in ``docs/protocol.md``; https://www.sqlite.org/wal.html.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, TypeAlias
+
+import msgspec
+import numpy as np
+
+from secagg.errors import EnvironmentFault, MalformedMessage, TrustError, UsageError
+from secagg.hazmat.identity import grouped
+from secagg.learning.model import GlobalModel
+from secagg.names import IntegerVector
+from secagg.records import SiloRecord, decode_silo_record, encode_record
+from secagg.terms import Digest, Name
+from silo.vector_file import VectorFile
+
+Job: TypeAlias = tuple[str, str]
+"""Federation and job."""
+
+SCHEMA = 1
+_APPLICATION = 0x53414A31  # "SAJ1" in the database's header.
+_TABLES = """
+    CREATE TABLE record (number INTEGER PRIMARY KEY, line BLOB NOT NULL, chain BLOB NOT NULL) STRICT;
+    CREATE TABLE pin (name TEXT PRIMARY KEY, digest BLOB NOT NULL) STRICT;
+"""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_SPACE = 64 * 1024
+"""Bytes; with fewer left, a write that failed is put down to the disk, whatever SQLite calls it."""
+
+
+class StateFault(EnvironmentFault):
+    """The state folder cannot be trusted to keep what it is given: the silo must stop."""
+
+
+class _Encoded(msgspec.Struct, frozen=True):
+    training: Digest
+    dtype: Literal["<u4", "<u8"]
+
+
+class _Held(msgspec.Struct, frozen=True):
+    federation: Name
+    job: Name
+    round: int
+    length: int
+
+
+class Journal:
+    """A silo's state folder.
+
+    Args:
+        folder: made if it is not there, for this user alone; one process at a time.
+        roster: digest of the roster that the silo is configured with.
+        pin: take ``roster`` in the place of the one that was pinned before.
+
+    Attributes:
+        records: what was synced before this process, oldest first.
+        cache: the last encoded vector by its training digest, for ``Participant``.
+
+    Raises:
+        TrustError: another roster is pinned here.
+        StateFault: another process uses the folder, or it is damaged, full or not writable.
+
+    Guarantees:
+        What ``sync``, ``keep`` and ``cache`` took is there after a crash at any later moment.
+        Records come back in the order in which they were synced, all of one call or none.
+        A damaged vector or model counts as absent; damaged records stop the silo.
+    """
+
+    def __init__(self, folder: Path, *, roster: bytes, pin: bool = False) -> None:
+        self.folder = folder
+        self._guard = threading.Lock()
+        self._lock = -1
+        self._chain = b""
+        with self._translated():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _lock(folder)
+        try:
+            with self._translated():
+                for rest in folder.glob("*.new"):  # Of a write that a crash ended.
+                    rest.unlink()
+                self._database = sqlite3.connect(
+                    folder / "journal.sqlite3", isolation_level=None, check_same_thread=False
+                )
+                self._open()
+                self._pin(roster, pin)
+                self.records = self._read()
+                self.cache: MutableMapping[bytes, IntegerVector] = CachedVector(
+                    folder / "vector", self._translated
+                )
+                self._model_file = VectorFile(folder / "model", _Held)
+        except BaseException:
+            self.close()
+            raise
+
+    # --- records -------------------------------------------------------------------------------------------
+
+    def sync(self, records: Sequence[SiloRecord]) -> None:
+        """Append ``records``; they are on disk when this returns.
+
+        Raises:
+            StateFault: they are not, and nothing may be sent.
+        """
+        if not records:
+            return
+        rows, chain = [], self._chain
+        for record in records:
+            line = encode_record(record)
+            chain = _link(chain, line)
+            rows.append((line, chain))
+        with self._translated(), self._transaction():
+            self._database.executemany("INSERT INTO record (line, chain) VALUES (?, ?)", rows)
+        self._chain = chain
+
+    def _read(self) -> tuple[SiloRecord, ...]:
+        """Return the records. SQLite finds broken pages, the chain a record that changed or is missing."""
+        records = []
+        for line, chain in self._database.execute("SELECT line, chain FROM record ORDER BY number"):
+            self._chain = _link(self._chain, line)
+            if chain != self._chain:
+                raise self._damaged()
+            try:
+                records.append(decode_silo_record(line))
+            except MalformedMessage as error:
+                raise self._damaged() from error
+        return tuple(records)
+
+    # --- model ---------------------------------------------------------------------------------------------
+
+    def keep(self, model: GlobalModel, job: Job) -> None:
+        """Put ``model`` in the place of the one that was kept.
+
+        Raises:
+            StateFault: it cannot be written; the old one is still there.
+        """
+        header = _Held(*job, model.round, model.length)
+        with self._translated():
+            self._model_file.write(header, (model.weights, *model.state))
+
+    @property
+    def model(self) -> tuple[GlobalModel, Job] | None:
+        """The model that was kept, and whose it is; read from disk."""
+        with self._translated():
+            found = self._model_file.read()
+        if found is None:
+            return None
+        header, data = found
+        try:
+            vector = np.frombuffer(data, dtype="<f8")
+            model = GlobalModel.from_payload(header.round, vector, length=header.length)
+        except (MalformedMessage, ValueError):
+            return None  # Whole and yet no model: written by another version.
+        return model, (header.federation, header.job)
+
+    # --- life ----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Release the folder; a sync that is under way in another thread is finished first."""
+        with self._guard:
+            if hasattr(self, "_database"):
+                with suppress(sqlite3.Error):
+                    self._database.close()
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        execute = self._database.execute
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = FULL")
+        (application,), (version,) = (
+            execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+        )
+        if (application, version) == (0, 0):
+            with self._transaction():
+                for statement in _TABLES.strip().split(";\n"):
+                    execute(statement)
+                execute(f"PRAGMA application_id = {_APPLICATION}")
+                execute(f"PRAGMA user_version = {SCHEMA}")
+        elif application != _APPLICATION:
+            raise self._damaged()
+        elif version != SCHEMA:
+            raise StateFault(
+                f"{self.folder} has the journal of another version (schema {version}, this one reads "
+                f"{SCHEMA}); run the version that wrote it"
+            )
+        if execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise self._damaged()
+
+    def _pin(self, roster: bytes, pin: bool) -> None:
+        row = self._database.execute("SELECT digest FROM pin WHERE name = 'roster'").fetchone()
+        if row is not None and row[0] != roster and not pin:
+            raise TrustError(
+                f"the roster is not the one that is pinned in {self.folder}: that is {grouped(row[0][:16])}, "
+                f"the file has {grouped(roster[:16])}. If every change in it was confirmed with the other "
+                "silos by telephone, type: silo roster pin --config silo.toml"
+            )
+        if row is None or row[0] != roster:
+            with self._transaction():
+                self._database.execute("INSERT OR REPLACE INTO pin VALUES ('roster', ?)", (roster,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._guard:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # A failed commit may have ended the transaction itself.
+                    self._database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.ProgrammingError as error:
+            raise UsageError("the journal is closed") from error
+        except (sqlite3.Error, OSError) as error:
+            raise self._fault(error) from error
+
+    def _fault(self, error: sqlite3.Error | OSError) -> StateFault:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return self._damaged()
+        if code == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) in _FULL or _is_full(self.folder):
+            return StateFault(
+                f"the disk of {self.folder} is full; free space and start again, nothing was sent"
+            )
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        return StateFault(
+            f"{self.folder} cannot be written ({why}); make it writable and start again, nothing was sent"
+        )
+
+    def _damaged(self) -> StateFault:
+        return StateFault(
+            f"the journal in {self.folder} is damaged, and without it this silo could sign what it must not; "
+            "restore the folder from before the damage, or ask the other silos to run without this one"
+        )
+
+
+class CachedVector(MutableMapping[bytes, IntegerVector]):
+    """The last encoded vector, in memory and on disk."""
+
+    def __init__(self, path: Path, translated: Callable[[], AbstractContextManager[None]]) -> None:
+        self._translated = translated
+        self._file = VectorFile(path, _Encoded)
+        self._held: dict[bytes, IntegerVector] = {}
+        found = self._file.read()
+        if found is not None:
+            header, data = found
+            self._held[header.training] = np.frombuffer(data, dtype=header.dtype)
+
+    def __getitem__(self, training: bytes) -> IntegerVector:
+        return self._held[training]
+
+    def __setitem__(self, training: bytes, vector: IntegerVector) -> None:
+        """Keep ``vector`` in the place of the last; it is on disk when this returns."""
+        dtype: Literal["<u4", "<u8"] = "<u4" if vector.itemsize == 4 else "<u8"
+        with self._translated():
+            self._file.write(_Encoded(training, dtype), (vector,))
+        self._held = {training: vector}
+
+    def __delitem__(self, training: bytes) -> None:
+        del self._held[training]
+        with self._translated():
+            self._file.remove()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+def _link(chain: bytes, line: bytes) -> bytes:
+    return hashlib.sha256(chain + line).digest()
+
+
+def _lock(folder: Path) -> int:
+    """Lock the folder for this process and return the open file.
+
+    A POSIX record lock: worker processes that a trainer forks do not inherit it.
+    """
+    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        pid = os.read(file, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(file)
+        raise StateFault(
+            f"{folder} is in use by process {pid}; one `silo run` has a state folder to itself"
+        ) from None
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    return file
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _NO_SPACE
