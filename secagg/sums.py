@@ -28,9 +28,10 @@ from secagg.records import SiloRecord
 from secagg.report import RoundReport
 from secagg.roster import Roster, check_silo
 from secagg.rounds.coordinator import RoundCoordinator
+from secagg.rounds.driver import Traffic
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate
-from secagg.simulation import Dropouts, SimulatedSilo, Traffic, run_round
+from secagg.simulation import Dropouts, SimulatedSilo, run_round
 from secagg.terms import MaskingParameters, PlainParameters, SchemeParameters, Terms
 from secagg.weighting import decode_mean, encode_mean, plan_mean
 
@@ -242,7 +243,10 @@ class _VectorHeld:
         self._vector = vector
         self._base = base
 
-    def holds(self, round: int) -> bytes | None:
+    def accept(self, terms: Terms) -> None:
+        """Nothing to check: the caller made the terms."""
+
+    def holds(self, terms: Terms) -> bytes | None:
         return self._base
 
     def adopt(self, terms: Terms, base: Payload) -> None:

@@ -46,9 +46,10 @@ from secagg.policy import Policy
 from secagg.records import CoordinatorRecord, InputAccepted, PhaseClosed, SiloLost, SiloRecord
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
+from secagg.rounds.driver import Frame
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate, CoordinatorStep
-from secagg.simulation import Dropouts, Frame, SimulatedSilo, run_round
+from secagg.simulation import Dropouts, SimulatedSilo, run_round
 from secagg.sums import policy_for
 from secagg.terms import MaskingParameters, Terms, training_digest
 
@@ -95,7 +96,10 @@ class Work:
         self.trained = 0
         self.applied: list[Aggregate] = []
 
-    def holds(self, round: int) -> bytes | None:
+    def accept(self, terms: Terms) -> None:
+        pass
+
+    def holds(self, terms: Terms) -> bytes | None:
         return self.model
 
     def adopt(self, terms: Terms, base: Payload) -> None:

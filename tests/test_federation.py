@@ -30,8 +30,9 @@ from secagg.masking.params import Masking
 from secagg.messages import ConsistencyCheck, FromSilo, MaskedInput, PlainInput
 from secagg.names import SiloId, WordBits
 from secagg.plain import Plain
+from secagg.rounds.driver import Frame
 from secagg.session import Aggregate
-from secagg.simulation import PHASES, Frame, Phase, SimulatedSilo
+from secagg.simulation import PHASES, Phase, SimulatedSilo
 from secagg.sums import Scheme
 from secagg.terms import Terms
 from tests.learners import NAMES, WEIGHTS, Line, fails, lines

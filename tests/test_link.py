@@ -136,7 +136,7 @@ def test_each_message_comes_out_once_and_in_order(sizes: list[int], events: list
                     outgoing.acknowledge(incoming.acknowledgement.number)
     out += arrive(flying, incoming, outgoing)
     outgoing.resume(incoming.held)
-    rest = list(iter(outgoing.take, None))
+    rest: list[Begin | Piece] = list(iter(outgoing.take, None))
     assert out + arrive(rest, incoming, outgoing) == sent
     assert incoming.acknowledgement == (Received(len(sizes)) if sizes else None)
     outgoing.acknowledge(len(sizes))

@@ -30,6 +30,7 @@ plans = st.builds(
     epochs=st.integers(1, 100),
     learning_rate=st.none() | positive,
     seed=st.integers(0, 2**63 - 1),
+    app=st.sampled_from(["", "hospital.training:trainer"]),
 )
 PLAN = TrainingPlan(strategy=FedProx(0.5), length=7, epochs=2, learning_rate=0.1, seed=3)
 

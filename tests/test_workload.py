@@ -7,6 +7,7 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -24,7 +25,7 @@ from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAdam, FedAvg, Strategy
 from secagg.learning.trainer import Evaluation
-from secagg.learning.workload import LearningWorkload, next_model
+from secagg.learning.workload import Held, LearningWorkload, next_model
 from secagg.payload import Payload
 from secagg.session import Aggregate
 from secagg.terms import PlainParameters, Terms
@@ -65,6 +66,10 @@ def payload(model: GlobalModel) -> Payload:
     return Payload.of(model.to_payload())
 
 
+def at(number: int, job: str = "job") -> Terms:
+    return msgspec.structs.replace(terms_for(base(number=number)), job=job)
+
+
 def ready(
     trainer: Line | None = None, strategy: Strategy | None = None
 ) -> tuple[LearningWorkload, GlobalModel]:
@@ -79,12 +84,12 @@ def ready(
 def test_a_candidate_is_held_only_when_confirmed() -> None:
     model = base()
     workload = LearningWorkload("west", Line())
-    assert workload.holds(1) is None
+    assert workload.holds(at(1)) is None
     workload.adopt(terms_for(model), payload(model))
-    assert workload.holds(1) is None
+    assert workload.holds(at(1)) is None
     workload.confirm(terms_for(model))
-    assert workload.holds(1) == model.digest
-    assert workload.holds(2) is None
+    assert workload.holds(at(1)) == model.digest
+    assert workload.holds(at(2)) is None
 
 
 def test_a_held_model_is_not_replaced_by_a_candidate() -> None:
@@ -92,7 +97,29 @@ def test_a_held_model_is_not_replaced_by_a_candidate() -> None:
     other = GlobalModel(1, np.ones(WEIGHTS))
     workload.adopt(terms_for(other), payload(other))
     workload.confirm(terms_for(other))
-    assert workload.holds(1) == model.digest
+    assert workload.holds(at(1)) == model.digest
+
+
+def test_a_model_belongs_to_its_federation_and_job() -> None:
+    """Round 2 of another job starts from another base; that of this one is not held for it."""
+    workload, model = ready()
+    assert workload.holds(at(1)) == model.digest
+    assert workload.holds(at(1, job="another")) is None
+
+
+def test_what_is_held_is_kept_and_comes_back() -> None:
+    kept: list[Held] = []
+    model = base()
+    workload = LearningWorkload("west", Line(), keep=kept.append)
+    workload.adopt(terms_for(model), payload(model))
+    assert not kept, "a candidate is not held"
+    workload.confirm(terms_for(model))
+    workload.confirm(terms_for(model))
+    workload.apply(terms_for(model), Aggregate(workload.vector(terms_for(model)), ("west",)))
+    assert [held.model.round for held in kept] == [1, 2]
+    again = LearningWorkload("west", Line(), held=kept[-1])
+    assert again.holds(at(2)) == kept[-1].model.digest
+    assert again.holds(at(1)) is None
 
 
 @pytest.mark.parametrize(
@@ -111,7 +138,7 @@ def test_a_base_that_is_not_the_one_that_was_named_is_refused(sent: Payload) -> 
     with pytest.raises(FaultyCoordinator):
         workload.adopt(terms_for(base()), sent)
     workload.confirm(terms_for(base()))
-    assert workload.holds(1) is None
+    assert workload.holds(at(1)) is None
 
 
 def test_without_the_base_nothing_is_trained() -> None:
@@ -145,7 +172,7 @@ def test_the_metrics_only_sum_trains_nothing() -> None:
     workload.apply(terms, Aggregate(workload.vector(terms), ("west",)))
     assert not trainer.trained
     assert mean.values is None
-    assert workload.holds(1) == model.digest, "a sum of metrics changes no model"
+    assert workload.holds(at(1)) == model.digest, "a sum of metrics changes no model"
 
 
 @pytest.mark.parametrize("strategy", [FedAvg(), FedAdam(0.1)], ids=str)
@@ -156,8 +183,8 @@ def test_the_opened_sum_makes_the_same_next_base_as_at_the_coordinator(strategy:
     workload.apply(terms, aggregate)
     following, _ = next_model(terms, model, aggregate)
     assert following.round == 2
-    assert workload.holds(2) == following.digest != model.digest
-    assert workload.holds(1) is None
+    assert workload.holds(at(2)) == following.digest != model.digest
+    assert workload.holds(at(1)) is None
 
 
 @pytest.mark.parametrize(

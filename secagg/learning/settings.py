@@ -27,6 +27,7 @@ class TrainingPlan:
         epochs: local passes a round, at least 1.
         learning_rate: local step size, above 0; None for each trainer's own.
         seed: 0 to 2**63 - 1; each round derives its own from it. For shuffling only, never for secrets.
+        app: import path of the code that silos train with; empty where trainers are handed in.
 
     Raises:
         ParameterError: another type, or outside its range.
@@ -37,6 +38,7 @@ class TrainingPlan:
     epochs: int = 1
     learning_rate: float | None = None
     seed: int = 0
+    app: str = ""
 
     def __post_init__(self) -> None:
         # Not isinstance: the terms name the class, and no silo would follow a subclass that it cannot name.
@@ -63,6 +65,8 @@ class TrainingPlan:
             "learning_rate": self.learning_rate,
             "seed": self.seed,
         }
+        if self.app:
+            pairs["app"] = self.app
         return tuple(sorted(pairs.items()))
 
     @classmethod
@@ -80,6 +84,7 @@ class TrainingPlan:
                 epochs=_integer(pairs["epochs"]),
                 learning_rate=None if pairs["learning_rate"] is None else float(pairs["learning_rate"]),
                 seed=_integer(pairs["seed"]),
+                app=_text(pairs.get("app", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FaultyCoordinator(
@@ -120,6 +125,12 @@ def _strategy(pairs: Mapping[str, float | int | str | None]) -> Strategy:
             )
         case _:
             raise ValueError("strategy")
+
+
+def _text(value: float | str | None) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def _integer(value: float | str | None) -> int:

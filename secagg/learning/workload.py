@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, TypeVar
 
@@ -36,26 +36,57 @@ _NOT_USERS = {"secagg", "silo"} | sys.stdlib_module_names
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
+@dataclass(frozen=True)
+class Held:
+    """A model that a silo holds: one that it computed itself, or that t silos signed for.
+
+    Attributes:
+        federation, job: what it was trained in.
+        model: weights, state, and the round that trains from it.
+    """
+
+    federation: str
+    job: str
+    model: GlobalModel
+
+
 class LearningWorkload:
     """A ``Workload`` around a trainer.
 
     Args:
         silo: whose it is, for errors.
         trainer: the local learner. Whatever it raises becomes TrainerFailed.
+        held: the model that was held when the silo's process ended.
+        keep: told of every model that comes to be held, so that it survives the process.
 
     Guarantees:
         The model changes only by an opened sum, or by a base that t silos signed for.
     """
 
-    def __init__(self, silo: SiloId, trainer: Trainer) -> None:
+    def __init__(
+        self,
+        silo: SiloId,
+        trainer: Trainer,
+        *,
+        held: Held | None = None,
+        keep: Callable[[Held], None] | None = None,
+    ) -> None:
         self._silo = silo
         self._trainer = trainer
-        self._model: GlobalModel | None = None
-        self._candidate: GlobalModel | None = None
+        self._held = held
+        self._keep = keep
+        self._candidate: Held | None = None
 
-    def holds(self, round: int) -> bytes | None:
-        """Return the digest of the model held for ``round``; see ``Workload.holds``."""
-        return self._model.digest if self._model is not None and self._model.round == round else None
+    def accept(self, terms: Terms) -> None:
+        """Check that the plan can be followed; see ``Workload.accept``."""
+        TrainingPlan.of(terms)
+
+    def holds(self, terms: Terms) -> bytes | None:
+        """Return the digest of the model held for this round; see ``Workload.holds``."""
+        held = self._held
+        if held is None or (held.federation, held.job) != (terms.federation, terms.job):
+            return None
+        return held.model.digest if held.model.round == terms.round else None
 
     def adopt(self, terms: Terms, base: Payload) -> None:
         """Take a candidate; see ``Workload.adopt``."""
@@ -66,12 +97,13 @@ class LearningWorkload:
             raise FaultyCoordinator(f"the base model that was sent is none: {error}") from error
         if candidate.digest != terms.base:
             raise FaultyCoordinator("the base model that was sent is not the one that the round names")
-        self._candidate = candidate
+        self._candidate = Held(terms.federation, terms.job, candidate)
 
     def confirm(self, terms: Terms) -> None:
         """Hold the candidate; see ``Workload.confirm``."""
-        if self.holds(terms.round) is None and self._candidate is not None:
-            self._model, self._candidate = self._candidate, None
+        if self.holds(terms) is None and self._candidate is not None:
+            self._hold(self._candidate)
+            self._candidate = None
 
     def vector(self, terms: Terms) -> IntegerVector:
         """Evaluate, train and encode; see ``Workload.vector``."""
@@ -124,12 +156,18 @@ class LearningWorkload:
     def apply(self, terms: Terms, aggregate: Aggregate) -> None:
         """Compute the next model; see ``Workload.apply``."""
         if terms.kind == "train":
-            self._model = next_model(terms, self._base(terms), aggregate)[0]
+            model = next_model(terms, self._base(terms), aggregate)[0]
+            self._hold(Held(terms.federation, terms.job, model))
+
+    def _hold(self, held: Held) -> None:
+        self._held = held
+        if self._keep is not None:
+            self._keep(held)
 
     def _base(self, terms: Terms) -> GlobalModel:
-        for model in (self._model, self._candidate):
-            if model is not None and model.round == terms.round and model.digest == terms.base:
-                return model
+        for held in (self._held, self._candidate):
+            if held is not None and held.model.round == terms.round and held.model.digest == terms.base:
+                return held.model
         raise FaultyCoordinator(f"this silo has no base model for round {terms.round}")
 
     def _train(self, weights: RealVector, settings: TrainingSettings) -> Update:

@@ -58,11 +58,15 @@ class Traffic:
     """What one round moved, per phase: bytes of all silos together, and seconds of the handed-in timer.
 
     A phase has the name of the reply that it awaits; the last, which awaits none, that of its message.
+
+    Attributes:
+        lost: silos that the transport lost in a round that was opened without hearing of them again.
     """
 
     bytes_up: dict[str, int] = field(default_factory=dict)
     bytes_down: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    lost: dict[SiloId, str] = field(default_factory=dict)
 
 
 class Watcher(Protocol):
@@ -127,6 +131,11 @@ class RoundDriver:
     def deadline(self) -> float | None:
         """When ``advance`` has something to do even if nothing arrives."""
         return self.coordinator.deadline if self.coordinator.waiting else None
+
+    @property
+    def waiting(self) -> frozenset[SiloId]:
+        """Who is awaited."""
+        return self.coordinator.waiting
 
     @property
     def phase(self) -> str:

@@ -121,7 +121,8 @@ class Participant:
             return self._ready(terms)  # A repetition: the answer is the same, and the attempt goes on.
         self._terms, self._session = None, None
         self._policy.check(terms, self._roster)
-        held = self._workload.holds(terms.round)
+        self._workload.accept(terms)
+        held = self._workload.holds(terms)
         if held is not None and held != terms.base:
             raise FaultyCoordinator(
                 f"round {terms.round} is to start from another base model than the one here"
@@ -133,7 +134,7 @@ class Participant:
 
     def _adopt(self, sent: BaseSent) -> SiloStep:
         terms = self._terms
-        if terms is None or sent.base != terms.base or self._workload.holds(terms.round) is not None:
+        if terms is None or sent.base != terms.base or self._workload.holds(terms) is not None:
             raise UnexpectedMessage("a base model was sent that this silo did not ask for")
         self._workload.adopt(terms, sent.vector)
         return self._ready(terms)

@@ -18,8 +18,16 @@ class Workload(Protocol):
         signed for it first.
     """
 
-    def holds(self, round: int) -> bytes | None:
-        """Return the digest of the model that this silo computed or confirmed for ``round``, or None."""
+    def accept(self, terms: Terms) -> None:
+        """Check that this silo does such work; called before anything else is done with ``terms``.
+
+        Raises:
+            PolicyRefused, FaultyCoordinator: it does not.
+        """
+        ...
+
+    def holds(self, terms: Terms) -> bytes | None:
+        """Return the digest of the model that this silo computed or confirmed for this round, or None."""
         ...
 
     def adopt(self, terms: Terms, base: Payload) -> None:

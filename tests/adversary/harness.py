@@ -62,9 +62,10 @@ from secagg.payload import Payload
 from secagg.policy import Policy
 from secagg.records import SiloRecord, decode_silo_record
 from secagg.roster import Roster
+from secagg.rounds.driver import Frame
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate
-from secagg.simulation import Frame, SimulatedSilo
+from secagg.simulation import SimulatedSilo
 from secagg.survivors import sign_survivors
 from secagg.terms import MaskingParameters, Terms, training_digest
 
@@ -93,8 +94,11 @@ class Work:
         self.applied: list[Aggregate] = []
         self._candidate: bytes | None = None
 
-    def holds(self, round: int) -> bytes | None:
-        return self.bases.get(round, BASE)
+    def accept(self, terms: Terms) -> None:
+        pass
+
+    def holds(self, terms: Terms) -> bytes | None:
+        return self.bases.get(terms.round, BASE)
 
     def adopt(self, terms: Terms, base: Payload) -> None:
         if base.digest != terms.base:

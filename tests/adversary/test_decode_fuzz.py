@@ -34,7 +34,7 @@ from secagg.messages import (
 )
 from secagg.payload import Payload
 from secagg.plain import Plain
-from secagg.simulation import Frame
+from secagg.rounds.driver import Frame
 from tests.counts import count
 from tests.federations import MODEL, Driver, Federation, Tamper, TamperedSilo
 from tests.samples import FROM_COORDINATOR, FROM_SILO

@@ -20,7 +20,7 @@ from secagg.errors import FaultyCoordinator, RoundAborted, SecaggError
 from secagg.messages import MaskedInput, SumOpened
 from secagg.payload import Payload
 from secagg.records import SetSigned, decode_silo_record
-from secagg.simulation import Frame
+from secagg.rounds.driver import Frame
 from tests.federations import Federation, TamperedSilo, Witness
 
 Forgery: TypeAlias = Callable[[MaskedInput], Frame]

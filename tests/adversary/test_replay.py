@@ -20,7 +20,7 @@ from secagg.messages import Ready, Refused, SumOpened, TrainingOpened
 from secagg.names import SiloId
 from secagg.payload import Payload
 from secagg.rounds.coordinator import RoundCoordinator
-from secagg.simulation import Frame
+from secagg.rounds.driver import Frame
 from secagg.terms import Terms
 from tests.adversary.harness import Attempt, Federation, Liar, named
 

@@ -33,9 +33,10 @@ from secagg.policy import Policy
 from secagg.records import LockLifted, LockMoved, SetSigned, SiloRecord, decode_silo_record
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
+from secagg.rounds.driver import Frame
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate
-from secagg.simulation import Frame, SimulatedSilo, run_round
+from secagg.simulation import SimulatedSilo, run_round
 from secagg.survivors import sign_void
 from secagg.terms import MaskingParameters, Terms, training_digest
 
@@ -46,7 +47,10 @@ IDENTITIES = {silo: IdentityKey.generate() for silo in "abcdefghij"}
 class _Vector:
     """The workload of a silo that holds its vector and the base already."""
 
-    def holds(self, round: int) -> bytes | None:
+    def accept(self, terms: Terms) -> None:
+        pass
+
+    def holds(self, terms: Terms) -> bytes | None:
         return BASE
 
     def adopt(self, terms: Terms, base: Payload) -> None:
