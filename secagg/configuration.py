@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from secagg.errors import ParameterError
@@ -56,6 +57,20 @@ def parse(text: str, kind: type[M], *, source: str) -> M:
         problems = sorted({_problem(fault, kind, lines) for fault in error.errors(include_url=False)})
         told = ";\n".join(f"{source}, line {line}: {words}" for line, words in problems)
         raise ParameterError(told) from None  # The model's own text quotes what it found.
+
+
+def rebased(model: M, folder: PurePath) -> M:
+    """Return ``model`` with its relative paths, also those of its tables, taken from ``folder``."""
+    from pydantic import BaseModel  # noqa: PLC0415 - as above
+
+    changes: dict[str, object] = {}
+    for name in type(model).model_fields:
+        match getattr(model, name):
+            case PurePath() as path:
+                changes[name] = folder / path
+            case BaseModel() as table:
+                changes[name] = rebased(table, folder)
+    return model.model_copy(update=changes)
 
 
 # --- what is no TOML ----------------------------------------------------------------------------------------
@@ -115,6 +130,8 @@ _SIZES = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_
 
 def _problem(fault: Any, kind: type[BaseModel], lines: Mapping[Place, int]) -> tuple[int, str]:
     place: Place = fault["loc"]
+    if place and place[-1] == "[key]":  # A key of a free table; the step before is its name.
+        place = place[:-1]
     # A missing key has no line: its table's stands for it, and the document's is the first.
     line = next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), 1)
     if fault["type"] == "extra_forbidden":
@@ -139,7 +156,7 @@ def _wanted(fault: Any) -> str:
     if what == "finite_number":
         return "must be finite"
     if what == "literal_error":
-        expected = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
+        expected = [choice.strip("'") for choice in re.split(", | or ", context["expected"])]
         return f"must be one of {', '.join(expected)}{_meant(str(fault['input']), expected)}"
     # "int_type", "int_from_float" and "int_parsing" all say that it is no int.
     words = next((_TYPES[start] for start in _starts(what) if start in _TYPES), "is not valid")

@@ -19,3 +19,6 @@ WordBits: TypeAlias = Literal[32, 64]
 
 IntegerVector: TypeAlias = NDArray[np.uint32] | NDArray[np.uint64]
 RealVector: TypeAlias = NDArray[np.float64]
+
+APP_PATTERN = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*"
+"""The whole of an app's name, ``package.module:function``: what to call for a trainer."""

@@ -1,0 +1,171 @@
+"""``job.toml``: what a data scientist asks a federation for; the same names and defaults as ``Federation``.
+
+It says what is asked for and checks each value. Whether the silos agree is theirs to say, and what the
+numbers mean together is planned when the roster and the model are known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import AfterValidator, Field, model_validator
+
+from coordinator.config import FilePath, Table, read_text
+from secagg.cohort import MIN_HONEST
+from secagg.configuration import parse, rebased
+from secagg.errors import ParameterError
+from secagg.learning.strategies import Strategy
+from secagg.masking.params import Masking
+from secagg.names import APP_PATTERN
+from secagg.plain import Plain
+from secagg.roster import SILO_ID_PATTERN
+
+_APP, _NAME = re.compile(APP_PATTERN), re.compile(SILO_ID_PATTERN)
+
+
+def _app(path: str) -> str:
+    if not _APP.fullmatch(path):
+        raise ParameterError('an app is "package.module:function"')
+    return path
+
+
+def _name(text: str) -> str:
+    if not _NAME.match(text):
+        raise ParameterError("a job's name is 1 to 64 of letters, digits, dot, underscore, hyphen")
+    return text
+
+
+_STRATEGIES: Mapping[str, type[Strategy]] = {kind.__name__: kind for kind in get_args(Strategy)}
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class MaskingTable(Table):
+    """``[masking]``: as ``Masking``; what is not given follows from the number of silos."""
+
+    colluders: int | None = None
+    threshold: int | None = None
+    min_honest: int = MIN_HONEST
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.scheme()
+        return self
+
+    def scheme(self) -> Masking:
+        """Return the scheme."""
+        return Masking(colluders=self.colluders, threshold=self.threshold, min_honest=self.min_honest)
+
+
+class StrategyTable(Table):
+    """``[strategy]``: a strategy's name and its parameters; what is not given is the strategy's default."""
+
+    name: Literal["FedAvg", "FedProx", "FedAdam", "FedYogi"] = "FedAvg"
+    server_learning_rate: float | None = None
+    mu: float | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    tau: float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.strategy()
+        return self
+
+    def strategy(self) -> Strategy:
+        """Return the strategy."""
+        kind = _STRATEGIES[self.name]
+        given = {name: getattr(self, name) for name in self.model_fields_set - {"name"}}
+        takes = {parameter.name: parameter.default is MISSING for parameter in fields(kind)}
+        if others := given.keys() - takes:
+            raise ParameterError(
+                f"{self.name} has no {', '.join(sorted(others))}; it takes {', '.join(takes)}"
+            )
+        if lacking := [name for name, needed in takes.items() if needed and name not in given]:
+            raise ParameterError(f"{self.name} needs {', '.join(lacking)}")
+        return kind(**given)
+
+
+class TrainingTable(Table):
+    """``[training]``: what trainers are told."""
+
+    epochs: int = Field(default=1, ge=1)
+    learning_rate: Positive | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+
+
+class NumbersTable(Table):
+    """``[numbers]``: the declared bounds, from which the encoding is planned."""
+
+    clip: Positive = 8.0
+    weight_cap: Positive = 100_000.0
+    least_total_weight: Positive = 1_000.0
+    precision: Positive = 1e-4
+    metric_bound: Positive = 100.0
+    word_bits: Literal[32, 64] | None = None
+
+
+class WaitsTable(Table):
+    """``[waits]``: how long for training and for a phase without progress, and how many attempts a round."""
+
+    training_seconds: Positive = 3600.0
+    phase_seconds: Positive = 60.0
+    attempts: int = Field(default=3, ge=1, le=100)
+
+
+class JobFile(Table):
+    """The whole file.
+
+    Attributes:
+        name: of the job.
+        rounds: of training; one sum of metrics follows.
+        app: training code that the silos have approved.
+        initial: safetensors of the first global weights.
+        metrics: which are opened, as means.
+        scheme: the protection.
+        silos: how many are asked for; with fewer the run is degraded. None for the whole roster.
+        masking: parameters of the scheme "masking"; not to be given for another.
+        strategy: how the mean update becomes the next model.
+        training: what trainers are told.
+        numbers: declared bounds.
+        waits: deadlines.
+    """
+
+    name: Annotated[str, AfterValidator(_name)]
+    rounds: int = Field(ge=1)
+    app: Annotated[str, AfterValidator(_app)]
+    initial: FilePath
+    metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    scheme: Literal["masking", "plain"] = "masking"
+    silos: int | None = Field(default=None, ge=1)
+    masking: MaskingTable = MaskingTable()
+    strategy: StrategyTable = StrategyTable()
+    training: TrainingTable = TrainingTable()
+    numbers: NumbersTable = NumbersTable()
+    waits: WaitsTable = WaitsTable()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.scheme != "masking" and "masking" in self.model_fields_set:
+            raise ParameterError(f'[masking] is given, and scheme is "{self.scheme}": leave one out')
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ParameterError("metrics names one twice")
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read ``path``.
+
+        Raises:
+            ParameterError: naming every problem with its line.
+            EnvironmentFault: the file cannot be read.
+        """
+        return rebased(parse(read_text(path), cls, source=str(path)), path.absolute().parent)
+
+    def protection(self) -> Masking | Plain:
+        """Return the scheme."""
+        return Plain() if self.scheme == "plain" else self.masking.scheme()

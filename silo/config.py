@@ -1,0 +1,212 @@
+"""``silo.toml``: what one data holder's process runs with, and the floors that nothing remote can widen.
+
+Paths are taken from the file's own folder. Loading checks that private keys are their owner's alone; whether
+certificates fit is ``tls``'s matter, and what a round asks for is ``secagg.policy``'s.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from secagg.errors import EnvironmentFault, MissingExtra, TrustError
+
+try:
+    from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+except ModuleNotFoundError as missing:
+    raise MissingExtra("silo", "pydantic") from missing
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from secagg.address import split_address
+from secagg.configuration import parse, rebased
+from secagg.errors import ParameterError
+from secagg.file_faults import check_private, unreadable
+from secagg.hazmat.identity import IdentityKey, fingerprint
+from secagg.names import APP_PATTERN
+from secagg.policy import Policy
+from secagg.roster import Roster, check_silo
+from secagg.roster_file import parse_roster
+
+_APP = re.compile(APP_PATTERN)
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def _silo(name: str) -> str:
+    check_silo(name)
+    return name
+
+
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+def _app(path: str) -> str:
+    if not _APP.fullmatch(path):
+        raise ParameterError('an app is "package.module:function"')
+    return path
+
+
+def _source_hash(text: str) -> str:
+    if not _HASH.fullmatch(text):
+        raise ParameterError('a hash is "sha256:" and 64 hex digits, as `silo app hash` prints it')
+    return text
+
+
+FilePath = Annotated[Path, Field(strict=False)]  # TOML has no paths, so a text must be taken for one.
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Tls(_Table):
+    """``[tls]``: files in PEM.
+
+    Attributes:
+        authority: the certificate that the coordinator's must be signed by.
+        certificate: this silo's own.
+        key: its private key, 0600.
+    """
+
+    authority: FilePath
+    certificate: FilePath
+    key: FilePath
+
+
+class Floors(_Table):
+    """``[policy]``: what is not given is as in ``secagg.policy.Policy``, whose attributes these are.
+
+    Attributes:
+        apps: approved training code, import path -> hash of its source. Code that is not listed never runs.
+    """
+
+    schemes: Annotated[frozenset[str], Field(strict=False)] | None = None
+    min_silos: int | None = None
+    colluders: int | None = None
+    min_honest: int | None = None
+    min_threshold: int | None = None
+    max_clip: float | None = None
+    apps: dict[Annotated[str, AfterValidator(_app)], Annotated[str, AfterValidator(_source_hash)]] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.policy()
+        return self
+
+    def policy(self) -> Policy:
+        """Return the policy that rounds are checked against."""
+        return Policy(**{name: getattr(self, name) for name in self.model_fields_set - {"apps"}})
+
+
+class Data(_Table):
+    """``[data]``: what the app is called with.
+
+    Attributes:
+        name: of the data set; locks hold for a data set and a base model.
+        arguments: keyword arguments of the app's function.
+    """
+
+    name: str = Field(min_length=1, max_length=128)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class SiloConfig(_Table):
+    """The whole file.
+
+    Attributes:
+        name: this silo, as in the roster and in its certificate.
+        coordinator: ``host:port`` that is dialled.
+        state: the only folder that is written to.
+        roster: ``roster.toml``, pinned here.
+        identity: the Ed25519 private key, PKCS#8 PEM, 0600.
+        threads: that training may use.
+        tls: certificates.
+        policy: floors, and approved apps.
+        data: what is trained on.
+    """
+
+    name: Annotated[str, AfterValidator(_silo)]
+    coordinator: Annotated[str, AfterValidator(_address)]
+    state: FilePath
+    roster: FilePath
+    identity: FilePath
+    threads: int = Field(default=1, ge=1, le=1024)
+    tls: Tls
+    policy: Floors = Floors()
+    data: Data
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read ``path``.
+
+        Raises:
+            ParameterError: naming every problem with its line.
+            EnvironmentFault: a file cannot be read, or a private key is not its owner's alone.
+        """
+        config = rebased(parse(read_text(path), cls, source=str(path)), path.absolute().parent)
+        for key in (config.identity, config.tls.key):
+            read_private(key)
+        return config
+
+    def member(self) -> tuple[IdentityKey, Roster]:
+        """Return this silo's identity and the roster that it pinned.
+
+        Raises:
+            ParameterError: the roster is none.
+            EnvironmentFault: a file cannot be read, or the key is not its owner's alone, or no Ed25519 key.
+            TrustError: the roster has not this name with this key.
+        """
+        identity = _identity(self.identity)
+        roster = parse_roster(read_text(self.roster), str(self.roster))
+        if self.name not in roster:
+            raise TrustError(f"{self.roster} has no silo {self.name}; it has {', '.join(roster.silos)}")
+        if roster.key(self.name) != identity.public:
+            raise TrustError(
+                f"{self.roster} pins {fingerprint(roster.key(self.name))} for {self.name}, and "
+                f"{self.identity} is {fingerprint(identity.public)}"
+            )
+        return identity, roster
+
+
+def read_text(path: Path) -> str:
+    """Return the UTF-8 text of ``path``.
+
+    Raises:
+        EnvironmentFault: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")  # Some editors begin a file with a mark.
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from None
+
+
+def read_private(path: Path) -> bytes:
+    """Return the bytes of a private key's file.
+
+    Raises:
+        EnvironmentFault: it cannot be read, or is not its owner's alone.
+    """
+    try:
+        with path.open("rb") as file:
+            check_private(path, os.fstat(file.fileno()), user=os.getuid())
+            return file.read()
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _identity(path: Path) -> IdentityKey:
+    try:
+        key = load_pem_private_key(read_private(path), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # What it says may quote the file.
+        raise EnvironmentFault(f"{path} is no unencrypted private key in PEM") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise EnvironmentFault(f"{path} is no Ed25519 key; a silo's identity is one")
+    return IdentityKey(key)
