@@ -7,56 +7,22 @@ inside the command that needs it, so that ``secagg --help`` stays under 0.3 s (`
 from __future__ import annotations
 
 import shutil
-import traceback
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from secagg import __version__
-from secagg.errors import SecaggError, exit_code
+from secagg.console import EXIT_BUG, new_app, version_printer
 
 if TYPE_CHECKING:
     from secagg.names import SiloId
-    from secagg.simulation import Phase
-
-EXIT_BUG = 1
-EXIT_STOPPED = 130  # What a shell reports for a command that Ctrl-C ended.
+    from secagg.rounds.driver import Phase
 
 SILOS = ("airport", "borough", "central", "docklands", "eastside", "forest")
 LOST: dict[SiloId, Phase] = {"docklands": "MaskedInput", "forest": "Unmasking"}
 CLIP = 1.0
 
 
-class _Commands(TyperGroup):
-    """Gives whatever a command raises one shape on stderr, and its verdict as the exit code."""
-
-    def invoke(self, ctx: Any) -> Any:  # The context's class moved between releases of typer.
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise typer.Exit(EXIT_STOPPED) from None
-        except Exception as error:
-            if isinstance(error, typer.Abort | BrokenPipeError) or hasattr(error, "exit_code"):
-                raise  # Typer's own: usage errors, exits, a closed pipe.
-            verdict, text = _verdict(error)
-            if ctx.params["debug"]:
-                traceback.print_exception(error)  # Our errors carry the text as a note.
-            else:
-                typer.echo(text, err=True)
-            raise typer.Exit(verdict) from error
-
-
-def _verdict(error: Exception) -> tuple[int, str]:
-    from secagg.explanation import annotate
-
-    if isinstance(error, SecaggError):
-        return exit_code(error), annotate(error)
-    # Its text is not shown: unlike ours, it may quote a data value.
-    return EXIT_BUG, f"x an unexpected {type(error).__name__}; `secagg --debug ...` shows where"
-
-
-app = typer.Typer(cls=_Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def main() -> None:
@@ -64,18 +30,15 @@ def main() -> None:
     app()
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"secagg {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def options(
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Also show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version", callback=version_printer("secagg"), is_eager=True, help="Show the version."
+        ),
     ] = False,
 ) -> None:
     """Sums over silos, and models learned from them, that show no single silo."""
