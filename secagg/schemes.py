@@ -15,7 +15,7 @@ from secagg.masking.params import Masking
 from secagg.messages import PlainInput, PlainSum, SumOpened
 from secagg.names import WordBits
 from secagg.report import NO_DIFFERENTIAL_PRIVACY, SchemeName, hanging, readers, size
-from secagg.simulation import PHASES
+from secagg.rounds.driver import PHASES
 
 SCHEMES: tuple[SchemeName, ...] = get_args(SchemeName)
 

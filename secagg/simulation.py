@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias, cast, get_args
+from typing import Protocol, TypeAlias, cast
 
 from secagg.errors import ParameterError, SecaggError
 from secagg.messages import BaseRequested, FromSilo, PlainInput
@@ -18,14 +18,10 @@ from secagg.names import SiloId
 from secagg.ranges import check_mapping
 from secagg.records import SiloRecord, decode_silo_record, encode_record
 from secagg.rounds.coordinator import RoundCoordinator
-from secagg.rounds.driver import Frame, RoundDriver, Traffic, Watcher, phase_of
+from secagg.rounds.driver import PHASES, Frame, Phase, RoundDriver, Traffic, Watcher, phase_of
 from secagg.rounds.silo import Participant, answer
 from secagg.session import Aggregate
 
-Phase: TypeAlias = Literal[
-    "Training", "AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmasking"
-]
-PHASES: tuple[Phase, ...] = get_args(Phase)
 Dropouts: TypeAlias = Mapping[SiloId, Phase]
 
 
@@ -128,7 +124,18 @@ def run_round(
         ParameterError: ``dropouts`` names a stranger or an unknown phase.
     """
     driver = RoundDriver(coordinator, timer=timer, watcher=watcher, tap=tap)
-    return _Round(driver, silos, dropouts or {}, clock or SimulatedClock(), watcher).run()
+    return drive(driver, silos, dropouts=dropouts, clock=clock), driver.traffic
+
+
+def drive(
+    driver: RoundDriver,
+    silos: Mapping[SiloId, SimulatedSilo],
+    *,
+    dropouts: Dropouts | None = None,
+    clock: Clock | None = None,
+) -> Aggregate:
+    """Run the round of ``driver`` to its end and return the opened sum; arguments as ``run_round``."""
+    return _Round(driver, silos, dropouts or {}, clock or SimulatedClock()).run()
 
 
 class _Round:
@@ -138,18 +145,16 @@ class _Round:
         silos: Mapping[SiloId, SimulatedSilo],
         dropouts: Dropouts,
         clock: Clock,
-        watcher: Watcher | None,
     ) -> None:
         check_dropouts(dropouts, silos)
         self._driver = driver
         self._silos = silos
         self._dropouts = dropouts
         self._clock = clock
-        self._watcher = watcher
         self._downlink: deque[tuple[SiloId, Frame]] = deque()
-        self._lost: dict[SiloId, str] = {}
+        self._lost: set[SiloId] = set()
 
-    def run(self) -> tuple[Aggregate, Traffic]:
+    def run(self) -> Aggregate:
         try:
             self._downlink += self._driver.open(self._clock.now())
             while self._driver.outcome is None or self._downlink:
@@ -158,8 +163,7 @@ class _Round:
                     if self._driver.deadline is not None:
                         self._clock.wait_until(self._driver.deadline)
                     self._downlink += self._driver.advance(self._clock.now())
-            self._driver.traffic.lost.update(self._lost)
-            return self._driver.outcome, self._driver.traffic
+            return self._driver.outcome
         finally:
             for silo in self._lost:
                 self._silos[silo].restart()
@@ -184,9 +188,8 @@ class _Round:
             return
         phase = phase_of(message)
         if self._drops(silo, message, phase):
-            self._lost[silo] = phase
-            if self._watcher is not None:
-                self._watcher.silo_lost(silo, phase)
+            self._lost.add(silo)
+            self._driver.left(silo, phase)
             return
         self._downlink += self._driver.receive(silo, message, reply)
 

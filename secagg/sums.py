@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,13 +28,13 @@ from secagg.report import RoundReport
 from secagg.roster import Roster, check_silo
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import Traffic
+from secagg.rounds.reporting import describe_round, reasons_of
 from secagg.rounds.silo import Participant
+from secagg.scheme import Scheme
 from secagg.session import Aggregate
 from secagg.simulation import Dropouts, SimulatedSilo, run_round
 from secagg.terms import MaskingParameters, PlainParameters, SchemeParameters, Terms
 from secagg.weighting import decode_mean, encode_mean, plan_mean
-
-Scheme: TypeAlias = Masking | Plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,50 +333,3 @@ def policy_for(parameters: SchemeParameters) -> Policy:
             return Policy(schemes=frozenset({"plain"}))
         case MaskingParameters(cohort=cohort):
             return Policy(colluders=cohort.c, min_honest=cohort.k_min)
-
-
-def reasons_of(coordinator: RoundCoordinator) -> dict[SiloId, str]:
-    """Return silo -> why it is missing, for people: where it was lost, or the reason that is known."""
-    return {
-        silo: loss if ":" in loss else f"lost in {loss}"  # a bare phase, or "refused: ...", "faulty: ..."
-        for silo, loss in coordinator.losses.items()
-    }
-
-
-def describe_round(
-    terms: Terms,
-    aggregate: Aggregate,
-    coordinator: RoundCoordinator,
-    traffic: Traffic,
-    *,
-    worst_error: float,
-    metric_error: float | None = None,
-    clipped_share: float | None = None,
-    saturated: int | None = None,
-    total_weight: float | None = None,
-) -> RoundReport:
-    """Return the report of a round that was opened."""
-    losses = {**traffic.lost, **coordinator.losses}
-    cohort = terms.scheme.cohort if isinstance(terms.scheme, MaskingParameters) else None
-    return RoundReport(
-        round=terms.round,
-        scheme="Plain" if cohort is None else "Masking",
-        kind=terms.kind,
-        n=terms.encoding.cohort,
-        c=None if cohort is None else cohort.c,
-        t=None if cohort is None else cohort.t,
-        survivors=aggregate.survivors,
-        dropouts={silo: losses[silo] for silo in coordinator.roster.silos if silo in losses},
-        attempts=coordinator.attempt,
-        parameters=terms.encoding.length,
-        word_bits=terms.encoding.word_bits,
-        headroom_bits=terms.encoding.headroom_bits,
-        worst_error=worst_error,
-        metric_error=metric_error,
-        clipped_share=clipped_share,
-        saturated=saturated,
-        total_weight=total_weight,
-        bytes_up=traffic.bytes_up,
-        bytes_down=traffic.bytes_down,
-        seconds=traffic.seconds,
-    )

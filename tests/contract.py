@@ -40,7 +40,8 @@ from secagg.messages import (
 from secagg.names import IntegerVector, SiloId, WordBits
 from secagg.payload import Payload
 from secagg.plain import PlainCoordinator, PlainSilo
-from secagg.simulation import PHASES, Dropouts, Phase
+from secagg.rounds.driver import PHASES, Phase
+from secagg.simulation import Dropouts
 from secagg.survivors import Locks
 from tests.federations import Federation, Scheme, Witness, replay
 

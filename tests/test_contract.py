@@ -44,7 +44,8 @@ from secagg.messages import (
 from secagg.names import IntegerVector, SiloId, WordBits
 from secagg.plain import Plain
 from secagg.roster import Roster
-from secagg.simulation import PHASES, Dropouts
+from secagg.rounds.driver import PHASES
+from secagg.simulation import Dropouts
 from secagg.sums import secure_mean, secure_sum
 from secagg.weighting import encode_mean, plan_mean
 from tests import contract as clauses

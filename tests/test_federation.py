@@ -30,10 +30,10 @@ from secagg.masking.params import Masking
 from secagg.messages import ConsistencyCheck, FromSilo, MaskedInput, PlainInput
 from secagg.names import SiloId, WordBits
 from secagg.plain import Plain
-from secagg.rounds.driver import Frame
+from secagg.rounds.driver import PHASES, Frame, Phase
+from secagg.scheme import Scheme
 from secagg.session import Aggregate
-from secagg.simulation import PHASES, Phase, SimulatedSilo
-from secagg.sums import Scheme
+from secagg.simulation import SimulatedSilo
 from secagg.terms import Terms
 from tests.learners import NAMES, WEIGHTS, Line, fails, lines
 

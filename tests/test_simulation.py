@@ -14,7 +14,8 @@ from secagg.masking.params import Masking
 from secagg.messages import FromSilo, MaskedInput, RoundOpened, TrainingOpened
 from secagg.names import SiloId
 from secagg.plain import Plain
-from secagg.simulation import PHASES, Phase, SimulatedClock, run_round
+from secagg.rounds.driver import PHASES, Phase
+from secagg.simulation import SimulatedClock, run_round
 from secagg.survivors import LockRefused
 from tests.contract import replays
 from tests.federations import Federation, TamperedSilo, spoiled

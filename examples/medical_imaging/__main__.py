@@ -27,7 +27,7 @@ from secagg.learning.card import model_card
 from secagg.learning.panel import panel
 from secagg.names import RealVector
 from secagg.simulation import Dropouts
-from secagg.sums import Scheme
+from secagg.scheme import Scheme
 from secagg.weighting import UPDATE
 from silo import TorchTrainer
 

@@ -22,12 +22,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from secagg.errors import ParameterError, SecaggError, TrainerFailed
 from secagg.explanation import explained
-from secagg.fixedpoint import Encoding
+from secagg.hazmat.identity import IdentityKey
 from secagg.learning.bounds import Bounds
-from secagg.learning.history import History, Record
-from secagg.learning.job import Job, Kind, View
+from secagg.learning.history import History
+from secagg.learning.job import Job, View
 from secagg.learning.model import GlobalModel
 from secagg.learning.progress import Observer, Progress, Silent
+from secagg.learning.run import Run
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAvg, Strategy
 from secagg.learning.trainer import Trainer
@@ -35,8 +36,10 @@ from secagg.learning.workload import LearningWorkload
 from secagg.masking.params import Masking
 from secagg.names import SiloId, WordBits
 from secagg.ranges import check_mapping, shown, whole
+from secagg.roster import Roster
+from secagg.scheme import Scheme
 from secagg.simulation import Dropouts, check_dropouts
-from secagg.sums import Scheme, check_parties
+from secagg.sums import check_parties
 
 
 class SiloLeftOut(UserWarning):
@@ -163,19 +166,14 @@ class Federation:
                 check_dropouts(lost, self.silos)
             if not isinstance(progress, bool | AbstractContextManager):
                 raise ParameterError(f"progress is {shown(progress)}, must be True, False or an Observer")
-            job, bounds = self._prepare()
-            schedule: list[tuple[Kind, Encoding]] = [("train", bounds.training(job.model.length))] * rounds
-            if bounds.metrics:
-                schedule.append(("metrics", bounds.measuring()))
+            run, job = self._prepare(rounds)
             observer = Progress() if progress is True else Silent() if progress is False else progress
-            records: tuple[Record, ...] = ()
-            self.history = History(job.model.weights, records)
+            self.history = run.history
             with observer:
-                observer.run_started(job.silos, job.phases, rounds=rounds)
-                for number, (kind, encoding) in enumerate(schedule, start=1):
-                    lost = dropouts.get(number, {})
-                    records += (job.round(number, kind, encoding, lost, observer=observer, view=view),)
-                    self.history = History(job.model.weights, records)
+                observer.run_started(run.roster.silos, run.phases, rounds=rounds)
+                while not run.finished:
+                    job.round(dropouts.get(run.number, {}), observer=observer, view=view)
+                    self.history = run.history
                     for text, error in job.left_out():
                         warnings.warn(SiloLeftOut(text, error), stacklevel=2)
         return self.history
@@ -185,13 +183,21 @@ class Federation:
 
     # --- before the first round ----------------------------------------------------------------------------
 
-    def _prepare(self) -> tuple[Job, Bounds]:
+    def _prepare(self, rounds: int) -> tuple[Run, Job]:
         seed = int.from_bytes(os.urandom(7), "big") if self.seed is None else self.seed
         workloads = {silo: LearningWorkload(silo, trainer) for silo, trainer in self.silos.items()}
         model = self.strategy.start(self._first_weights(workloads, seed))
-        bounds = self._bounds(self._metric_names(workloads, model))
-        plan = self._plan(model.length, seed)
-        return Job(workloads, scheme=self.scheme, plan=plan, model=model), bounds
+        identities = {silo: IdentityKey.generate() for silo in workloads}
+        scheme = self.scheme.parameters(len(workloads))
+        run = Run(
+            Roster.of({silo: identity.public for silo, identity in identities.items()}),
+            scheme=scheme,
+            plan=self._plan(model.length, seed),
+            bounds=self._bounds(self._metric_names(workloads, model)),
+            rounds=rounds,
+            model=model,
+        )
+        return run, Job(workloads, identities, run, scheme)
 
     def _first_weights(self, workloads: Mapping[SiloId, LearningWorkload], seed: int) -> NDArray[Any]:
         if self.initial is not None:

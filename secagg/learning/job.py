@@ -8,32 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 from secagg.errors import SecaggError, TooFewSilos, UsageError
 from secagg.explanation import annotate, explain
-from secagg.fixedpoint import Encoding
 from secagg.hazmat.identity import IdentityKey
-from secagg.learning.history import Record
-from secagg.learning.model import GlobalModel
-from secagg.learning.progress import Observer, State
-from secagg.learning.settings import TrainingPlan
-from secagg.learning.workload import LearningWorkload, next_model
-from secagg.masking.params import Masking
+from secagg.learning.progress import Observer, PhaseWatcher
+from secagg.learning.run import Run
+from secagg.learning.workload import LearningWorkload
 from secagg.messages import FromSilo
 from secagg.names import SiloId
-from secagg.payload import Payload
-from secagg.plain import Plain
 from secagg.records import SiloRecord
-from secagg.roster import Roster
-from secagg.rounds.coordinator import Past, RoundCoordinator
+from secagg.rounds.coordinator import RoundCoordinator
+from secagg.rounds.driver import RoundDriver
+from secagg.rounds.reporting import reasons_of
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate
-from secagg.simulation import PHASES, Dropouts, SimulatedSilo, run_round
-from secagg.sums import describe_round, policy_for, reasons_of
-from secagg.terms import Terms
-
-Kind: TypeAlias = Literal["train", "metrics"]
+from secagg.simulation import Dropouts, SimulatedSilo, drive
+from secagg.sums import policy_for
+from secagg.terms import SchemeParameters, Terms
 
 
 class View(Protocol):
@@ -49,112 +42,55 @@ class View(Protocol):
 
 
 class Job:
-    """The parties of one run and the model that they share.
+    """The parties of one run.
 
     Args:
-        workloads: one for each silo, in roster order.
+        workloads: one for each silo.
+        identities: of the silos; they are those of the run's roster.
+        run: what they do.
         scheme: the protection.
-        plan: what every round trains with.
-        model: the base of round 1.
     """
 
     def __init__(
         self,
         workloads: Mapping[SiloId, LearningWorkload],
-        *,
-        scheme: Masking | Plain,
-        plan: TrainingPlan,
-        model: GlobalModel,
+        identities: Mapping[SiloId, IdentityKey],
+        run: Run,
+        scheme: SchemeParameters,
     ) -> None:
         self._workloads = workloads
-        self._plan = plan
-        self._model = model
-        self._parameters = scheme.parameters(len(workloads))
-        identities = {silo: IdentityKey.generate() for silo in workloads}
-        self._roster = Roster.of({silo: identity.public for silo, identity in identities.items()})
+        self._run = run
+        self._policy = policy_for(scheme)
         self._silos = {silo: SimulatedSilo(self._builder(silo, identities[silo])) for silo in workloads}
-        self._protected = isinstance(scheme, Masking)
-        self._past = Past()
         self._number = 0
         self._told: set[tuple[SiloId, str]] = set()
 
-    @property
-    def model(self) -> GlobalModel:
-        """The model after the rounds so far."""
-        return self._model
-
-    @property
-    def silos(self) -> tuple[SiloId, ...]:
-        """Names in roster order."""
-        return self._roster.silos
-
-    @property
-    def phases(self) -> tuple[str, ...]:
-        """The phases of the scheme, in order."""
-        return PHASES if self._protected else ("Training", "PlainInput")
-
-    def round(
-        self,
-        number: int,
-        kind: Kind,
-        encoding: Encoding,
-        dropouts: Dropouts,
-        *,
-        observer: Observer,
-        view: View | None,
-    ) -> Record:
+    def round(self, dropouts: Dropouts, *, observer: Observer, view: View | None) -> None:
         """Run one round to its end.
 
         Raises:
             SecaggError: the sum was not opened; the model is unchanged, a note says what is safe.
         """
-        self._number = number
+        number = self._number = self._run.number
         for simulated in self._silos.values():
             simulated.errors.clear()
         observer.round_started(number)
-        terms = Terms(
-            federation="local",
-            job="federation",
-            round=number,
-            kind=kind,
-            release=1,
-            roster=self._roster.digest,
-            base=self._model.digest,
-            scheme=self._parameters,
-            encoding=encoding,
-            training=self._plan.settings(),
+        coordinator = self._run.next_round()
+        driver = RoundDriver(
+            coordinator,
+            timer=time.perf_counter,
+            watcher=PhaseWatcher(observer, number, self._run.phases),
+            tap=None if view is None else view.received,
         )
-        base = Payload.of(self._model.to_payload())
-        coordinator = RoundCoordinator(self._roster, terms=terms, base=base, past=self._past)
         try:
-            aggregate, traffic = run_round(
-                coordinator,
-                self._silos,
-                dropouts=dropouts,
-                timer=time.perf_counter,
-                watcher=_Watcher(observer, number, self.phases),
-                tap=None if view is None else view.received,
-            )
-            model, mean = next_model(terms, self._model, aggregate)
+            aggregate = drive(driver, self._silos, dropouts=dropouts)
+            record = self._run.opened(driver, aggregate)
         except SecaggError as error:
             self._annotate(error, coordinator)
             raise
         if view is not None:
-            view.opened(terms, aggregate)
-        self._model, self._past = model, coordinator.past
-        report = describe_round(
-            terms,
-            aggregate,
-            coordinator,
-            traffic,
-            worst_error=mean.worst_error,
-            metric_error=mean.metric_error if mean.metrics else None,
-            clipped_share=mean.clipped if kind == "train" else None,
-            saturated=mean.saturated if mean.metrics else None,
-            total_weight=mean.weight if kind == "train" else mean.evaluation_weight,
-        )
-        observer.round_finished(report, mean.metrics)
-        return Record(number - 1, mean.metrics, report)
+            view.opened(coordinator.terms, aggregate)
+        observer.round_finished(record.report, record.metrics)
 
     def left_out(self) -> Iterator[tuple[str, SecaggError]]:
         """Yield why silos left the last round by their own account; each silo's reason once in a run.
@@ -177,8 +113,8 @@ class Job:
         return lambda records: Participant(
             silo,
             identity=identity,
-            roster=self._roster,
-            policy=policy_for(self._parameters),
+            roster=self._run.roster,
+            policy=self._policy,
             workload=self._workloads[silo],
             records=records,
         )
@@ -194,30 +130,4 @@ class Job:
                 # A trainer's or an input's fault lies not in the lines of this library, and Python prints
                 # a cause first: without them what is printed begins with our own words.
                 error.__cause__ = cause.with_traceback(None) if isinstance(cause, UsageError) else cause
-        annotate(error, explain(error, round_number=number, reasons=reasons, protected=self._protected))
-
-
-class _Watcher:
-    """Tells an observer of runs what happens in one round."""
-
-    def __init__(self, observer: Observer, number: int, phases: tuple[str, ...]) -> None:
-        self._observer = observer
-        self._number = number
-        self._phases = phases
-
-    def attempt_started(self, attempt: int) -> None:
-        if attempt > 1:
-            self._observer.round_started(self._number, attempt=attempt)
-
-    def silo_working(self, silo: SiloId, phase: str) -> None:
-        self._tell(silo, phase, "working")
-
-    def silo_replied(self, silo: SiloId, phase: str) -> None:
-        self._tell(silo, phase, "done")
-
-    def silo_lost(self, silo: SiloId, phase: str) -> None:
-        self._tell(silo, phase, "lost")
-
-    def _tell(self, silo: SiloId, phase: str, state: State) -> None:
-        if phase in self._phases:  # Voids and the opened sum are no phase of a silo's work.
-            self._observer.silo_phase(silo, phase, state)
+        annotate(error, explain(error, round_number=number, reasons=reasons, protected=self._run.protected))

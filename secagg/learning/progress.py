@@ -54,6 +54,42 @@ class Observer(AbstractContextManager["Observer"], Protocol):
         ...
 
 
+class PhaseWatcher:
+    """Tells an observer of runs what happens in one round.
+
+    Args:
+        observer: who is told.
+        number: of the round.
+        phases: which are told of; voids and the opened sum are no phase of a silo's work.
+    """
+
+    def __init__(self, observer: Observer, number: int, phases: tuple[str, ...]) -> None:
+        self._observer = observer
+        self._number = number
+        self._phases = phases
+
+    def attempt_started(self, attempt: int) -> None:
+        """Tell of an attempt after the first."""
+        if attempt > 1:
+            self._observer.round_started(self._number, attempt=attempt)
+
+    def silo_working(self, silo: SiloId, phase: str) -> None:
+        """Tell that a silo works."""
+        self._tell(silo, phase, "working")
+
+    def silo_replied(self, silo: SiloId, phase: str) -> None:
+        """Tell that a silo replied."""
+        self._tell(silo, phase, "done")
+
+    def silo_lost(self, silo: SiloId, phase: str) -> None:
+        """Tell that a silo was lost."""
+        self._tell(silo, phase, "lost")
+
+    def _tell(self, silo: SiloId, phase: str, state: State) -> None:
+        if phase in self._phases:
+            self._observer.silo_phase(silo, phase, state)
+
+
 class Silent:
     """An observer that shows nothing."""
 

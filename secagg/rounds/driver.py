@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from secagg import wire
 from secagg.errors import FaultySilo, MalformedMessage, ProtocolError, UnexpectedMessage
@@ -34,6 +34,10 @@ from secagg.records import CoordinatorRecord
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.session import Aggregate, CoordinatorStep, Outbox
 
+Phase: TypeAlias = Literal[
+    "Training", "AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmasking"
+]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 Frame: TypeAlias = tuple[bytes, memoryview | None]
 Frames: TypeAlias = Sequence[tuple[SiloId, Frame]]
 
@@ -60,7 +64,7 @@ class Traffic:
     A phase has the name of the reply that it awaits; the last, which awaits none, that of its message.
 
     Attributes:
-        lost: silos that the transport lost in a round that was opened without hearing of them again.
+        lost: silos whose reply was lost on its way, and in which phase.
     """
 
     bytes_up: dict[str, int] = field(default_factory=dict)
@@ -203,6 +207,11 @@ class RoundDriver:
         """Wait for ``silo`` no longer; see ``RoundCoordinator.lose``."""
         self._tell_lost(silo, phase or self.phase)
         self._keep(self.coordinator.lose(silo, fault=fault))
+
+    def left(self, silo: SiloId, phase: str) -> None:
+        """Note that a reply of ``silo`` was lost on its way; the round finds out at the deadline."""
+        self.traffic.lost[silo] = phase
+        self._tell_lost(silo, phase)
 
     def defer(self, moment: float) -> None:
         """Close the phase for lateness no earlier than ``moment``."""

@@ -1,0 +1,159 @@
+"""A run, round by round, whoever drives it: what a round asks for, and what its sum makes of the model.
+
+In one process or as a service, a run is this class and a driver of rounds; so the same silos, seeds and
+survivors give the same model, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from secagg.fixedpoint import Encoding
+from secagg.learning.bounds import Bounds
+from secagg.learning.history import History, Record
+from secagg.learning.model import GlobalModel
+from secagg.learning.settings import TrainingPlan
+from secagg.learning.workload import next_model
+from secagg.payload import Payload
+from secagg.roster import Roster
+from secagg.rounds.coordinator import Past, RoundCoordinator
+from secagg.rounds.driver import PHASES, RoundDriver
+from secagg.rounds.reporting import describe_round
+from secagg.session import Aggregate
+from secagg.terms import MaskingParameters, SchemeParameters, Terms
+
+Kind: TypeAlias = Literal["train", "metrics"]
+
+LOCAL = "local"
+"""Federation and job of runs in one process, whose silos live no longer than the run."""
+
+
+class Run:
+    """What is asked for, and how far it has come.
+
+    Args:
+        roster: the pinned roster.
+        scheme: the protection and its cohort.
+        plan: what every round trains with.
+        bounds: from which the encodings are planned.
+        rounds: of training, at least 1; if there are metrics, one more sum measures the last model.
+        model: the base of the next round.
+        records: of the rounds before ``model``.
+        federation, job: names; silos join an attempt of a job once, so no two runs share both.
+        training_seconds, phase_seconds, attempts: as ``RoundCoordinator`` takes them.
+
+    Raises:
+        ParameterError: no encoding fits.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        *,
+        scheme: SchemeParameters,
+        plan: TrainingPlan,
+        bounds: Bounds,
+        rounds: int,
+        model: GlobalModel,
+        records: Sequence[Record] = (),
+        federation: str = LOCAL,
+        job: str = LOCAL,
+        training_seconds: float = 3600.0,
+        phase_seconds: float = 60.0,
+        attempts: int = 3,
+    ) -> None:
+        self.roster = roster
+        self.rounds = rounds
+        self.model = model
+        self._scheme = scheme
+        self._plan = plan
+        self._records = tuple(records)
+        self._names = federation, job
+        self._seconds = training_seconds, phase_seconds
+        self._attempts = attempts
+        self._past = Past()
+        self._schedule: list[tuple[Kind, Encoding]] = [("train", bounds.training(model.length))] * rounds
+        if bounds.metrics:
+            self._schedule.append(("metrics", bounds.measuring()))
+
+    @property
+    def protected(self) -> bool:
+        """Whether the coordinator cannot read what arrives."""
+        return isinstance(self._scheme, MaskingParameters)
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The phases of the scheme, in order."""
+        return PHASES if self.protected else ("Training", "PlainInput")
+
+    @property
+    def number(self) -> int:
+        """The round that comes next, from 1; the sum of metrics alone is the last."""
+        return len(self._records) + 1
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sum was opened."""
+        return len(self._records) == len(self._schedule)
+
+    @property
+    def history(self) -> History:
+        """As far as the run has come."""
+        return History(self.model.weights, self._records)
+
+    def terms(self) -> Terms:
+        """Return the terms of the next round."""
+        kind, encoding = self._schedule[len(self._records)]
+        federation, job = self._names
+        return Terms(
+            federation=federation,
+            job=job,
+            round=self.number,
+            kind=kind,
+            release=1,
+            roster=self.roster.digest,
+            base=self.model.digest,
+            scheme=self._scheme,
+            encoding=encoding,
+            training=self._plan.settings(),
+        )
+
+    def next_round(self, *, attempted: int = 0, asked: tuple[bytes, ...] = ()) -> RoundCoordinator:
+        """Return the next round, not yet opened; ``attempted`` and ``asked`` as ``RoundCoordinator``."""
+        training_seconds, phase_seconds = self._seconds
+        return RoundCoordinator(
+            self.roster,
+            terms=self.terms(),
+            base=Payload.of(self.model.to_payload()),
+            seconds=phase_seconds,
+            training_seconds=training_seconds,
+            attempts=self._attempts,
+            past=self._past,
+            attempted=attempted,
+            asked=asked,
+        )
+
+    def opened(self, driver: RoundDriver, aggregate: Aggregate) -> Record:
+        """Take the opened sum of the round that ``next_round`` gave: the model and the history move on.
+
+        Raises:
+            InputRefused: the step leaves float64's range; nothing changed.
+        """
+        terms = driver.coordinator.terms
+        model, mean = next_model(terms, self.model, aggregate)
+        report = describe_round(
+            terms,
+            aggregate,
+            driver.coordinator,
+            driver.traffic,
+            worst_error=mean.worst_error,
+            metric_error=mean.metric_error if mean.metrics else None,
+            clipped_share=mean.clipped if terms.kind == "train" else None,
+            saturated=mean.saturated if mean.metrics else None,
+            total_weight=mean.weight if terms.kind == "train" else mean.evaluation_weight,
+        )
+        record = Record(terms.round - 1, mean.metrics, report)
+        self.model, self._past = model, driver.coordinator.past
+        self._records = (*self._records, record)
+        return record

@@ -1,0 +1,57 @@
+"""What a round says of itself when it is over: the report of an opened sum, or why silos were missing."""
+
+from __future__ import annotations
+
+from secagg.names import SiloId
+from secagg.report import RoundReport
+from secagg.rounds.coordinator import RoundCoordinator
+from secagg.rounds.driver import Traffic
+from secagg.session import Aggregate
+from secagg.terms import MaskingParameters, Terms
+
+
+def reasons_of(coordinator: RoundCoordinator) -> dict[SiloId, str]:
+    """Return silo -> why it is missing, for people: where it was lost, or the reason that is known."""
+    return {
+        silo: loss if ":" in loss else f"lost in {loss}"  # a bare phase, or "refused: ...", "faulty: ..."
+        for silo, loss in coordinator.losses.items()
+    }
+
+
+def describe_round(
+    terms: Terms,
+    aggregate: Aggregate,
+    coordinator: RoundCoordinator,
+    traffic: Traffic,
+    *,
+    worst_error: float,
+    metric_error: float | None = None,
+    clipped_share: float | None = None,
+    saturated: int | None = None,
+    total_weight: float | None = None,
+) -> RoundReport:
+    """Return the report of a round that was opened."""
+    losses = {**traffic.lost, **coordinator.losses}
+    cohort = terms.scheme.cohort if isinstance(terms.scheme, MaskingParameters) else None
+    return RoundReport(
+        round=terms.round,
+        scheme="Plain" if cohort is None else "Masking",
+        kind=terms.kind,
+        n=terms.encoding.cohort,
+        c=None if cohort is None else cohort.c,
+        t=None if cohort is None else cohort.t,
+        survivors=aggregate.survivors,
+        dropouts={silo: losses[silo] for silo in coordinator.roster.silos if silo in losses},
+        attempts=coordinator.attempt,
+        parameters=terms.encoding.length,
+        word_bits=terms.encoding.word_bits,
+        headroom_bits=terms.encoding.headroom_bits,
+        worst_error=worst_error,
+        metric_error=metric_error,
+        clipped_share=clipped_share,
+        saturated=saturated,
+        total_weight=total_weight,
+        bytes_up=traffic.bytes_up,
+        bytes_down=traffic.bytes_down,
+        seconds=traffic.seconds,
+    )
