@@ -79,7 +79,7 @@ class TrainingPlan:
         pairs = dict(terms.training)
         try:
             plan = cls(
-                strategy=_strategy(pairs),
+                strategy=strategy_of(pairs),
                 length=_integer(pairs["length"]),
                 epochs=_integer(pairs["epochs"]),
                 learning_rate=None if pairs["learning_rate"] is None else float(pairs["learning_rate"]),
@@ -106,7 +106,13 @@ class TrainingPlan:
         )
 
 
-def _strategy(pairs: Mapping[str, float | int | str | None]) -> Strategy:
+def strategy_of(pairs: Mapping[str, float | int | str | None]) -> Strategy:
+    """Return the strategy that described itself with ``pairs``.
+
+    Raises:
+        KeyError, TypeError, ValueError: none did.
+    """
+
     def real(name: str) -> float:
         value = pairs[name]
         if not isinstance(value, float):

@@ -1,0 +1,85 @@
+"""What is asked of a coordinator: it survives the wire, and becomes the run that ``Federation`` would do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from secagg.errors import ParameterError
+from secagg.hazmat.identity import IdentityKey
+from secagg.learning.request import MaskingAsked, PlainAsked, RunRequest, asked_of, scheme_of, strategy_pairs
+from secagg.learning.settings import TrainingPlan
+from secagg.learning.strategies import FedAdam, FedAvg, FedProx, FedYogi, Strategy
+from secagg.masking.params import Masking
+from secagg.plain import Plain
+from secagg.roster import Roster
+from secagg.scheme import Scheme
+
+ROSTER = Roster.of({name: IdentityKey.generate().public for name in ("a", "b", "c", "d")})
+WEIGHTS = np.linspace(-1, 1, 7)
+
+
+def request(**changes: Any) -> RunRequest:
+    values: dict[str, Any] = {
+        "name": "job",
+        "rounds": 2,
+        "app": "hospital.training:trainer",
+        "scheme": asked_of(Masking()),
+        "strategy": strategy_pairs(FedAvg()),
+        "clip": 8.0,
+        "weight_cap": 100.0,
+        "least_total_weight": 10.0,
+        "precision": 1e-4,
+        "metric_bound": 100.0,
+        "metrics": ("loss",),
+        "epochs": 1,
+        "learning_rate": None,
+        "seed": 3,
+        "word_bits": None,
+    }
+    return RunRequest(**values | changes)
+
+
+@pytest.mark.parametrize("strategy", [FedAvg(0.5), FedProx(0.1), FedAdam(0.1), FedYogi(0.1)], ids=str)
+@pytest.mark.parametrize("scheme", [Masking(), Masking(colluders=1, threshold=4), Plain()], ids=str)
+def test_it_comes_back_as_it_went(strategy: Strategy, scheme: Scheme) -> None:
+    asked = request(scheme=asked_of(scheme), strategy=strategy_pairs(strategy))
+    back = msgspec.msgpack.decode(msgspec.msgpack.encode(asked), type=RunRequest)
+    assert back == asked
+    assert scheme_of(back.scheme) == scheme
+    terms = back.run(ROSTER, WEIGHTS, federation="f", job="job-1").terms()
+    plan = TrainingPlan.of(terms)
+    assert (plan.strategy, plan.app, plan.length, plan.seed) == (strategy, asked.app, 7, 3)
+    assert terms.scheme == scheme.parameters(4)
+    assert (terms.federation, terms.job, terms.round, terms.kind) == ("f", "job-1", 1, "train")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"app": ""},
+        {"silos": 0},
+        {"silos": 5},
+        {"strategy": ()},
+        {"strategy": (("strategy", "FedSomething"),)},
+        {"strategy": (("server_learning_rate", "x"), ("strategy", "FedAvg"))},
+        {"clip": -1.0},
+        {"epochs": 0},
+        {"seed": -1},
+        {"scheme": MaskingAsked(None, 9, 2)},
+        {"scheme": MaskingAsked(0, None, 2)},
+    ],
+    ids=str,
+)
+def test_what_no_run_can_have_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError):
+        request(**changes).run(ROSTER, WEIGHTS, federation="f", job="j")
+
+
+def test_plain_must_be_asked_for() -> None:
+    assert isinstance(asked_of(Plain()), PlainAsked)
+    assert not request(scheme=PlainAsked()).run(ROSTER, WEIGHTS, federation="f", job="j").protected
+    assert request().run(ROSTER, WEIGHTS, federation="f", job="j").protected
