@@ -36,7 +36,6 @@ SPAN = 1 << 22
 _BLOCK_SIZE = 1 << 18
 # What update_into may demand beyond the input, in some versions of its library.
 _SPARE = AES.block_size // 8 - 1
-_CACHE_LINE = 64
 
 
 def add_streams(
@@ -80,7 +79,8 @@ def add_streams(
 def _add_span(total: NDArray[Any], span: int, plus: Sequence[bytes], minus: Sequence[bytes]) -> None:
     streams: list[tuple[np.ufunc, CipherContext]] = [(np.add, _encryptor(key, span)) for key in plus]
     streams += [(np.subtract, _encryptor(key, span)) for key in minus]
-    zeros, buffer = _aligned_zeros(_BLOCK_SIZE), _aligned_zeros(_BLOCK_SIZE + _SPARE)
+    zeros = memoryview(bytes(_BLOCK_SIZE))
+    buffer = memoryview(bytearray(_BLOCK_SIZE + _SPARE))
     words = np.frombuffer(buffer[:_BLOCK_SIZE], total.dtype.newbyteorder("<"))
     # The block is the outer loop, so that it is read and written once for all keys.
     for start in range(0, total.size, words.size):
@@ -89,13 +89,6 @@ def _add_span(total: NDArray[Any], span: int, plus: Sequence[bytes], minus: Sequ
         for accumulate, encryptor in streams:
             encryptor.update_into(zeros[: block.nbytes], buffer)
             accumulate(block, stream, out=block)
-
-
-def _aligned_zeros(size: int) -> memoryview:
-    # Python's buffers begin inside a cache line, so that every second wide access would touch two.
-    room = np.zeros(size + _CACHE_LINE, np.uint8)
-    start = -room.ctypes.data % _CACHE_LINE
-    return room.data[start : start + size]
 
 
 def _encryptor(key: bytes, span: int) -> CipherContext:
