@@ -1,4 +1,4 @@
-"""What a data scientist asks a coordinator for, as it travels: the arguments of ``Federation`` and a job's name.
+"""What a data scientist asks a coordinator for, as it travels: the arguments of ``Federation``, and a name.
 
 It asks; the silos' policies decide. Whoever receives it builds a ``Run`` of it, which checks every value.
 """
@@ -82,7 +82,8 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Args:
             roster: whose silos.
             weights: first global weights, shape (length,).
-            federation, job: names; ``job`` is new for every run.
+            federation: its name.
+            job: new for every run.
 
         Raises:
             ParameterError, InputRefused: a value that no run can have.
