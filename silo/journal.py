@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Self
 
 import msgspec
 import numpy as np
@@ -27,13 +27,11 @@ import numpy as np
 from secagg.errors import EnvironmentFault, MalformedMessage, TrustError, UsageError
 from secagg.hazmat.identity import grouped
 from secagg.learning.model import GlobalModel
+from secagg.learning.workload import Held
 from secagg.names import IntegerVector
 from secagg.records import SiloRecord, decode_silo_record, encode_record
 from secagg.terms import Digest, Name
 from silo.vector_file import VectorFile
-
-Job: TypeAlias = tuple[str, str]
-"""Federation and job."""
 
 SCHEMA = 1
 _APPLICATION = 0x53414A31  # "SAJ1" in the database's header.
@@ -55,7 +53,7 @@ class _Encoded(msgspec.Struct, frozen=True):
     dtype: Literal["<u4", "<u8"]
 
 
-class _Held(msgspec.Struct, frozen=True):
+class _Model(msgspec.Struct, frozen=True):
     federation: Name
     job: Name
     round: int
@@ -105,7 +103,7 @@ class Journal:
                 self.cache: MutableMapping[bytes, IntegerVector] = CachedVector(
                     folder / "vector", self._translated
                 )
-                self._model_file = VectorFile(folder / "model", _Held)
+                self._model_file = VectorFile(folder / "model", _Model)
         except BaseException:
             self.close()
             raise
@@ -144,19 +142,20 @@ class Journal:
 
     # --- model ---------------------------------------------------------------------------------------------
 
-    def keep(self, model: GlobalModel, job: Job) -> None:
-        """Put ``model`` in the place of the one that was kept.
+    def keep(self, held: Held) -> None:
+        """Put ``held`` in the place of the model that was kept.
 
         Raises:
             StateFault: it cannot be written; the old one is still there.
         """
-        header = _Held(*job, model.round, model.length)
+        model = held.model
+        header = _Model(held.federation, held.job, model.round, model.length)
         with self._translated():
             self._model_file.write(header, (model.weights, *model.state))
 
     @property
-    def model(self) -> tuple[GlobalModel, Job] | None:
-        """The model that was kept, and whose it is; read from disk."""
+    def held(self) -> Held | None:
+        """The model that was kept; read from disk."""
         with self._translated():
             found = self._model_file.read()
         if found is None:
@@ -167,7 +166,7 @@ class Journal:
             model = GlobalModel.from_payload(header.round, vector, length=header.length)
         except (MalformedMessage, ValueError):
             return None  # Whole and yet no model: written by another version.
-        return model, (header.federation, header.job)
+        return Held(header.federation, header.job, model)
 
     # --- life ----------------------------------------------------------------------------------------------
 

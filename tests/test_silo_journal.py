@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from secagg.errors import EnvironmentFault, TrustError, UsageError
 from secagg.learning.model import GlobalModel
+from secagg.learning.workload import Held
 from secagg.names import IntegerVector
 from secagg.records import AttemptJoined, Released, SiloRecord
 from silo.journal import SCHEMA, Journal, StateFault
@@ -37,9 +38,10 @@ def attempt(number: int) -> AttemptJoined:
     return AttemptJoined(*JOB, 1, number)
 
 
-def model(seed: int = 0, slots: int = 2) -> GlobalModel:
+def held(seed: int = 0, slots: int = 2) -> Held:
     drawn = np.random.default_rng(seed)
-    return GlobalModel(3, drawn.normal(size=9), tuple(drawn.normal(size=9) for _ in range(slots)))
+    state = tuple(drawn.normal(size=9) for _ in range(slots))
+    return Held(*JOB, GlobalModel(3, drawn.normal(size=9), state))
 
 
 VECTORS: tuple[IntegerVector, ...] = (
@@ -83,12 +85,13 @@ def test_the_cached_vector_comes_back(tmp_path: Path, vector: IntegerVector) -> 
 
 def test_the_model_comes_back_with_its_state_and_job(tmp_path: Path) -> None:
     with journal(tmp_path) as opened:
-        assert opened.model is None
-        opened.keep(model(), JOB)
+        assert opened.held is None
+        opened.keep(held())
     with journal(tmp_path) as opened:
-        assert opened.model is not None
-        kept, job = opened.model
-    assert (kept.round, kept.digest, len(kept.state), job) == (3, model().digest, 2, JOB)
+        assert opened.held is not None
+        kept = opened.held
+    assert (kept.federation, kept.job, kept.model.round) == (*JOB, 3)
+    assert (kept.model.digest, len(kept.model.state)) == (held().model.digest, 2)
 
 
 def test_only_this_user_may_read_the_folder(tmp_path: Path) -> None:
@@ -186,7 +189,7 @@ def test_a_second_process_is_told_who_has_the_folder(tmp_path: Path) -> None:
 def test_a_damaged_vector_counts_as_absent(tmp_path: Path, name: str, damage: str) -> None:
     with journal(tmp_path) as opened:
         opened.cache[b"a" * 32] = VECTORS[0]
-        opened.keep(model(), JOB)
+        opened.keep(held())
         file = opened.folder / name
     data = file.read_bytes()
     match damage:
@@ -203,12 +206,12 @@ def test_a_damaged_vector_counts_as_absent(tmp_path: Path, name: str, damage: st
     file.write_bytes(data)
     with journal(tmp_path) as opened:
         assert (b"a" * 32 in opened.cache) == (name != "vector")
-        assert (opened.model is None) == (name == "model")
+        assert (opened.held is None) == (name == "model")
         opened.cache[b"b" * 32] = VECTORS[1]
-        opened.keep(model(1), JOB)
+        opened.keep(held(1))
     with journal(tmp_path) as opened:
         assert b"b" * 32 in opened.cache
-        assert opened.model is not None
+        assert opened.held is not None
 
 
 def test_a_damaged_vector_is_said_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
