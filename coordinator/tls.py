@@ -1,0 +1,137 @@
+"""The coordinator's end of mutual TLS: its credentials, those of its clients, and who is calling.
+
+TLS 1.3 alone. gRPC offers no setting for that, but a list of TLS 1.2 suites: the one left on needs an RSA
+certificate, and ours are on elliptic curves. It must be set before gRPC reads it, so this module is imported
+before ``grpc`` everywhere in this package. ``caller`` checks again what was negotiated.
+
+It decides who is calling and not what they may do: a role is allowed by whoever serves the call.
+
+Source: https://github.com/grpc/grpc, ``doc/environment_variables.md`` (GRPC_SSL_CIPHER_SUITES); RFC 8446.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from cryptography import x509
+
+from coordinator.config import ServerTls, Tls, read_private
+from secagg.certificates import Caller, Pem, Role, check_own, grouped_fingerprint, identify
+from secagg.errors import TrustError
+from secagg.file_faults import unreadable
+from secagg.roster import Roster
+
+os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
+
+import grpc
+
+__all__ = ["Caller", "caller", "channel_credentials", "server_credentials"]
+
+TLS_VERSION = b"TLSv1.3"
+
+
+class Context(Protocol):
+    """What is needed of a call's context, of ``grpc`` or ``grpc.aio``."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Return what the handshake established."""
+        ...
+
+
+def server_credentials(
+    tls: ServerTls, *, federation: str, now: datetime | None = None
+) -> grpc.ServerCredentials:
+    """Return what the server listens with: clients without a certificate of the authority are refused.
+
+    Args:
+        tls: names the files.
+        federation: that the certificate must be for.
+        now: for the dates of certificates; None for the clock's.
+
+    Raises:
+        EnvironmentFault: a file cannot be read or is not what it should be; others may use the key.
+        TrustError: the files do not fit together, are outside their dates, or for another party.
+    """
+    who, authority, certificate, key = _own(tls, now)
+    if (who.role, who.name) != ("coordinator", federation):
+        raise TrustError(f"{tls.certificate} is for {who.role} {who.name}, not for coordinator {federation}")
+    return grpc.ssl_server_credentials(
+        [(key, certificate)], root_certificates=authority, require_client_auth=True
+    )
+
+
+def channel_credentials(tls: Tls, *, now: datetime | None = None) -> grpc.ChannelCredentials:
+    """Return what a scientist or an operator dials a coordinator with.
+
+    Args:
+        tls: names the files.
+        now: for the dates of certificates; None for the clock's.
+
+    Raises:
+        EnvironmentFault, TrustError: as ``server_credentials``.
+    """
+    who, authority, certificate, key = _own(tls, now)
+    if who.role not in {"scientist", "operator"}:
+        raise TrustError(
+            f"{tls.certificate} is for {who.role} {who.name}, not for a scientist or an operator"
+        )
+    return grpc.ssl_channel_credentials(authority, key, certificate)
+
+
+def caller(
+    context: Context,
+    *,
+    roles: Collection[Role],
+    revoked: Collection[str] = (),
+    roster: Roster | None = None,
+) -> Caller:
+    """Return who is calling.
+
+    Args:
+        context: of the call.
+        roles: that may make it.
+        revoked: fingerprints that are no longer accepted, as in ``coordinator.toml``.
+        roster: that a silo must be in; None where silos do not call.
+
+    Raises:
+        TrustError: not TLS 1.3, no certificate or no single name in it, another role, revoked, or not in
+            the roster.
+
+    Guarantees:
+        It looks at what the handshake established and at nothing that the caller sent.
+    """
+    facts = {name: tuple(values) for name, values in context.auth_context().items()}
+    if facts.get("ssl_tls_version") != (TLS_VERSION,):
+        raise TrustError("the connection is not TLS 1.3, nothing older is accepted")
+    certificates = facts.get("x509_pem_cert", ())
+    if len(certificates) != 1:
+        raise TrustError("the caller shows no certificate")
+    who = identify(x509.load_pem_x509_certificate(certificates[0]))
+    shown = f"{who.role} {who.name}"
+    if who.fingerprint in revoked:
+        raise TrustError(
+            f"the certificate of {shown} is revoked ({grouped_fingerprint(who.fingerprint)[:19]} ...)"
+        )
+    if who.role not in roles:
+        raise TrustError(f"{shown} may not make this call; it is for {' or '.join(sorted(roles))}")
+    if who.role == "silo" and roster is not None and who.name not in roster:
+        raise TrustError(f"{shown} is not in the roster")
+    return who
+
+
+def _own(tls: Tls, now: datetime | None) -> tuple[Caller, bytes, bytes, bytes]:
+    authority, certificate = (_read(path) for path in (tls.authority, tls.certificate))
+    key = Pem(tls.key, read_private(tls.key))
+    who = check_own(authority, certificate, key, now=now or datetime.now(UTC))
+    return who, authority.content, certificate.content, key.content
+
+
+def _read(path: Path) -> Pem:
+    try:
+        return Pem(path, path.read_bytes())
+    except OSError as error:
+        raise unreadable(path, error) from None

@@ -1,0 +1,52 @@
+"""A silo's end of mutual TLS: what it dials the coordinator with.
+
+TLS 1.3 alone. gRPC offers no setting for that, but a list of TLS 1.2 suites: the one left on needs an RSA
+certificate, and this federation's are on elliptic curves. It must be set before gRPC reads it, so this
+module is imported before ``grpc`` everywhere in this package. That the other side is the coordinator is
+checked by the handshake: its certificate alone may serve, and must have the name that is dialled.
+
+Source: https://github.com/grpc/grpc, ``doc/environment_variables.md`` (GRPC_SSL_CIPHER_SUITES); RFC 8446.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from secagg.certificates import Pem, check_own
+from secagg.errors import TrustError
+from secagg.file_faults import unreadable
+from secagg.names import SiloId
+from silo.config import Tls, read_private
+
+os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
+
+import grpc
+
+
+def channel_credentials(tls: Tls, *, name: SiloId, now: datetime | None = None) -> grpc.ChannelCredentials:
+    """Return what ``name`` dials the coordinator with.
+
+    Args:
+        tls: names the files.
+        name: that the certificate must be for.
+        now: for the dates of certificates; None for the clock's.
+
+    Raises:
+        EnvironmentFault: a file cannot be read or is not what it should be; others may use the key.
+        TrustError: the files do not fit together, are outside their dates, or for another party.
+    """
+    authority, certificate = (_read(path) for path in (tls.authority, tls.certificate))
+    key = Pem(tls.key, read_private(tls.key))
+    who = check_own(authority, certificate, key, now=now or datetime.now(UTC))
+    if (who.role, who.name) != ("silo", name):
+        raise TrustError(f"{tls.certificate} is for {who.role} {who.name}, not for silo {name}")
+    return grpc.ssl_channel_credentials(authority.content, key.content, certificate.content)
+
+
+def _read(path: Path) -> Pem:
+    try:
+        return Pem(path, path.read_bytes())
+    except OSError as error:
+        raise unreadable(path, error) from None
