@@ -150,7 +150,7 @@ class RoundDriver:
     def upload_size(self) -> int:
         """Bytes of the largest payload that a silo may send: one encoded vector and its count entry."""
         encoding = self.coordinator.terms.encoding
-        return int((encoding.length + 1) * encoding.dtype.itemsize)
+        return (encoding.length + 1) * encoding.word_bits // 8
 
     # --- inputs ---
 

@@ -1,0 +1,99 @@
+"""Drive one round over the silos' lines: the same driver as the simulation's, with real time around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from coordinator.lines import Arrived, Broken, Event, Gone, Joined, Lines
+from secagg.names import SiloId
+from secagg.rounds.driver import Frames, RoundDriver
+from secagg.session import Aggregate
+
+FLUSH_SECONDS = 30.0
+"""How long a round that was opened waits for silos to take the sum."""
+
+
+async def run_round(
+    driver: RoundDriver, lines: Lines, *, seconds: float, started: Callable[[SiloId], None] | None = None
+) -> Aggregate:
+    """Run one round to its end.
+
+    Args:
+        driver: around a round that is not yet opened.
+        lines: of its roster.
+        seconds: of a phase; a silo whose bytes move is awaited so long after the last ``QUANTUM``.
+        started: told that a silo was sent a message.
+
+    Returns:
+        The opened sum, when every connected silo has taken it.
+
+    Raises:
+        RoundAborted, FaultySilo: the sum could not be formed.
+
+    Guarantees:
+        Driving, adding and opening never hold up the event loop.
+    """
+    return await _Round(driver, lines, seconds).run()
+
+
+class _Round:
+    def __init__(self, driver: RoundDriver, lines: Lines, seconds: float) -> None:
+        self._driver = driver
+        self._lines = lines
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self) -> Aggregate:
+        box = self._lines.listen()
+        self._lines.limit = self._driver.upload_size
+        try:
+            self._send(await self._do(self._driver.open, self._loop.time()))
+            for silo in frozenset(self._lines.roster.silos) - self._lines.present:
+                self._driver.lose(silo)
+            while (outcome := self._driver.outcome) is None:
+                event = await self._next(box)
+                if event is not None:
+                    await self._take(event)
+                self._send(await self._do(self._driver.advance, self._loop.time()))
+            await self._lines.flushed(FLUSH_SECONDS)
+            return outcome
+        finally:
+            self._lines.deafen()
+
+    async def _next(self, box: asyncio.Queue[Event]) -> Event | None:
+        """Return what happens next, or None when the phase's deadline has come."""
+        while True:
+            deadline = self._driver.deadline
+            if deadline is None:
+                return await box.get()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await box.get()
+            except TimeoutError:
+                moved = max((self._lines[silo].moved for silo in self._driver.waiting), default=0.0)
+                if moved + self._seconds <= deadline:
+                    return None
+                self._driver.defer(moved + self._seconds)  # A slow silo is not a lost one.
+
+    async def _take(self, event: Event) -> None:
+        match event:
+            case Arrived(silo, frame):
+                self._send(await self._do(self._driver.take, silo, frame))
+                self._lines.read(event)
+            case Joined(silo):
+                self._driver.lose(silo)  # Its session ended with its process.
+                self._send(self._driver.invite(silo))
+            case Gone(silo):
+                self._driver.lose(silo)
+            case Broken(silo, fault):
+                self._driver.lose(silo, fault=fault)
+
+    def _send(self, frames: Frames) -> None:
+        for silo, frame in frames:
+            self._driver.working(silo)
+            self._lines.send(silo, frame)
+
+    async def _do(self, step: Callable[..., Frames], *arguments: object) -> Frames:
+        """Run a step in a thread: one that adds or opens takes a tenth of a second for every 10^7 entries."""
+        return await asyncio.to_thread(step, *arguments)

@@ -1,0 +1,202 @@
+"""The gRPC service: silos' streams on one side, lines on the other. Only here errors become status codes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any, NoReturn, TypeAlias
+
+import structlog
+
+from coordinator.tls import caller  # Before grpc: it sets what grpc reads when it is imported.
+
+import grpc  # isort: skip
+
+from coordinator.lines import Line, Lines
+from secagg import __version__
+from secagg.errors import EnvironmentFault, MalformedMessage, TrustError
+from secagg.link.frames import (
+    PROTOCOL,
+    Begin,
+    Hello,
+    Piece,
+    Received,
+    Welcome,
+    decode_link,
+    encode_link,
+)
+from secagg.link.line import OutOfOrder
+from secagg.names import SiloId
+
+Context: TypeAlias = Any  # grpc.aio.ServicerContext, whose stubs know no generic handlers.
+
+SILOS = "secagg.v1.Silos"
+HELLO_SECONDS = 10.0
+"""A stream that has not said who it is by then is closed."""
+WRITE_SECONDS = 30.0
+"""A piece that a silo has not taken by then ends its stream; it goes on where it was."""
+MAX_TRANSFERS = 4
+"""Payloads that are written at once; more would be held in memory by the transport."""
+IDLE_FRAMES = 256
+"""Frames a second that move nothing, after which a stream is read no faster than that."""
+
+log = structlog.get_logger("coordinator")
+
+
+class SiloService:
+    """Streams of silos.
+
+    Args:
+        lines: where messages go to and come from.
+        revoked: fingerprints of certificates that are no longer accepted.
+
+    Guarantees:
+        A silo is who its certificate says, whatever it sends.
+        A stream speaks only after versions and rosters were compared.
+        What a silo sends costs memory only up to what it may send now.
+    """
+
+    def __init__(self, lines: Lines, *, revoked: Collection[str] = ()) -> None:
+        self._lines = lines
+        self._revoked = revoked
+        self._transfers = asyncio.Semaphore(MAX_TRANSFERS)
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """Return what a server is given."""
+        connect = grpc.stream_stream_rpc_method_handler(self.connect)
+        return grpc.method_handlers_generic_handler(SILOS, {"Connect": connect})
+
+    async def connect(self, _requests: object, context: Context) -> None:
+        """Serve one stream until it ends or a later one displaces it."""
+        silo = await self._silo(context)
+        hello = await self._hello(silo, context)
+        line = self._lines[silo]
+        try:
+            resumed = self._lines.attach(silo, hello)
+        except MalformedMessage as fault:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
+        stream = line.stream
+        log.info("silo connected", silo=silo, resumed=resumed, version=hello.version)
+        held = self._lines.held(silo)
+        try:
+            await context.write(encode_link(Welcome(PROTOCOL, __version__, self._lines.boot, resumed, held)))
+            reading = asyncio.create_task(self._read(line, stream, context))
+            writing = asyncio.create_task(self._write(line, stream, context))
+            try:
+                done, _ = await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (reading, writing):
+                    task.cancel()
+                await asyncio.gather(reading, writing, return_exceptions=True)
+            await self._end(line, done, context)
+        finally:
+            self._lines.detach(silo, stream)
+            log.info("silo disconnected", silo=silo)
+
+    async def _silo(self, context: Context) -> SiloId:
+        try:
+            return caller(context, roles={"silo"}, revoked=self._revoked, roster=self._lines.roster).name
+        except TrustError as error:
+            log.warning("a caller was refused", why=str(error))
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, error)
+
+    async def _hello(self, silo: SiloId, context: Context) -> Hello:
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                data = await context.read()
+            hello = decode_link(data if isinstance(data, bytes) else b"")
+        except TimeoutError:
+            await _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the stream said nothing")
+        except MalformedMessage as fault:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
+        if not isinstance(hello, Hello):
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "a stream begins with Hello")
+        if hello.protocol != PROTOCOL:
+            await _refuse(
+                context,
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"version: this coordinator runs secagg {__version__} (protocol {PROTOCOL}), {silo} runs "
+                f"{hello.version} (protocol {hello.protocol}); install versions of one protocol at both",
+            )
+        if hello.roster != self._lines.roster.digest:
+            await _refuse(
+                context,
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"roster: {silo} has pinned {hello.roster.hex()[:16]}, this coordinator serves "
+                f"{self._lines.roster.digest.hex()[:16]}; compare roster.toml with the other silos",
+            )
+        return hello
+
+    async def _read(self, line: Line, stream: int, context: Context) -> None:
+        loop = asyncio.get_running_loop()
+        window, idle = loop.time(), 0
+        while line.stream == stream:
+            await line.room.wait()
+            data = await context.read()
+            if not isinstance(data, bytes):
+                return  # The silo closed its side.
+            frame = decode_link(data)
+            before = line.incoming.held
+            match frame:
+                case Begin() | Piece():
+                    whole = line.incoming.take(frame)
+                    line.count(frame, loop.time())
+                    if whole is not None:
+                        self._lines.arrived(line.silo, whole)
+                        line.wake.set()
+                case Received():
+                    self._lines.acknowledged(line.silo, frame.number)
+                case _:
+                    raise MalformedMessage("a stream says Hello once")
+            if line.incoming.held == before or not isinstance(frame, Piece):
+                idle += 1
+            if idle >= IDLE_FRAMES:
+                await asyncio.sleep(max(0.0, window + 1.0 - loop.time()))
+                window, idle = loop.time(), 0
+
+    async def _write(self, line: Line, stream: int, context: Context) -> None:
+        loop, told = asyncio.get_running_loop(), 0
+        while line.stream == stream:
+            line.wake.clear()
+            acknowledgement = line.incoming.acknowledgement
+            if acknowledgement is not None and acknowledgement.number > told:
+                told = acknowledgement.number
+                await self._send(context, acknowledgement)
+            frame = line.outgoing.take()
+            if frame is None:
+                await line.wake.wait()
+            elif isinstance(frame, Piece):
+                async with self._transfers:
+                    await self._send(context, frame)
+                line.count(frame, loop.time())
+            else:
+                await self._send(context, frame)
+
+    @staticmethod
+    async def _send(context: Context, frame: Begin | Piece | Received) -> None:
+        async with asyncio.timeout(WRITE_SECONDS):
+            await context.write(encode_link(frame))
+
+    async def _end(self, line: Line, done: set[asyncio.Task[None]], context: Context) -> None:
+        for task in done:
+            match task.exception():
+                case None:
+                    pass
+                case OutOfOrder() as gap:
+                    await _refuse(context, grpc.StatusCode.ABORTED, gap)
+                case MalformedMessage() as fault:
+                    log.warning("silo left the protocol", silo=line.silo, fault=str(fault))
+                    self._lines.broken(line.silo, fault)
+                    await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
+                case EnvironmentFault() as fault:
+                    log.error("an upload cannot be kept", silo=line.silo, fault=str(fault))
+                    await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, fault)
+                case TimeoutError():
+                    await _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "too slow to take a piece")
+                case error:
+                    raise error
+
+
+async def _refuse(context: Context, code: grpc.StatusCode, why: object) -> NoReturn:
+    await context.abort(code, str(why))
+    raise AssertionError("abort() raises")
