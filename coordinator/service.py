@@ -116,7 +116,7 @@ class SiloService:
                 context,
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"version: this coordinator runs secagg {__version__} (protocol {PROTOCOL}), {silo} runs "
-                f"secagg {hello.version} (protocol {hello.protocol}); install versions of one protocol at both",
+                f"secagg {hello.version} (protocol {hello.protocol}); install versions of one protocol",
             )
         if hello.roster != self._lines.roster.digest:
             await _refuse(
