@@ -12,6 +12,7 @@ Source: https://github.com/grpc/grpc, ``doc/environment_variables.md`` (GRPC_SSL
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +22,15 @@ from cryptography import x509
 
 from coordinator.config import ServerTls, Tls, read_private
 from secagg.certificates import Caller, Pem, Role, check_own, grouped_fingerprint, identify
-from secagg.errors import TrustError
+from secagg.errors import TrustError, UsageError
 from secagg.file_faults import unreadable
 from secagg.roster import Roster
 
-os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
+_VARIABLE, _CIPHERS = "GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384"
+_LATE = "grpc" in sys.modules and os.environ.get(_VARIABLE) != _CIPHERS
+os.environ[_VARIABLE] = _CIPHERS
 
-import grpc
+import grpc  # noqa: E402 - it reads what was set
 
 __all__ = ["Caller", "caller", "channel_credentials", "server_credentials"]
 
@@ -55,7 +58,10 @@ def server_credentials(
     Raises:
         EnvironmentFault: a file cannot be read or is not what it should be; others may use the key.
         TrustError: the files do not fit together, are outside their dates, or for another party.
+        UsageError: grpc was imported before this module, and would serve TLS 1.2.
     """
+    if _LATE:
+        raise UsageError("grpc was imported before coordinator.tls and would serve TLS 1.2: import it after")
     who, authority, certificate, key = _own(tls, now)
     if (who.role, who.name) != ("coordinator", federation):
         raise TrustError(f"{tls.certificate} is for {who.role} {who.name}, not for coordinator {federation}")
