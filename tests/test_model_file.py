@@ -1,0 +1,188 @@
+"""Models on disk: what comes back is what was written, and what is no model is refused in words."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from coordinator.model_file import (
+    MANIFEST,
+    read_checkpoint,
+    read_initial,
+    write_checkpoint,
+    write_model,
+    write_whole,
+)
+from secagg.errors import EnvironmentFault, InputRefused, ParameterError
+from secagg.learning.history import Record
+from secagg.learning.model import GlobalModel
+from secagg.report import RoundReport
+
+REPORT = RoundReport(
+    round=1,
+    scheme="Masking",
+    n=4,
+    c=1,
+    t=3,
+    survivors=("a", "b", "c"),
+    dropouts={"d": "MaskedInput"},
+    parameters=7,
+    word_bits=32,
+    headroom_bits=1.5,
+    worst_error=1e-4,
+    metric_error=float("inf"),
+    bytes_up={"Training": 10},
+    seconds={"Training": 0.1},
+)
+RECORD = Record(0, {"loss": 0.1 + 0.2}, REPORT)
+
+
+def saved(path: Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> Path:
+    save_file({name: np.asarray(tensor) for name, tensor in tensors.items()}, path, metadata)
+    return path
+
+
+# --- the initial model --------------------------------------------------------------------------------------
+
+
+def test_tensors_follow_each_other_in_sorted_order(tmp_path: Path) -> None:
+    path = saved(
+        tmp_path / "m",
+        {"b": np.array([[1, 2], [3, 4]], np.float64), "a": np.array([5], np.float16), "c": np.float32(6)},
+    )
+    weights, layout = read_initial(path)
+    assert weights.tolist() == [5, 1, 2, 3, 4, 6]
+    assert weights.dtype == np.float64
+    assert layout == (("a", (1,)), ("b", (2, 2)), ("c", ()))
+
+
+def test_the_manifest_orders_them(tmp_path: Path) -> None:
+    tensors = {"a": np.zeros(1, np.float32), "b": np.ones(2, np.float32)}
+    path = saved(tmp_path / "m", tensors, {MANIFEST: '["b", "a"]'})
+    weights, layout = read_initial(path)
+    assert weights.tolist() == [1, 1, 0]
+    assert [name for name, _ in layout] == ["b", "a"]
+
+
+@pytest.mark.parametrize("manifest", ['["a"]', '["a", "b", "b"]', '["a", "x"]', "a, b", "[1, 2]"])
+def test_a_manifest_that_does_not_fit_is_refused(tmp_path: Path, manifest: str) -> None:
+    tensors = {"a": np.zeros(1, np.float32), "b": np.ones(2, np.float32)}
+    with pytest.raises(ParameterError, match=r"secagg\.manifest in its metadata"):
+        read_initial(saved(tmp_path / "m", tensors, {MANIFEST: manifest}))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.uint8])
+def test_what_is_no_float_is_refused_by_name(tmp_path: Path, dtype: Any) -> None:
+    tensors = {"w": np.zeros(1, np.float32), "steps": np.zeros(1, dtype)}
+    with pytest.raises(ParameterError, match=r"'steps' is .*made of F16, F32 or F64"):
+        read_initial(saved(tmp_path / "m", tensors))
+
+
+def test_a_type_that_numpy_lacks_is_refused_by_name(tmp_path: Path) -> None:
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / "m").write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0")
+    with pytest.raises(ParameterError, match="'w' is BF16"):
+        read_initial(tmp_path / "m")
+
+
+def test_what_holds_no_weight_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="holds no weight"):
+        read_initial(saved(tmp_path / "m", {"w": np.zeros(0, np.float32)}))
+
+
+def test_nan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputRefused, match="NaN"):
+        read_initial(saved(tmp_path / "m", {"w": np.array([np.nan])}))
+
+
+def test_what_is_no_file_of_tensors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFault, match="is not there"):
+        read_initial(tmp_path / "m")
+    (tmp_path / "m").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(EnvironmentFault, match="no safetensors file"):
+        read_initial(tmp_path / "m")
+
+
+# --- the trained model --------------------------------------------------------------------------------------
+
+
+def test_the_model_has_the_tensors_of_its_layout(tmp_path: Path) -> None:
+    layout = (("b", (2, 2)), ("a", (1,)), ("scalar", ()))
+    weights = np.array([1, 2, 3, 4, 5.5, 1 / 3])
+    write_model(tmp_path / "m", weights, layout)
+    tensors = load_file(tmp_path / "m")
+    assert {name: tensor.dtype for name, tensor in tensors.items()} == dict.fromkeys(
+        ("a", "b", "scalar"), np.dtype(np.float32)
+    )
+    assert tensors["b"].tolist() == [[1, 2], [3, 4]]
+    again, same = read_initial(tmp_path / "m")
+    assert same == layout
+    assert np.array_equal(again, weights.astype(np.float32))
+
+
+def test_without_a_layout_there_is_one_tensor(tmp_path: Path) -> None:
+    write_model(tmp_path / "m", np.arange(3.0), ())
+    assert load_file(tmp_path / "m")["weights"].tolist() == [0, 1, 2]
+
+
+def test_stock_torch_loads_it(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file as load_torch
+
+    write_model(tmp_path / "m", np.arange(6.0), (("weight", (2, 2)), ("bias", (2,))))
+    stock = torch.nn.Linear(2, 2)
+    stock.load_state_dict(load_torch(tmp_path / "m"), strict=True)
+    assert stock.weight.tolist() == [[0, 1], [2, 3]]
+    assert stock.bias.tolist() == [4, 5]
+
+
+@pytest.mark.parametrize("layout", [(("a", (2,)),), (("a", (2,)), ("a", (1,))), (("a", (-3,)), ("b", (6,)))])
+def test_a_layout_of_another_model_is_refused(tmp_path: Path, layout: Any) -> None:
+    with pytest.raises(ParameterError, match="layout"):
+        write_model(tmp_path / "m", np.arange(3.0), layout)
+    assert not list(tmp_path.iterdir())
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("record", [None, RECORD])
+@pytest.mark.parametrize("slots", [0, 2])
+def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path, record: Record | None, slots: int) -> None:
+    drawn = np.random.default_rng(0)
+    model = GlobalModel(3, drawn.normal(size=5), tuple(drawn.normal(size=5) for _ in range(slots)))
+    write_checkpoint(tmp_path / "c", model, record)
+    again, same = read_checkpoint(tmp_path / "c")
+    assert (again.round, again.digest, same is None) == (3, model.digest, record is None)
+    if record is not None and same is not None:
+        assert same == RECORD
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    write_checkpoint(path, GlobalModel(1, np.arange(5.0)), None)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(EnvironmentFault, match="is damaged"):
+        read_checkpoint(path)
+    with pytest.raises(EnvironmentFault, match="is not there"):
+        read_checkpoint(tmp_path / "d")
+
+
+def test_what_cannot_be_written_leaves_what_was(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    for write in (
+        lambda: write_whole(folder / "c", b"x"),
+        lambda: write_model(folder / "m", np.arange(3.0), ()),
+        lambda: write_checkpoint(folder / "p", GlobalModel(1, np.arange(5.0)), None),
+    ):
+        with pytest.raises(EnvironmentFault, match="cannot be written"):
+            write()
