@@ -2,7 +2,7 @@
 
 TLS 1.3 alone. gRPC offers no setting for that, but a list of TLS 1.2 suites: the one left on needs an RSA
 certificate, and ours are on elliptic curves. It must be set before gRPC reads it, so this module is imported
-before ``grpc`` everywhere in this package. ``caller`` checks again what was negotiated.
+before ``grpc`` everywhere in this package. ``caller`` checks again what was negotiated, where grpcio says it.
 
 It decides who is calling and not what they may do: a role is allowed by whoever serves the call.
 
@@ -111,7 +111,7 @@ def caller(
         It looks at what the handshake established and at nothing that the caller sent.
     """
     facts = {name: tuple(values) for name, values in context.auth_context().items()}
-    if facts.get("ssl_tls_version") != (TLS_VERSION,):
+    if facts.get("ssl_tls_version", (TLS_VERSION,)) != (TLS_VERSION,):  # Given from grpcio 1.85 on.
         raise TrustError("the connection is not TLS 1.3, nothing older is accepted")
     certificates = facts.get("x509_pem_cert", ())
     if len(certificates) != 1:

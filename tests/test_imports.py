@@ -47,6 +47,8 @@ def test_the_library_loads_no_framework_and_no_process(module: str) -> None:
     loaded = loaded_by(f"import {module}")
     assert module in loaded
     assert not loaded & (HEAVY | {"silo", "coordinator"})
+    if module == "secagg.certificates":
+        loaded -= {"socket"}  # Named, not used, by what cryptography's X.509 reads e-mail addresses with.
     if not module.startswith(("secagg.learning", "secagg.cli", "secagg.console")):
         assert not loaded & FOR_PEOPLE
 
@@ -56,7 +58,8 @@ def test_the_library_loads_no_framework_and_no_process(module: str) -> None:
 )
 def test_what_adds_never_loads_what_opens(module: str) -> None:
     loaded = loaded_by(f"import {module}")
-    assert not loaded & (HEAVY | {"silo"})
+    network = {"grpc"} if module.startswith("coordinator") else set()
+    assert not loaded & (HEAVY - network | {"silo"})
     assert not {m for m in loaded if is_silo_half(m)}
 
 
