@@ -236,6 +236,13 @@ class Lines:
         self._changed.clear()
         await self._changed.wait()
 
+    def close(self) -> None:
+        """Give up what is under way; no stream may be open any more."""
+        for departure in self._departures.values():
+            departure.cancel()
+        for line in self._lines.values():
+            line.incoming.close()
+
     # --- for the service -----------------------------------------------------------------------------------
 
     def attach(self, silo: SiloId, hello: Hello) -> bool:

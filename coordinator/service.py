@@ -37,6 +37,8 @@ WRITE_SECONDS = 30.0
 """A piece that a silo has not taken by then ends its stream; it goes on where it was."""
 MAX_TRANSFERS = 4
 """Payloads that are written at once; more would be held in memory by the transport."""
+BARRED_SECONDS = 5.0
+"""How long a silo that left the protocol is not taken back: it would be cut off again at once."""
 IDLE_FRAMES = 256
 """Frames a second that move nothing, after which a stream is read no faster than that."""
 
@@ -60,6 +62,7 @@ class SiloService:
         self._lines = lines
         self._revoked = revoked
         self._transfers = asyncio.Semaphore(MAX_TRANSFERS)
+        self._barred: dict[SiloId, float] = {}
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         """Return what a server is given."""
@@ -69,6 +72,8 @@ class SiloService:
     async def connect(self, _requests: object, context: Context) -> None:
         """Serve one stream until it ends or a later one displaces it."""
         silo = await self._silo(context)
+        if self._barred.get(silo, 0.0) > asyncio.get_running_loop().time():
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, "it left the protocol a moment ago")
         hello = await self._hello(silo, context)
         line = self._lines[silo]
         try:
@@ -187,6 +192,7 @@ class SiloService:
                 case MalformedMessage() as fault:
                     log.warning("silo left the protocol", silo=line.silo, fault=str(fault))
                     self._lines.broken(line.silo, fault)
+                    self._barred[line.silo] = asyncio.get_running_loop().time() + BARRED_SECONDS
                     await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
                 case EnvironmentFault() as fault:
                     log.error("an upload cannot be kept", silo=line.silo, fault=str(fault))

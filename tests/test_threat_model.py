@@ -47,7 +47,8 @@ def rows() -> list[Row]:
         link = re.fullmatch(r"\[`(\w+)`\]\((\S+)\)", cells[0])
         if line.startswith("|") and link is not None:
             mutants = re.findall(r"`([\w.]+)`", cells[-1])
-            found.append(Row(link[1], tuple(cells[1:-1]), link[2], tuple(f"secagg.{m}" for m in mutants)))
+            symbols = tuple(m if m.startswith(("coordinator.", "silo.")) else f"secagg.{m}" for m in mutants)
+            found.append(Row(link[1], tuple(cells[1:-1]), link[2], symbols))
     return found
 
 

@@ -34,7 +34,8 @@ def _symbol(target: object, name: object) -> str:
 def _watched(patch: pytest.MonkeyPatch, target: Any, name: Any, *rest: Any, **named: Any) -> None:
     symbol = _symbol(target, name)
     test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
-    if not symbol.startswith("secagg.") or not test.partition("[")[0].endswith("_mutant"):
+    ours = symbol.startswith(("secagg.", "silo.", "coordinator."))
+    if not ours or not test.partition("[")[0].endswith("_mutant"):
         _setattr(patch, target, name, *rest, **named)
         return
     _write("patched", test, symbol)

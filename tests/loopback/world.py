@@ -85,6 +85,7 @@ async def serving(
         for speaker in service.speakers.values():
             await speaker.stop()
         await server.stop(grace=None)
+        lines.close()
 
 
 def connect(channel: Any) -> Any:
