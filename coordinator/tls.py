@@ -22,7 +22,7 @@ from cryptography import x509
 
 from coordinator.config import ServerTls, Tls, read_private
 from secagg.certificates import Caller, Pem, Role, check_own, grouped_fingerprint, identify
-from secagg.errors import TrustError, UsageError
+from secagg.errors import MissingExtra, TrustError, UsageError
 from secagg.file_faults import unreadable
 from secagg.roster import Roster
 
@@ -30,7 +30,10 @@ _VARIABLE, _CIPHERS = "GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384"
 _LATE = "grpc" in sys.modules and os.environ.get(_VARIABLE) != _CIPHERS
 os.environ[_VARIABLE] = _CIPHERS
 
-import grpc  # noqa: E402 - it reads what was set
+try:
+    import grpc
+except ModuleNotFoundError as missing:
+    raise MissingExtra("coordinator", "grpcio") from missing
 
 __all__ = ["Caller", "caller", "channel_credentials", "server_credentials"]
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="BaseModel")
 
+PARAMETER = "configuration"
+"""What ``ParameterError.parameter`` says where a file, and no argument, is wrong."""
 LONGEST_KEY = 40
 """A key is repeated up to this length: beyond it, it may be a secret that lost its quotes."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -49,14 +51,16 @@ def parse(text: str, kind: type[M], *, source: str) -> M:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ParameterError(f"{source}, {_syntax(str(error), text)}") from None
+        raise ParameterError(f"{source}, {_syntax(str(error), text)}", parameter=PARAMETER) from None
     try:
         return kind.model_validate(document)
     except ValidationError as error:
         lines = lines_of(text)
         problems = sorted({_problem(fault, kind, lines) for fault in error.errors(include_url=False)})
         told = ";\n".join(f"{source}, line {line}: {words}" for line, words in problems)
-        raise ParameterError(told) from None  # The model's own text quotes what it found.
+        raise ParameterError(
+            told, parameter=PARAMETER
+        ) from None  # The model's own text quotes what it found.
 
 
 def rebased(model: M, folder: PurePath) -> M:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from secagg.configuration import parse
+from secagg.configuration import PARAMETER, parse
 from secagg.errors import ParameterError
 from secagg.hazmat.identity import fingerprint, grouped
 from secagg.names import SiloId
@@ -57,7 +57,8 @@ def parse_roster(text: str, source: str) -> Roster:
         for position, key, words in _problems(members)
     )
     if problems:
-        raise ParameterError(";\n".join(f"{source}, line {line}: {words}" for line, words in problems))
+        told = ";\n".join(f"{source}, line {line}: {words}" for line, words in problems)
+        raise ParameterError(told, parameter=PARAMETER)
     return Roster(tuple((name, bytes.fromhex(key)) for name, key in members))
 
 

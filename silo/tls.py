@@ -15,14 +15,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from secagg.certificates import Pem, check_own
-from secagg.errors import TrustError
+from secagg.errors import MissingExtra, TrustError
 from secagg.file_faults import unreadable
 from secagg.names import SiloId
 from silo.config import Tls, read_private
 
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
 
-import grpc
+try:
+    import grpc
+except ModuleNotFoundError as missing:
+    raise MissingExtra("silo", "grpcio") from missing
 
 
 def channel_credentials(tls: Tls, *, name: SiloId, now: datetime | None = None) -> grpc.ChannelCredentials:

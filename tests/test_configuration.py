@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from secagg.configuration import LONGEST_KEY, parse
+from secagg.configuration import LONGEST_KEY, PARAMETER, parse
 from secagg.errors import ParameterError
 from secagg.toml_lines import Place, lines_of
 
@@ -47,6 +47,7 @@ class Example(Section):
 def refusal(text: str) -> str:
     with pytest.raises(ParameterError) as caught:
         parse(text, Example, source="silo.toml")
+    assert caught.value.parameter == PARAMETER
     return str(caught.value)
 
 
@@ -279,3 +280,18 @@ def test_every_value_has_its_line_whatever_its_text_holds(entries: list[tuple[st
 def test_the_library_alone_needs_no_pydantic() -> None:
     code = "import sys; sys.modules['pydantic'] = None; import secagg.configuration, secagg.sums, secagg.cli"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "lacking", "extra"),
+    [
+        ("silo.config", "pydantic", "silo"),
+        ("silo.tls", "grpc", "silo"),
+        ("coordinator.config", "pydantic", "coordinator"),
+        ("coordinator.tls", "grpc", "coordinator"),
+    ],
+)
+def test_a_process_without_its_extra_says_what_to_type(module: str, lacking: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{lacking!r}] = None; import {module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith(f"is not installed. Type: pip install 'secagg[{extra}]'")

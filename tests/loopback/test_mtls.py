@@ -394,7 +394,7 @@ SPEAKING = sorted(
     f"{package}.{path.stem}"
     for package in ("silo", "coordinator")
     for path in (ROOT / package).glob("*.py")
-    if re.search(r"^import grpc|^from grpc", path.read_text(encoding="utf-8"), re.MULTILINE)
+    if re.search(r"^\s*(import|from) grpc", path.read_text(encoding="utf-8"), re.MULTILINE)
 )
 
 
