@@ -295,6 +295,14 @@ _ENTRIES = (
         you_can="run again once that is mended; the threshold cannot be lowered inside a run",
         they_can="{silos}: come back, or correct the cause",
     ),
+    Explanation(
+        code="SA-4103",
+        what="{round} halted: the run was stopped on purpose",
+        cause="somebody halted the run, or stopped the coordinator's process",
+        safe=MASKED,
+        you_can="go on where it is: coordinator run resume, or start the coordinator again",
+        they_can="all silos: nothing, they wait",
+    ),
     # --- 5: trust ---------------------------------------------------------------------------------
     Explanation(
         code="SA-5001",

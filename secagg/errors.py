@@ -121,6 +121,10 @@ class TooFewSilos(RoundAborted):
         self.missing = missing
 
 
+class RunStopped(RoundAborted):
+    """Somebody halted the run, or stopped its coordinator; it can go on where it is."""
+
+
 class PolicyRefused(SecaggError):
     """The silo's own policy says no; nothing left the silo.
 

@@ -5,12 +5,15 @@ It asks; the silos' policies decide. Whoever receives it builds a ``Run`` of it,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, TypeAlias
 
 import msgspec
 
 from secagg.errors import ParameterError
 from secagg.learning.bounds import Bounds
+from secagg.learning.history import Record
+from secagg.learning.model import GlobalModel
 from secagg.learning.run import Run
 from secagg.learning.settings import TrainingPlan, strategy_of
 from secagg.learning.strategies import Strategy
@@ -76,14 +79,25 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     phase_seconds: Seconds = 60.0
     attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
 
-    def run(self, roster: Roster, weights: RealVector, *, federation: str, job: str) -> Run:
-        """Return the run, not yet begun.
+    def run(
+        self,
+        roster: Roster,
+        weights: RealVector,
+        *,
+        federation: str,
+        job: str,
+        model: GlobalModel | None = None,
+        records: Sequence[Record] = (),
+    ) -> Run:
+        """Return the run, not yet begun, or as far as it came before its process ended.
 
         Args:
             roster: whose silos.
-            weights: first global weights, shape (length,).
+            weights: first global weights, shape (length,); of no meaning beside ``model``.
             federation: its name.
             job: new for every run.
+            model: the base of the next round; None for the first.
+            records: of the rounds before.
 
         Raises:
             ParameterError, InputRefused: a value that no run can have.
@@ -96,7 +110,8 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             strategy = strategy_of(dict(self.strategy))
         except (KeyError, TypeError, ValueError) as error:
             raise ParameterError("the strategy is none that this version knows") from error
-        model = strategy.start(weights)
+        if model is None:
+            model = strategy.start(weights)
         plan = TrainingPlan(
             strategy=strategy,
             length=model.length,
@@ -122,6 +137,7 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             bounds=bounds,
             rounds=self.rounds,
             model=model,
+            records=records,
             federation=federation,
             job=job,
             training_seconds=self.training_seconds,
