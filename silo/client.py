@@ -288,7 +288,7 @@ class Client:
     async def _ended(self, stream: Stream) -> SecaggError | _Lost:
         """Return what the end of ``stream`` means."""
         stream.cancel()  # Nothing if it is over.
-        code, details = await stream.code(), _shown(await stream.details())
+        code, details = await stream.code(), shown(await stream.details())
         match code:
             case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
                 return TrustError(f"the coordinator at {self._address} refuses this silo: {details}")
@@ -298,7 +298,7 @@ class Client:
                     f"the coordinator at {self._address} refuses this silo, which runs secagg {__version__} "
                     f"(protocol {PROTOCOL}): {details}"
                 )
-            case grpc.StatusCode.UNAVAILABLE if not self._trusted and _distrusts(details):
+            case grpc.StatusCode.UNAVAILABLE if not self._trusted and distrusts(details):
                 return TrustError(
                     f"the certificate of the coordinator at {self._address} is not one that the authority "
                     f"here signed for that name; compare the authority's fingerprint by telephone ({details})"
@@ -347,11 +347,11 @@ _DISTRUST = (
 )
 
 
-def _distrusts(details: str) -> bool:
+def distrusts(details: str) -> bool:
     """Tell whether a handshake failed over the other side's certificate. gRPC says so in words only."""
     return any(words in details for words in _DISTRUST)
 
 
-def _shown(details: str | None) -> str:
+def shown(details: str | None) -> str:
     """Return the other side's text, fit to be printed."""
     return "".join(c if c.isprintable() else " " for c in details or "no reason given")[:LONGEST_TEXT]

@@ -48,6 +48,18 @@ class StateFault(EnvironmentFault):
     """The state folder cannot be trusted to keep what it is given: the silo must stop."""
 
 
+class InUse(StateFault):
+    """Another process has the folder.
+
+    Attributes:
+        pid: its number, as far as it could be read.
+    """
+
+    def __init__(self, folder: Path, pid: str) -> None:
+        super().__init__(f"{folder} is in use by process {pid}; one `silo run` has a state folder to itself")
+        self.pid = pid
+
+
 class _Encoded(msgspec.Struct, frozen=True):
     training: Digest
     dtype: Literal["<u4", "<u8"]
@@ -313,9 +325,7 @@ def _lock(folder: Path) -> int:
     except (BlockingIOError, PermissionError):
         pid = os.read(file, 20).decode("ascii", "replace").strip() or "unknown"
         os.close(file)
-        raise StateFault(
-            f"{folder} is in use by process {pid}; one `silo run` has a state folder to itself"
-        ) from None
+        raise InUse(folder, pid) from None
     os.ftruncate(file, 0)
     os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
     return file

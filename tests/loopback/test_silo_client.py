@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -17,20 +15,18 @@ import trustme
 from secagg import __version__
 from secagg.errors import EnvironmentFault, SecaggError, TrustError
 from secagg.link.frames import (
-    BOOT_SIZE,
     PROTOCOL,
     Begin,
     Held,
-    Hello,
     Piece,
     Received,
     Welcome,
-    decode_link,
     encode_link,
 )
-from secagg.link.line import Frame, Incoming, Outgoing
+from secagg.link.line import Frame
 from secagg.payload import PIECE_SIZE
-from silo.client import CONNECT, MAX_UNREAD, Client
+from silo.client import MAX_UNREAD, Client
+from tests.loopback.scripted import Coordinator
 
 import grpc  # isort: skip
 import grpc.aio  # isort: skip
@@ -54,6 +50,10 @@ def server_credentials(ca: trustme.CA, host: str = "127.0.0.1") -> grpc.ServerCr
     )
 
 
+def serving(coordinator: Coordinator) -> AbstractAsyncContextManager[Coordinator]:
+    return coordinator.serving(server_credentials(authority()))
+
+
 def client(port: int) -> Client:
     issued = authority().issue_cert("north.example")
     credentials = grpc.ssl_channel_credentials(
@@ -62,157 +62,6 @@ def client(port: int) -> Client:
         b"".join(pem.bytes() for pem in issued.cert_chain_pems),
     )
     return Client(f"127.0.0.1:{port}", credentials, roster=ROSTER)
-
-
-class Cut(Exception):
-    """The stream ends here."""
-
-
-@dataclass
-class Coordinator:
-    """The other end, with faults.
-
-    Attributes:
-        cut_down, cut_up: end the stream after so many pieces in that direction; each is used up once.
-        refuse: what every stream is ended with.
-        instead: frames to send in the place of the next Welcome.
-        garbage: sent once in the place of the next frame.
-    """
-
-    boot: bytes = field(default_factory=lambda: os.urandom(BOOT_SIZE))
-    cut_down: list[int] = field(default_factory=list)
-    cut_up: list[int] = field(default_factory=list)
-    refuse: tuple[grpc.StatusCode, str] | None = None
-    instead: list[bytes] = field(default_factory=list)
-    garbage: list[bytes] = field(default_factory=list)
-    hellos: list[Hello] = field(default_factory=list)
-    welcomes: list[Held] = field(default_factory=list)
-    pieces: list[tuple[str, int, int]] = field(default_factory=list)
-    replies: asyncio.Queue[Frame] = field(default_factory=asyncio.Queue)
-    streams: int = 0
-    port: int = 0
-
-    def __post_init__(self) -> None:
-        self._peer: bytes | None = None
-        self.outgoing, self.incoming = Outgoing(), Incoming()
-        self.wake = asyncio.Event()
-        self.changed = asyncio.Condition()
-
-    def send(self, frame: Frame) -> None:
-        self.outgoing.put(frame)
-        self.wake.set()
-
-    def restart(self) -> None:
-        """Become a process that remembers nothing; the stream ends."""
-        self.boot = os.urandom(BOOT_SIZE)
-        self.outgoing, self.incoming = Outgoing(), Incoming()
-        self.wake.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with self.changed:
-            await self.changed.wait_for(condition)
-
-    async def tell(self) -> None:
-        async with self.changed:
-            self.changed.notify_all()
-
-    @asynccontextmanager
-    async def serving(
-        self, ca: trustme.CA | None = None, host: str = "127.0.0.1"
-    ) -> AsyncIterator[Coordinator]:
-        server = grpc.aio.server()
-        connect = grpc.stream_stream_rpc_method_handler(self.connect)
-        _, service, method = CONNECT.split("/")
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: connect}),))
-        self.port = server.add_secure_port(
-            f"127.0.0.1:{self.port}", server_credentials(ca or authority(), host)
-        )
-        await server.start()
-        try:
-            yield self
-        finally:
-            await server.stop(None)
-
-    async def connect(self, _: object, context: Any) -> None:
-        self.streams += 1
-        await self.tell()
-        if self.refuse is not None:
-            await context.abort(*self.refuse)
-        hello = decode_link(await context.read())
-        assert isinstance(hello, Hello)
-        self.hellos.append(hello)
-        if self.instead:
-            await context.write(self.instead.pop())
-        else:
-            resumed = (hello.boot, hello.peer) == (self._peer, self.boot)
-            if resumed:
-                self.outgoing.resume(hello.held)
-            else:
-                self._peer = hello.boot
-                if hello.peer is None:
-                    self.outgoing.resume(Held())
-                else:
-                    self.outgoing, self.incoming = Outgoing(), Incoming()
-            self.welcomes.append(self.incoming.held)
-            welcome = Welcome(PROTOCOL, "9.9.9", self.boot, resumed, self.incoming.held)
-            await context.write(encode_link(welcome))
-        boot = self.boot
-        await self.tell()
-        tasks = [asyncio.create_task(work(context, boot)) for work in (self._read, self._write)]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
-            self.streams -= 1
-            await self.tell()
-        unexpected = [end for end in ends if not isinstance(end, None | Cut | asyncio.CancelledError)]
-        assert not unexpected, unexpected
-        await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
-
-    def _count(self, way: str, piece: Piece, cuts: list[int]) -> None:
-        self.pieces.append((way, len(self.hellos), piece.offset))
-        if (
-            cuts
-            and len([1 for w, stream, _ in self.pieces if (w, stream) == (way, len(self.hellos))]) > cuts[0]
-        ):
-            cuts.pop(0)
-            raise Cut
-
-    async def _read(self, context: Any, boot: bytes) -> None:
-        while boot == self.boot:
-            data = await context.read()
-            if not isinstance(data, bytes):
-                return
-            match decode_link(data):
-                case Begin() | Piece() as frame:
-                    if isinstance(frame, Piece):
-                        self._count("up", frame, self.cut_up)
-                    whole = self.incoming.take(frame)
-                    if whole is not None:
-                        self.replies.put_nowait(whole)
-                        self.wake.set()
-                case Received(number):
-                    self.outgoing.acknowledge(number)
-                    await self.tell()
-                case other:
-                    raise AssertionError(other)
-
-    async def _write(self, context: Any, boot: bytes) -> None:
-        while boot == self.boot:
-            self.wake.clear()
-            if self.incoming.acknowledgement is not None:
-                await context.write(encode_link(self.incoming.acknowledgement))
-            if self.garbage:
-                await context.write(self.garbage.pop())
-            frame = self.outgoing.take()
-            if frame is None:
-                await self.wake.wait()
-                continue
-            if isinstance(frame, Piece):
-                self._count("down", frame, self.cut_down)
-            await context.write(encode_link(frame))
 
 
 def message(number: int, size: int = 0) -> Frame:
@@ -276,7 +125,7 @@ async def exchange(coordinator: Coordinator, silo: Client, sizes: list[int]) -> 
 
 def test_messages_and_replies_cross_once_and_in_order() -> None:
     async def test() -> None:
-        async with Coordinator().serving() as coordinator, running(silo := client(coordinator.port)):
+        async with serving(Coordinator()) as coordinator, running(silo := client(coordinator.port)):
             await exchange(coordinator, silo, [0, 1, SIZE, 0, PIECE_SIZE])
             (hello,) = coordinator.hellos
             assert (hello.protocol, hello.version, hello.roster) == (PROTOCOL, __version__, ROSTER)
@@ -290,7 +139,7 @@ def test_messages_and_replies_cross_once_and_in_order() -> None:
 def test_a_cut_stream_goes_on_where_it_broke_off(way: str, cuts: list[int]) -> None:
     async def test() -> None:
         coordinator = Coordinator(**{f"cut_{way}": list(cuts)})  # type: ignore[arg-type]
-        async with coordinator.serving(), running(silo := client(coordinator.port)):
+        async with serving(coordinator), running(silo := client(coordinator.port)):
             await exchange(coordinator, silo, [SIZE, 0, SIZE])
         assert not coordinator.cut_down + coordinator.cut_up
         assert len(coordinator.hellos) == len(cuts) + 1
@@ -320,7 +169,7 @@ def test_a_cut_stream_goes_on_where_it_broke_off(way: str, cuts: list[int]) -> N
 def test_what_is_malformed_ends_the_stream_and_not_the_line(garbage: bytes) -> None:
     async def test() -> None:
         coordinator = Coordinator(garbage=[garbage])
-        async with coordinator.serving(), running(silo := client(coordinator.port)):
+        async with serving(coordinator), running(silo := client(coordinator.port)):
             await exchange(coordinator, silo, [SIZE, 1])
         assert [hello.peer for hello in coordinator.hellos] == [None, coordinator.boot]
 
@@ -330,7 +179,7 @@ def test_what_is_malformed_ends_the_stream_and_not_the_line(garbage: bytes) -> N
 def test_few_messages_wait_for_an_agent_that_is_busy() -> None:
     async def test() -> None:
         many = 5 * MAX_UNREAD
-        async with Coordinator().serving() as coordinator, running(silo := client(coordinator.port)):
+        async with serving(Coordinator()) as coordinator, running(silo := client(coordinator.port)):
             for number in range(1, many + 1):
                 coordinator.send(message(number))
             await coordinator.until(lambda: coordinator.outgoing.pending == many - MAX_UNREAD)
@@ -347,7 +196,7 @@ def test_few_messages_wait_for_an_agent_that_is_busy() -> None:
 
 def test_nothing_of_a_coordinator_that_restarted_goes_on() -> None:
     async def test() -> None:
-        async with Coordinator().serving() as coordinator, running(silo := client(coordinator.port)):
+        async with serving(Coordinator()) as coordinator, running(silo := client(coordinator.port)):
             coordinator.send(message(1))
             coordinator.send(message(2))
             before = await silo.next()
@@ -371,7 +220,7 @@ def test_nothing_of_a_coordinator_that_restarted_goes_on() -> None:
 def test_a_coordinator_that_comes_later_is_found() -> None:
     async def test() -> None:
         coordinator = Coordinator()
-        async with coordinator.serving():
+        async with serving(coordinator):
             pass  # Now its port is known, and nobody listens there.
         twice = asyncio.Event()
 
@@ -385,7 +234,7 @@ def test_a_coordinator_that_comes_later_is_found() -> None:
         with logged_to(watch):
             async with running(silo := client(coordinator.port)):
                 await twice.wait()
-                async with coordinator.serving():
+                async with serving(coordinator):
                     await exchange(coordinator, silo, [1])
         (waiting,) = [entry for entry in logs if entry["event"].startswith("waiting for the coordinator")]
         assert f"at 127.0.0.1:{coordinator.port} since " in waiting["event"]
@@ -409,7 +258,7 @@ def test_a_coordinator_that_comes_later_is_found() -> None:
 def test_a_coordinator_that_resumes_what_never_began_is_asked_again(welcome: Welcome | Received) -> None:
     async def test() -> None:
         coordinator = Coordinator(instead=[encode_link(welcome)])
-        async with coordinator.serving(), running(silo := client(coordinator.port)):
+        async with serving(coordinator), running(silo := client(coordinator.port)):
             await exchange(coordinator, silo, [1])
         assert [hello.peer for hello in coordinator.hellos] == [None, None]
 
@@ -418,7 +267,7 @@ def test_a_coordinator_that_resumes_what_never_began_is_asked_again(welcome: Wel
 
 def test_a_coordinator_that_lost_count_gets_a_new_line() -> None:
     async def test() -> None:
-        async with Coordinator().serving() as coordinator, running(silo := client(coordinator.port)):
+        async with serving(Coordinator()) as coordinator, running(silo := client(coordinator.port)):
             await exchange(coordinator, silo, [1])
             wrong = Welcome(PROTOCOL, "9.9.9", coordinator.boot, True, Held(99, 0))
             coordinator.instead.append(encode_link(wrong))
@@ -432,7 +281,7 @@ def test_a_coordinator_that_lost_count_gets_a_new_line() -> None:
 
 def test_a_silo_that_stops_closes_its_stream() -> None:
     async def test() -> None:
-        async with Coordinator().serving() as coordinator:
+        async with serving(Coordinator()) as coordinator:
             async with running(silo := client(coordinator.port)):
                 await exchange(coordinator, silo, [1])
             await coordinator.until(lambda: coordinator.streams == 0)
@@ -466,7 +315,7 @@ def test_a_refusal_is_final_and_in_the_coordinators_words(
     code: grpc.StatusCode, text: str, kind: type[SecaggError]
 ) -> None:
     async def test() -> None:
-        async with Coordinator(refuse=(code, text + "\x1b[2J")).serving() as coordinator:
+        async with serving(Coordinator(refuse=(code, text + "\x1b[2J"))) as coordinator:
             error = await refusal(coordinator)
         assert type(error) is kind
         assert text in str(error)
@@ -480,7 +329,7 @@ def test_a_refusal_is_final_and_in_the_coordinators_words(
 def test_a_coordinator_of_another_protocol_is_refused_here_too() -> None:
     async def test() -> None:
         other = Welcome(PROTOCOL + 1, "9.9.9", bytes(16), False, Held())
-        async with Coordinator(instead=[encode_link(other)]).serving() as coordinator:
+        async with serving(Coordinator(instead=[encode_link(other)])) as coordinator:
             error = await refusal(coordinator)
         assert type(error) is EnvironmentFault
         assert f"9.9.9 (protocol {PROTOCOL + 1})" in str(error)
@@ -492,7 +341,7 @@ def test_a_coordinator_of_another_protocol_is_refused_here_too() -> None:
 @pytest.mark.parametrize(("ca", "host"), [("somebody else", "127.0.0.1"), ("authority", "127.0.0.2")])
 def test_a_certificate_that_is_not_the_coordinators_is_refused(ca: str, host: str) -> None:
     async def test() -> None:
-        async with Coordinator().serving(authority(ca), host) as coordinator:
+        async with Coordinator().serving(server_credentials(authority(ca), host)) as coordinator:
             assert type(await refusal(coordinator)) is TrustError
         assert not coordinator.hellos
 
@@ -506,7 +355,7 @@ def test_any_other_end_is_waited_out(code: grpc.StatusCode) -> None:
         if code is grpc.StatusCode.OK:
             coordinator.refuse = None
             coordinator.connect = _says_nothing(coordinator)  # type: ignore[method-assign,assignment]
-        async with coordinator.serving(), running(silo := client(coordinator.port)):
+        async with serving(coordinator), running(silo := client(coordinator.port)):
             await coordinator.until(lambda: coordinator.streams == 2)
             coordinator.refuse, coordinator.streams = None, 0
             await exchange(coordinator, silo, [1])

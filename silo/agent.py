@@ -1,0 +1,253 @@
+"""A silo's process: one participant, its journal, its app, and the line to the coordinator.
+
+Messages are answered one at a time in a thread of their own, because training blocks: the event loop stays
+alive for acknowledgements and keep-alives. It decides nothing; ``secagg.rounds.silo`` does.
+
+What is logged: types and sizes of messages, round numbers, rules, and texts of this library's own errors,
+which carry no data. Of a trainer's own error the type and the lines it passed; its text only when debugging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+import traceback
+from collections.abc import Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self, TypeAlias, get_args
+
+import msgspec
+import structlog
+from structlog.contextvars import bind_contextvars
+
+from secagg.errors import PolicyRefused, SecaggError, TrainerFailed
+from secagg.learning.settings import TrainingPlan
+from secagg.learning.workload import LearningWorkload
+from secagg.link.line import Frame
+from secagg.messages import FromCoordinator, FromSilo
+from secagg.names import IntegerVector, SiloId
+from secagg.payload import Payload
+from secagg.rounds.silo import Participant, answer
+from secagg.session import Aggregate
+from secagg.terms import Terms
+from silo.app import Apps
+from silo.client import Client
+from silo.config import SiloConfig
+from silo.journal import Journal, StateFault
+from silo.tls import channel_credentials
+
+Task: TypeAlias = tuple[Frame, "asyncio.Future[Frame | None]"]
+
+ROUNDS = "rounds"
+"""Name of the thread that answers; it outlives a command that was told to stop while it trains."""
+GRACE = 1.0
+
+_NAMES = frozenset(kind.__name__ for kind in (*get_args(FromCoordinator), *get_args(FromSilo)))
+
+log = structlog.get_logger("silo")
+
+
+class AppWorkload:
+    """The work of whatever approved app a round names.
+
+    Args:
+        silo: whose it is.
+        apps: which apps are approved, and with what arguments.
+        journal: keeps the model.
+
+    Guarantees:
+        Terms whose app is not approved get nowhere.
+    """
+
+    def __init__(self, silo: SiloId, apps: Apps, journal: Journal) -> None:
+        self._silo = silo
+        self._apps = apps
+        self._journal = journal
+        self._workloads: dict[str, LearningWorkload] = {}
+
+    def accept(self, terms: Terms) -> None:
+        """Check that the app is approved, and load it; see ``Workload.accept``."""
+        bind_contextvars(federation=terms.federation, job=terms.job, round=terms.round)
+        app = TrainingPlan.of(terms).app
+        trainer = self._apps.trainer(app)
+        if app not in self._workloads:
+            log.info("app loaded", app=app)
+            self._workloads[app] = LearningWorkload(
+                self._silo, trainer, held=self._journal.held, keep=self._journal.keep
+            )
+        self._workloads[app].accept(terms)
+
+    def holds(self, terms: Terms) -> bytes | None:
+        """Return the digest of the model held; see ``Workload.holds``."""
+        return self._of(terms).holds(terms)
+
+    def adopt(self, terms: Terms, base: Payload) -> None:
+        """Take a candidate; see ``Workload.adopt``."""
+        self._of(terms).adopt(terms, base)
+
+    def confirm(self, terms: Terms) -> None:
+        """Hold the candidate; see ``Workload.confirm``."""
+        self._of(terms).confirm(terms)
+
+    def vector(self, terms: Terms) -> IntegerVector:
+        """Evaluate, train and encode; see ``Workload.vector``."""
+        log.info("training")
+        return self._of(terms).vector(terms)
+
+    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
+        """Compute the next model; see ``Workload.apply``."""
+        self._of(terms).apply(terms, aggregate)
+        log.info("round opened", survivors=len(aggregate.survivors))
+
+    def _of(self, terms: Terms) -> LearningWorkload:
+        return self._workloads[TrainingPlan.of(terms).app]
+
+
+class Agent:
+    """A silo's process, from its configuration.
+
+    Args:
+        config: ``silo.toml``.
+        debug: also log the text of what a trainer raised, which may quote data.
+
+    Raises:
+        SecaggError: a file, key, certificate, roster or the state folder is not as it should be.
+
+    Guarantees:
+        What a reply permits is synced before the reply leaves.
+        One message is answered at a time, and none is lost while training runs.
+    """
+
+    def __init__(self, config: SiloConfig, *, debug: bool = False) -> None:
+        self._debug = debug
+        self._silo = config.name
+        identity, roster = config.member()
+        credentials = channel_credentials(config.tls, name=config.name)
+        self._journal = Journal(config.state, roster=roster.digest)
+        apps = Apps(config.name, config.policy.apps, config.data.arguments)
+        self._participant = Participant(
+            config.name,
+            identity=identity,
+            roster=roster,
+            policy=config.policy.policy(),
+            workload=AppWorkload(config.name, apps, self._journal),
+            data_set=config.data.name,
+            records=self._journal.records,
+            cache=self._journal.cache,
+            threads=config.threads,
+        )
+        self._client = Client(config.coordinator, credentials, roster=roster.digest)
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def run(self) -> None:
+        """Take part until cancelled.
+
+        Raises:
+            TrustError: the coordinator is not the one, or does not know this silo.
+            EnvironmentFault: another version there, or a state folder here that keeps nothing any more.
+        """
+        bind_contextvars(silo=self._silo)
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        # A daemon: a training run of hours does not keep a process alive that was told to stop.
+        self._thread = threading.Thread(target=context.run, args=(self._work, loop), name=ROUNDS, daemon=True)
+        self._thread.start()
+        tasks = [asyncio.create_task(self._client.run()), asyncio.create_task(self._serve())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._tasks.put(None)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    def close(self) -> None:
+        """Release the state folder; what the thread still computes is given up."""
+        if self._thread is not None:
+            self._thread.join(GRACE)
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            arrival = await self._client.next()
+            answered: asyncio.Future[Frame | None] = loop.create_future()
+            self._tasks.put((arrival.frame, answered))
+            reply = await answered
+            if reply is not None:
+                self._client.reply(arrival, reply)
+
+    # --- in the thread -------------------------------------------------------------------------------------
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        while (task := self._tasks.get()) is not None:
+            frame, answered = task
+            try:
+                reply, fault = self._answer(frame), None
+            except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+                reply, fault = None, error
+            with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+                loop.call_soon_threadsafe(_settle, answered, reply, fault)
+
+    def _answer(self, frame: Frame) -> Frame | None:
+        log.debug("received", **_described(frame))
+        reply, error = answer(self._participant, frame, self._journal.sync)
+        if isinstance(error, StateFault):
+            raise error  # What was not kept cannot be relied on: the process ends.
+        if error is not None:
+            self._tell(error)
+        if reply is not None:
+            log.debug("answered", **_described(reply))
+        return reply
+
+    def _tell(self, error: SecaggError) -> None:
+        rule = error.rule if isinstance(error, PolicyRefused) else type(error).__name__
+        log.warning("left the round", rule=rule, why=str(error))
+        if isinstance(error, TrainerFailed) and error.original is not None:
+            original = error.original
+            lines = list(_passed(original))
+            if self._debug:
+                lines = traceback.format_exception(original)
+            log.error("the trainer raised", type=type(original).__name__, traceback="".join(lines))
+
+
+def _settle(answered: asyncio.Future[Frame | None], reply: Frame | None, fault: BaseException | None) -> None:
+    if answered.cancelled():
+        return
+    if fault is None:
+        answered.set_result(reply)
+    else:
+        answered.set_exception(fault)
+
+
+def _passed(error: BaseException) -> Iterable[str]:
+    """Return the lines of code that ``error`` came through, without its text and without any value."""
+    return traceback.format_tb(error.__traceback__)
+
+
+class _Tag(msgspec.Struct):
+    type: str
+
+
+def _described(frame: Frame) -> dict[str, str | int]:
+    """Return type and size of a message, for the log."""
+    header, payload = frame
+    try:
+        name = msgspec.msgpack.decode(header[1:], type=_Tag).type
+    except msgspec.MsgspecError:
+        name = ""
+    size = len(header) + (0 if payload is None else len(payload))
+    return {"type": name if name in _NAMES else "none of the protocol", "size": size}

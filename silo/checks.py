@@ -1,0 +1,143 @@
+"""What must be right before a silo takes part, one after the other, each with what to do if it is not."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from secagg.errors import EnvironmentFault, PolicyRefused, SecaggError, TrustError
+from secagg.hazmat.identity import fingerprint, grouped
+from silo.app import source_hash
+from silo.config import SiloConfig
+from silo.journal import InUse, Journal
+from silo.tls import channel_credentials
+
+SECONDS = 10.0
+SOON = 14
+"""Days before a certificate ends in which that is said."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: of what was looked at.
+        text: what is there, or what is wrong and what to do.
+        error: None if it is as it should be.
+    """
+
+    name: str
+    text: str
+    error: SecaggError | None = None
+
+
+def findings(path: Path) -> Iterator[Finding]:
+    """Check everything that ``path``, a ``silo.toml``, names; later checks need a readable file.
+
+    Guarantees:
+        Nothing is written that is there afterwards, and no roster is pinned.
+    """
+    read = _finding("configuration", lambda: (SiloConfig.load(path), str(path))[1])
+    yield read
+    if read.error is not None:
+        return
+    config = SiloConfig.load(path)
+    yield _finding("identity, roster", lambda: _member(config))
+    yield _finding("certificates", lambda: _certificates(config))
+    yield Finding("clock", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; compare it with a watch")
+    if not config.policy.apps:
+        yield Finding("apps", "none is approved; `silo app hash package.module:function` prints a hash")
+    for app, approved in config.policy.apps.items():
+        yield _finding(f"app {app}", lambda app=app, approved=approved: _app(app, approved))  # type: ignore[misc]
+    yield _finding("state", lambda: _state(config))
+    yield _finding("coordinator", lambda: _coordinator(config))
+
+
+def _finding(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, check())
+    except SecaggError as error:
+        return Finding(name, str(error), error)
+
+
+def _member(config: SiloConfig) -> str:
+    identity, roster = config.member()
+    return (
+        f"{config.name} is {fingerprint(identity.public)}, one of {roster.n} silos; "
+        f"the roster is {grouped(roster.digest[:16])}"
+    )
+
+
+def _certificates(config: SiloConfig) -> str:
+    channel_credentials(config.tls, name=config.name)
+    end = x509.load_pem_x509_certificate(config.tls.certificate.read_bytes()).not_valid_after_utc
+    days = (end - datetime.now(UTC)).days
+    soon = "; ask for a new one now" if days < SOON else ""
+    return f"signed by {config.tls.authority.name}, valid until {end:%Y-%m-%d}, {days} days{soon}"
+
+
+def _app(app: str, approved: str) -> str:
+    found = source_hash(app)
+    if not hmac.compare_digest(found, approved):
+        raise PolicyRefused(
+            "app",
+            f'its source is {found}, not the approved one; read what changed, then write "{app}" = "{found}"',
+        )
+    return found
+
+
+def _state(config: SiloConfig) -> str:
+    folder = config.state
+    if not (folder / "journal.sqlite3").exists():
+        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        _writable(place)
+        return f"{folder} is new; `silo run` pins the roster in it"
+    _, roster = config.member()
+    try:
+        with Journal(folder, roster=roster.digest) as journal:
+            return f"{folder} has {len(journal.records)} records and is writable"
+    except InUse as running:
+        return f"{folder} is in use by process {running.pid}"
+
+
+def _writable(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise EnvironmentFault(f"{folder} cannot be written ({error.strerror}); make it writable") from error
+
+
+def _coordinator(config: SiloConfig) -> str:
+    import grpc
+
+    from silo.client import OPTIONS, distrusts, shown
+
+    credentials = channel_credentials(config.tls, name=config.name)
+    with grpc.secure_channel(config.coordinator, credentials, options=OPTIONS) as channel:
+        # Whatever answers this has finished the handshake on both sides.
+        health = channel.unary_unary("/grpc.health.v1.Health/Check", None, None)
+        try:
+            health(b"", timeout=SECONDS)
+        except grpc.RpcError as error:
+            code, details = error.code(), shown(error.details())
+            if distrusts(details):
+                raise TrustError(
+                    f"{config.coordinator} shows a certificate that the authority here did not sign for that "
+                    "name; compare the authority's fingerprint by telephone"
+                ) from None
+            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise EnvironmentFault(
+                    f"{config.coordinator} does not answer; is it up, is the port open from here, does it "
+                    f"know this silo's authority? ({details})"
+                ) from None
+    return f"{config.coordinator} answers over mutual TLS"

@@ -1,0 +1,188 @@
+"""The command ``silo``: what a data holder's operator types.
+
+What is heavy loads inside the command that needs it, so that ``silo --help`` stays under 0.3 s.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from secagg.console import EXIT_STOPPED, new_app, version_printer
+
+if TYPE_CHECKING:
+    from silo.agent import Agent
+
+Config = Annotated[Path, typer.Option("--config", help="The silo's configuration.", show_default=True)]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"], typer.Option("--log-level", help="What to log, on stderr.")
+]
+SILO_TOML = Path("silo.toml")
+
+app = new_app()
+apps = typer.Typer(no_args_is_help=True, help="Training code that this silo may run.")
+rosters = typer.Typer(no_args_is_help=True, help="The silos whose keys are pinned here.")
+app.add_typer(apps, name="app")
+app.add_typer(rosters, name="roster")
+
+
+def main() -> None:
+    """Run the command line; the entry point of the console script."""
+    try:
+        app(prog_name="silo")
+    except SystemExit as end:
+        _leave(end)
+
+
+def _leave(end: SystemExit) -> None:
+    """End the process without waiting for a training run, whose thread must not see the interpreter die."""
+    agent = sys.modules.get("silo.agent")
+    if agent is not None and any(thread.name == agent.ROUNDS for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 0)
+    raise end
+
+
+@app.callback()
+def options(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Also show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=version_printer("silo"), is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """One data holder's side of a federation. It dials out to the coordinator; nothing listens here."""
+
+
+@app.command()
+def run(
+    *,
+    config: Config = SILO_TOML,
+    log_level: LogLevel = "info",
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log what a trainer raised, too; its text may quote data.")
+    ] = False,
+) -> None:
+    """Take part in rounds until stopped by Ctrl-C or SIGTERM; nothing is lost by either."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # What it would print, the log says in words.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # A loader's workers never use the connection.
+    from silo import logs
+    from silo.config import SiloConfig
+
+    logs.configure(log_level)
+    settings = SiloConfig.load(config)
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # Read when an app loads torch.
+
+    from silo.agent import Agent
+
+    with Agent(settings, debug=debug) as agent:
+        _run(agent)
+
+
+def _run(agent: Agent) -> None:
+    import asyncio
+    import signal
+
+    stopped: list[signal.Signals] = []
+
+    async def take_part() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def stop(by: signal.Signals) -> None:
+            stopped.append(by)
+            if task is not None:
+                task.cancel()
+
+        for by in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(by, stop, by)
+        try:
+            await agent.run()
+        except asyncio.CancelledError:
+            if not stopped:
+                raise
+
+    asyncio.run(take_part())
+    if stopped and stopped[0] is signal.SIGINT:
+        raise typer.Exit(EXIT_STOPPED)
+
+
+@app.command()
+def check(*, config: Config = SILO_TOML) -> None:
+    """Look at everything that a run needs, and say what to do about what is missing."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from secagg.errors import exit_code
+    from silo.checks import findings
+
+    verdicts = []
+    for finding in findings(config):
+        word = "ok    " if finding.error is None else "failed"
+        typer.echo(f"{word}  {finding.name}: {finding.text}")
+        if finding.error is not None:
+            verdicts.append(exit_code(finding.error))
+    if verdicts:
+        raise typer.Exit(verdicts[0])
+
+
+@app.command()
+def initial(
+    *,
+    config: Config = SILO_TOML,
+    app: Annotated[str, typer.Option("--app", help="package.module:function, approved here.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Same seed, same weights.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("initial.safetensors"),
+) -> None:
+    """Write the first weights of a job, which the app's trainer makes."""
+    from silo.app import Apps
+    from silo.config import SiloConfig
+    from silo.initial import write_initial
+
+    settings = SiloConfig.load(config)
+    trainer = Apps(settings.name, settings.policy.apps, settings.data.arguments).trainer(app)
+    length = write_initial(out, settings.name, trainer, seed=seed)
+    typer.echo(f"{out}  {length} weights")
+
+
+@apps.command("hash")
+def hash_app(
+    app: Annotated[str, typer.Argument(metavar="APP", help="package.module:function")],
+) -> None:
+    """Print the hash of an app's source, for [policy.apps]; read the source before you approve it."""
+    from silo.app import source_hash
+
+    typer.echo(source_hash(app))
+
+
+@rosters.command("show")
+def show_roster(*, config: Config = SILO_TOML) -> None:
+    """Print the fingerprints to compare with each silo by telephone."""
+    from secagg.hazmat.identity import fingerprint, grouped
+    from silo.config import SiloConfig
+
+    _, roster = SiloConfig.load(config).member()
+    for silo, key in roster.members:
+        typer.echo(f"{fingerprint(key)}  {silo}")
+    typer.echo(f"{grouped(roster.digest[:16])}  the whole roster")
+
+
+@rosters.command("pin")
+def pin_roster(*, config: Config = SILO_TOML) -> None:
+    """Take the roster file in the place of the roster that is pinned, once its changes are confirmed."""
+    from secagg.hazmat.identity import grouped
+    from silo.config import SiloConfig
+    from silo.journal import Journal
+
+    settings = SiloConfig.load(config)
+    _, roster = settings.member()
+    with Journal(settings.state, roster=roster.digest, pin=True):
+        typer.echo(f"{grouped(roster.digest[:16])}  is pinned: {', '.join(roster.silos)}")
+
+
+if __name__ == "__main__":
+    main()
