@@ -24,6 +24,7 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from secagg.errors import PolicyRefused, SecaggError, TrainerFailed
+from secagg.hazmat.identity import grouped
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.workload import LearningWorkload
 from secagg.link.line import Frame
@@ -123,7 +124,6 @@ class Agent:
 
     def __init__(self, config: SiloConfig, *, debug: bool = False) -> None:
         self._debug = debug
-        self._silo = config.name
         identity, roster = config.member()
         credentials = channel_credentials(config.tls, name=config.name)
         self._journal = Journal(config.state, roster=roster.digest)
@@ -139,6 +139,8 @@ class Agent:
             cache=self._journal.cache,
             threads=config.threads,
         )
+        self._config = config
+        self._roster = roster
         self._client = Client(config.coordinator, credentials, roster=roster.digest)
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -150,7 +152,14 @@ class Agent:
             TrustError: the coordinator is not the one, or does not know this silo.
             EnvironmentFault: another version there, or a state folder here that keeps nothing any more.
         """
-        bind_contextvars(silo=self._silo)
+        bind_contextvars(silo=self._config.name)
+        log.info(
+            "taking part",
+            coordinator=self._config.coordinator,
+            state=str(self._config.state),
+            roster=grouped(self._roster.digest[:16]),
+            records=len(self._journal.records),
+        )
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
         # A daemon: a training run of hours does not keep a process alive that was told to stop.
         self._thread = threading.Thread(target=context.run, args=(self._work, loop), name=ROUNDS, daemon=True)
