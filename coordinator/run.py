@@ -1,0 +1,273 @@
+"""One run from its first round to its verdict: waits, rounds, and what is kept of each.
+
+What a round asked of silos is on disk before it leaves, and the record of an opened sum and the model that
+follows are one file; so a run goes on where it was, and no silo trains twice. A round that did not open
+leaves nothing. ``model.safetensors`` and its card appear when the run is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from coordinator.failures import Failed
+from coordinator.feed import Feed, Waiting
+from coordinator.lines import Lines
+from coordinator.model_file import (
+    Layout,
+    write_checkpoint,
+    write_model,
+    write_whole,
+)
+from coordinator.rounds import run_round
+from coordinator.store import Store, StoredRun, Verdict
+from secagg.errors import PolicyRefused, RunStopped, SecaggError, TooFewSilos, UsageError, exit_code
+from secagg.explanation import annotate, explain
+from secagg.learning.card import model_card
+from secagg.learning.progress import PhaseWatcher
+from secagg.learning.request import RunRequest, scheme_of
+from secagg.learning.run import Run
+from secagg.names import SiloId
+from secagg.records import CoordinatorRecord
+from secagg.report import plural
+from secagg.roster import Roster
+from secagg.rounds.coordinator import RoundCoordinator
+from secagg.rounds.driver import RoundDriver
+from secagg.rounds.reporting import reasons_of
+from secagg.session import Aggregate
+from secagg.terms import MaskingParameters, PlainParameters
+
+CHECKPOINT = "checkpoint.safetensors"
+MODEL = "model.safetensors"
+CARD = "model.card.json"
+
+COMPLETE = {"completed", "degraded"}
+DEGRADED = 8
+
+_NOT_POLICY = ("input: ", "trainer", "faulty ", "error")
+"""Begin the rules of refusals that are no policy's: something went wrong at the silo."""
+
+log = structlog.get_logger("coordinator")
+
+
+class Driving:
+    """Drives one run to its verdict."""
+
+    def __init__(
+        self, store: Store, lines: Lines, folder: Path, stored: StoredRun, run: Run, feed: Feed
+    ) -> None:
+        self._store = store
+        self._lines = lines
+        self._folder = folder
+        self._name = stored.id
+        self._request = stored.request
+        self._run = run
+        self._feed = feed
+        self._roster = run.roster
+        self._wanted = stored.request.silos or run.roster.n
+        self._quorum = _quorum(stored.request, run.roster)
+        self._coordinator: RoundCoordinator | None = None
+        self.in_round = False
+        self.last = ""  # Why no other round may begin.
+
+    async def run(self) -> Verdict:
+        """Run all rounds."""
+        wanted = self._wanted
+        while not self._run.finished:
+            if self.last:
+                raise RunStopped(self.last)
+            await self._wait(wanted)
+            await self._round()
+            wanted = self._quorum  # A silo that was lost comes back when it can.
+        done = asyncio.create_task(asyncio.to_thread(self._complete))
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            return await done  # Too late to stop.
+
+    # --- waiting -------------------------------------------------------------------------------------------
+
+    async def _wait(self, wanted: int) -> None:
+        """Wait for ``wanted`` silos; after the time for training, a quorum is enough.
+
+        Raises:
+            TooFewSilos: there is none.
+        """
+        quorum, seconds = self._quorum, self._request.training_seconds
+        since = time.time()
+        told: frozenset[SiloId] | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while len(connected := self._lines.connected) < max(wanted, quorum):
+                    if connected != told:
+                        self._tell_wait(connected, quorum, since, since + seconds)
+                        told = connected
+                    await self._lines.change()
+        connected = self._lines.connected
+        if len(connected) < quorum:
+            raise TooFewSilos(len(connected), quorum, "Training", self._missing(connected))
+
+    def _tell_wait(self, connected: frozenset[SiloId], quorum: int, since: float, until: float) -> None:
+        missing = self._missing(connected)
+        log.info("run waits", run=self._name, missing=missing, have=len(connected), need=quorum)
+        self._feed.waiting(Waiting(missing, len(connected), quorum, since, until))
+
+    def _missing(self, connected: frozenset[SiloId]) -> tuple[SiloId, ...]:
+        return tuple(silo for silo in self._roster.silos if silo not in connected)
+
+    # --- a round -------------------------------------------------------------------------------------------
+
+    async def _round(self) -> None:
+        number = self._run.number
+        attempted, asked = self._store.attempt(self._name, number)
+        self._coordinator = self._run.next_round(attempted=attempted, asked=asked)
+        memory = _Memory(self._store, self._name, self._coordinator)
+        driver = RoundDriver(
+            self._coordinator,
+            sync=memory.sync,
+            timer=time.perf_counter,
+            watcher=PhaseWatcher(self._feed, number, self._run.phases),
+        )
+        self._feed.round_started(number, attempt=attempted + 1)
+        log.info("round begins", run=self._name, round=number, attempted=attempted)
+        self.in_round = True
+        try:
+            aggregate = await run_round(driver, self._lines, seconds=self._request.phase_seconds)
+        except asyncio.CancelledError:
+            memory.close()
+            if driver.outcome is not None:
+                # Silos may have the sum already, so it is kept, whoever stops the run.
+                await _undisturbed(lambda: self._keep(driver, driver.outcome))
+            raise
+        finally:
+            self.in_round = False
+        await _undisturbed(lambda: self._keep(driver, aggregate))
+
+    def _keep(self, driver: RoundDriver, aggregate: Aggregate | None) -> None:
+        if aggregate is None:
+            return
+        record = self._run.opened(driver, aggregate)
+        write_checkpoint(self._folder / CHECKPOINT, self._run.model, record)
+        self._store.add_record(self._name, record)
+        report = record.report
+        log.info(
+            "sum opened",
+            run=self._name,
+            round=report.round,
+            silos=len(report.survivors),
+            attempts=report.attempts,
+            seconds=round(sum(report.seconds.values()), 3),
+        )
+        self._feed.round_finished(report, record.metrics)
+
+    # --- the end -------------------------------------------------------------------------------------------
+
+    def _complete(self) -> Verdict:
+        history = self._run.history
+        layout: Layout = self._request.layout
+        write_model(self._folder / MODEL, history.model, layout)
+        card = model_card(history, self._folder / MODEL)
+        write_whole(self._folder / CARD, json.dumps(card, indent=2).encode() + b"\n")
+        smallest = min(history.records, key=lambda record: len(record.report.survivors)).report
+        silos = f"{len(smallest.survivors)} of {smallest.n} silos in the smallest sum"
+        rounds = plural(len(history), "round")
+        if len(smallest.survivors) >= self._wanted:
+            return Verdict(state="completed", exit=0, text=f"completed: {rounds}, {silos}")
+        lost = ", ".join(f"{silo} ({why})" for silo, why in smallest.dropouts.items())
+        text = (
+            f"degraded: {rounds}, {silos}, {self._wanted} were asked for; {smallest.title} went on without "
+            f"{lost or 'those that were not there'}"
+        )
+        return Verdict(state="degraded", exit=DEGRADED, text=text)
+
+    def judge(self, error: SecaggError, *, on_purpose: bool = False) -> Verdict:
+        """Return the verdict on a run that ``error`` ended; ``on_purpose``: somebody halted this run."""
+        number = self._run.number
+        reasons = {} if self._coordinator is None else reasons_of(self._coordinator)
+        refused = _refusal(error, reasons)
+        if refused is not None:
+            silos, by_policy = refused
+            annotate(by_policy, explain(by_policy, round_number=number, silo=silos))
+            return verdict_on("refused", by_policy)
+        annotate(
+            error,
+            explain(error, round_number=number, reasons=reasons, protected=self._run.protected),
+        )
+        return verdict_on("stopped" if on_purpose else "halted", error)
+
+
+class _Memory:
+    """Writes which attempt a round is in, and what silos are about to be asked, before it leaves."""
+
+    def __init__(self, store: Store, run: str, coordinator: RoundCoordinator) -> None:
+        self._store = store
+        self._run = run
+        self._coordinator = coordinator
+        self._written: tuple[int, tuple[bytes, ...]] = coordinator.attempt, coordinator.asked
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def sync(self, _records: Sequence[CoordinatorRecord]) -> None:
+        """Called with the records of a step, before what they allow is sent."""
+        with self._lock:
+            if self._closed:
+                raise UsageError("the run was stopped: nothing of this step may leave")
+            now = self._coordinator.attempt, self._coordinator.asked
+            if now != self._written:
+                number = self._coordinator.terms.round
+                self._store.set_attempt(self._run, number, attempt=now[0], asked=now[1])
+                self._written = now
+
+    def close(self) -> None:
+        """Write no more: a step that is still being worked on is not sent either."""
+        with self._lock:
+            self._closed = True
+
+
+async def _undisturbed(work: Callable[[], None]) -> None:
+    """Do ``work`` in a thread, to its end even if this task is cancelled meanwhile."""
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+def _quorum(request: RunRequest, roster: Roster) -> int:
+    match scheme_of(request.scheme).parameters(roster.n):
+        case MaskingParameters(cohort=cohort):
+            return cohort.t
+        case PlainParameters():
+            return 1
+
+
+def _refusal(error: SecaggError, reasons: dict[SiloId, str]) -> tuple[str, PolicyRefused] | None:
+    """Return who refused by policy and their rule, if with them there would have been enough silos."""
+    if not isinstance(error, TooFewSilos):
+        return None
+    rules = {
+        silo: why.removeprefix("refused: ") for silo, why in reasons.items() if why.startswith("refused: ")
+    }
+    by_policy = {silo: rule for silo, rule in rules.items() if not rule.startswith(_NOT_POLICY)}
+    if not by_policy or error.have + len(by_policy) < error.need:
+        return None
+    rule, _, needs = next(iter(by_policy.values())).rstrip(")").partition(" (needs ")
+    told = ", ".join(f"{silo} ({rule})" for silo, rule in by_policy.items())
+    text = f"{error.have} silos answered, {error.need} are needed; refused by policy: {told}"
+    silos = tuple(needs.split(", ")) if needs else ()  # A lock names whose return would help.
+    return " and ".join(by_policy), PolicyRefused(rule, text, silos)
+
+
+def verdict_on(state: Literal["halted", "refused", "stopped"], error: SecaggError) -> Verdict:
+    """Return the verdict that stands for ``error``, with its explanation as text."""
+    failed = Failed.of(error)
+    return Verdict(state=state, exit=exit_code(error), text=failed.note, failure=failed.bytes())

@@ -1,0 +1,314 @@
+"""The runs of a coordinator, one at a time: begun, halted, gone on with, and watched.
+
+What happens inside a run is in ``run``. A run that was under way when its process ended, however it ended,
+goes on in the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from coordinator.failures import Failed
+from coordinator.feed import Ended, Feed, RunStarted
+from coordinator.lines import Lines
+from coordinator.model_file import (
+    PART,
+    check_layout,
+    read_checkpoint,
+    unwritable,
+    write_checkpoint,
+)
+from coordinator.run import CARD, CHECKPOINT, COMPLETE, MODEL, Driving, verdict_on
+from coordinator.store import Store, StoredRun, Verdict
+from secagg.errors import RunStopped, SecaggError, UsageError
+from secagg.learning.request import RunRequest
+from secagg.learning.run import Run
+from secagg.names import RealVector
+
+FAILED = 1
+
+log = structlog.get_logger("coordinator")
+
+
+@dataclass
+class _Present:
+    """The run that is under way."""
+
+    run: StoredRun
+    driving: Driving
+    task: asyncio.Task[None] = field(init=False)
+    stop: str = ""  # Why it is being stopped.
+    keep: bool = False  # It goes on when the coordinator is started again.
+    verdict: Verdict | None = None
+
+
+class Runs:
+    """The runs of one coordinator's process.
+
+    Args:
+        store: what is remembered.
+        lines: to the silos.
+        folder: for models; each run has a folder of its own.
+        federation: its name.
+
+    Guarantees:
+        At most one run is under way.
+        A run's folder holds ``model.safetensors`` only if every round was opened.
+    """
+
+    def __init__(self, store: Store, lines: Lines, folder: Path, *, federation: str) -> None:
+        self._store = store
+        self._lines = lines
+        self._folder = folder
+        self._federation = federation
+        self._present: _Present | None = None
+        self._feeds: dict[str, Feed] = {}
+        self._starting = asyncio.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for part in folder.glob(f"*/*{PART}"):
+                part.unlink()
+        except OSError as error:
+            raise unwritable(folder, error) from None
+
+    @property
+    def present(self) -> StoredRun | None:
+        """The run that is under way."""
+        return None if self._present is None else self._present.run
+
+    def all(self) -> tuple[StoredRun, ...]:
+        """Return every run, oldest first."""
+        return self._store.runs()
+
+    async def start(self, request: RunRequest, weights: RealVector, *, asker: str) -> str:
+        """Begin a run and return its name.
+
+        Args:
+            request: what is asked for.
+            weights: first global weights, shape (length,).
+            asker: who asks, ``role:name``.
+
+        Raises:
+            UsageError: another run is under way.
+            ParameterError, InputRefused: a value that no run can have.
+            EnvironmentFault: it cannot be kept.
+        """
+        async with self._starting:
+            self.check_idle()
+            if request.layout:
+                check_layout(request.layout, weights.size)
+            name = secrets.token_hex(4)
+            run = self._run(request, weights, name)
+            stored = await asyncio.to_thread(self._keep_new, name, run, request, asker)
+            log.info("run asked for", run=name, asker=asker, rounds=request.rounds, parameters=weights.size)
+            self._begin(stored, run)
+        return name
+
+    async def resume(self, name: str) -> None:
+        """Go on with a run that ended without a verdict or was halted.
+
+        Raises:
+            UsageError: there is no such run, it is complete, or one is under way.
+            EnvironmentFault: its checkpoint cannot be read.
+        """
+        async with self._starting:
+            stored = self.stored(name)
+            self.check_idle()
+            if stored.state in COMPLETE:
+                raise UsageError(f"run {name} is {stored.state}: there is nothing left to do")
+            run = await asyncio.to_thread(self._restored, stored)
+            self._store.begin_again(name)
+            log.info("run goes on", run=name, round=run.number)
+            self._begin(self.stored(name), run)
+
+    async def resume_interrupted(self) -> str | None:
+        """Go on with the run that was under way when the process before this one ended; return its name.
+
+        One that cannot go on is halted, and says why.
+        """
+        for stored in reversed(self._store.runs()):
+            if stored.verdict is None:
+                try:
+                    await self.resume(stored.id)
+                except SecaggError as error:
+                    log.error("a run cannot go on", run=stored.id, why=str(error))  # noqa: TRY400
+                    self._store.end(stored.id, verdict_on("halted", error), now=datetime.now(UTC))
+                    return None
+                return stored.id
+        return None
+
+    async def halt(self, name: str, *, by: str) -> None:
+        """Stop a run now; return when it has stopped. It can be resumed.
+
+        Raises:
+            UsageError: it is not under way.
+        """
+        self.stored(name)
+        present = self._present
+        if present is None or present.run.id != name:
+            raise UsageError(f"run {name} is not under way")
+        await self._stop(present, f"{by} halted the run")
+
+    async def drain(self, seconds: float) -> bool:
+        """Begin no round; halt the run if its present round takes longer; return whether it was halted.
+
+        The run goes on when the coordinator is started again.
+        """
+        present = self._present
+        if present is None:
+            return False
+        present.keep = True
+        present.stop = present.driving.last = "the coordinator is being stopped"
+        if present.driving.in_round:
+            await asyncio.wait({present.task}, timeout=seconds)
+        await self._stop(present, present.stop)
+        return present.verdict is None or present.verdict.state not in COMPLETE
+
+    def feed(self, name: str) -> Feed:
+        """Return what happens in a run.
+
+        Raises:
+            UsageError: there is no such run.
+        """
+        stored = self.stored(name)
+        if name in self._feeds:
+            return self._feeds[name]
+        shape = self._run(stored.request, np.zeros(1), name)  # Silos and phases, not the weights.
+        feed = Feed(_started(stored, shape), self._store.records(name))
+        if stored.verdict is not None:
+            feed.ended(self._ended(name, stored.verdict))
+        return feed
+
+    def model(self, name: str) -> RealVector:
+        """Return the weights after the last opened sum of a run.
+
+        Raises:
+            UsageError: there is no such run.
+            EnvironmentFault: its checkpoint cannot be read.
+        """
+        self.stored(name)
+        return read_checkpoint(self._folder / name / CHECKPOINT)[0].weights
+
+    def stored(self, name: str) -> StoredRun:
+        """Return one run.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        stored = self._store.run(name)
+        if stored is None:
+            known = ", ".join(run.id for run in self._store.runs()[-5:]) or "none yet"
+            raise UsageError(f"there is no run of that name; the last ones are: {known}")
+        return stored
+
+    def check_idle(self) -> None:
+        """Check that no run is under way.
+
+        Raises:
+            UsageError: naming it.
+        """
+        if self._present is not None:
+            run = self._present.run
+            raise UsageError(
+                f"run {run.id} ({run.request.name}) is under way, and there is one at a time: "
+                f"wait for it, or type: coordinator run halt {run.id}"
+            )
+
+    # --- one run -------------------------------------------------------------------------------------------
+
+    def _run(self, request: RunRequest, weights: RealVector, name: str) -> Run:
+        return request.run(self._lines.roster, weights, federation=self._federation, job=_job(request, name))
+
+    def _restored(self, stored: StoredRun) -> Run:
+        model, record = read_checkpoint(self._folder / stored.id / CHECKPOINT)
+        records = self._store.records(stored.id)
+        if record is not None and record.report.round == len(records) + 1:
+            # The process ended between the file and the database.
+            self._store.add_record(stored.id, record)
+            records = (*records, record)
+        return stored.request.run(
+            self._lines.roster,
+            model.weights,
+            federation=self._federation,
+            job=_job(stored.request, stored.id),
+            model=model,
+            records=records,
+        )
+
+    def _keep_new(self, name: str, run: Run, request: RunRequest, asker: str) -> StoredRun:
+        folder = self._folder / name
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise unwritable(folder, error) from None
+        try:
+            write_checkpoint(folder / CHECKPOINT, run.model, None)
+            return self._store.add_run(name, request, asker=asker, now=datetime.now(UTC))
+        except SecaggError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _begin(self, stored: StoredRun, run: Run) -> None:
+        feed = Feed(_started(stored, run), run.history.records)
+        self._feeds = {stored.id: feed}  # Those of ended runs are made anew when somebody asks.
+        driving = Driving(self._store, self._lines, self._folder / stored.id, stored, run, feed)
+        self._present = present = _Present(stored, driving)
+        present.task = asyncio.create_task(self._drive(present, feed))
+
+    async def _stop(self, present: _Present, why: str) -> None:
+        present.stop = why
+        present.task.cancel()
+        await asyncio.wait({present.task})
+
+    async def _drive(self, present: _Present, feed: Feed) -> None:
+        name, keep = present.run.id, True
+        try:
+            verdict = await present.driving.run()
+        except asyncio.CancelledError:
+            keep = not present.keep
+            verdict = present.driving.judge(RunStopped(present.stop), on_purpose=keep)
+        except SecaggError as error:
+            keep = not (present.keep and isinstance(error, RunStopped))
+            verdict = present.driving.judge(error)
+        except Exception as error:
+            log.exception("a run ended by a mistake of this program", run=name)
+            text = f"x an unexpected {type(error).__name__}; the coordinator's log shows where"
+            verdict = Verdict(state="halted", exit=FAILED, text=text)
+        try:
+            if keep:
+                self._store.end(name, verdict, now=datetime.now(UTC))
+        except SecaggError as error:
+            log.error("a verdict cannot be kept", run=name, why=str(error))  # noqa: TRY400
+        log.info("run ended", run=name, state=verdict.state, exit=verdict.exit)
+        present.verdict = verdict
+        self._present = None
+        feed.ended(self._ended(name, verdict))
+
+    def _ended(self, name: str, verdict: Verdict) -> Ended:
+        folder = self._folder / name
+        complete = verdict.state in COMPLETE
+        return Ended(
+            verdict.state,
+            verdict.exit,
+            verdict.text,
+            None if verdict.failure is None else Failed.read(verdict.failure),
+            str(folder / MODEL) if complete else None,
+            str(folder / CARD) if complete else None,
+        )
+
+
+def _started(stored: StoredRun, run: Run) -> RunStarted:
+    return RunStarted(stored.id, stored.request.name, run.roster.silos, run.phases, run.rounds)
+
+
+def _job(request: RunRequest, name: str) -> str:
+    """Return the name that silos see; no two runs share it."""
+    return f"{request.name[: 63 - len(name)]}-{name}"
