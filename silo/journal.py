@@ -271,8 +271,9 @@ class Journal:
 
     def _damaged(self) -> StateFault:
         return StateFault(
-            f"the journal in {self.folder} is damaged, and without it this silo could sign what it must not; "
-            "restore the folder from before the damage, or ask the other silos to run without this one"
+            f"the journal in {self.folder} is damaged, and without it this silo could sign what it must not. "
+            "Never put an older copy in its place: take part again under a new identity, in a new state "
+            "folder, once the other silos have pinned a roster with it"
         )
 
 
