@@ -135,6 +135,8 @@ def _coordinator(config: SiloConfig) -> str:
                     f"{config.coordinator} shows a certificate that the authority here did not sign for that "
                     "name; compare the authority's fingerprint by telephone"
                 ) from None
+            if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                raise TrustError(f"{config.coordinator} refuses this silo: {details}") from None
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise EnvironmentFault(
                     f"{config.coordinator} does not answer; is it up, is the port open from here, does it "

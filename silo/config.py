@@ -29,15 +29,22 @@ from secagg.file_faults import check_private, unreadable
 from secagg.hazmat.identity import IdentityKey, fingerprint
 from secagg.names import APP_PATTERN
 from secagg.policy import Policy
-from secagg.roster import Roster, check_silo
+from secagg.roster import SILO_ID_PATTERN, Roster, check_silo
 from secagg.roster_file import parse_roster
 
 _APP = re.compile(APP_PATTERN)
+_NAME = re.compile(SILO_ID_PATTERN)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def _silo(name: str) -> str:
     check_silo(name)
+    return name
+
+
+def _data_set(name: str) -> str:
+    if not _NAME.fullmatch(name):  # It stands in the journal, whose names these are.
+        raise ParameterError("a data set's name is 1 to 64 of letters, digits, dot, underscore, hyphen")
     return name
 
 
@@ -114,7 +121,7 @@ class Data(_Table):
         arguments: keyword arguments of the app's function.
     """
 
-    name: str = Field(min_length=1, max_length=128)
+    name: Annotated[str, AfterValidator(_data_set)]
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -129,6 +129,7 @@ def test_without_a_policy_no_code_is_approved_and_plain_is_not_allowed(folder: P
         ("threads = 2", "threads = 0", "line 6: threads is 0, must be at least 1"),
         ('key = "silo.key"\n', "", "line 8: tls.key is missing"),
         ('name = "brain"', 'name = ""', "line 21: data.name"),
+        ('name = "brain"', 'name = "brain scans"', "line 21: data.name: a data set's name is 1 to 64"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_with_its_line(folder: Path, old: str, new: str, expected: str) -> None:

@@ -480,6 +480,38 @@ def test_a_second_process_and_another_roster_are_refused(site: Site) -> None:
     run(test)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_full_disk_ends_it_before_anything_is_sent(site: Site) -> None:
+    async def test() -> None:
+        state = site.home / "state"
+        state.mkdir(mode=0o700)
+        mount = await asyncio.create_subprocess_exec(
+            "mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", state
+        )
+        if await mount.wait() != 0:
+            pytest.skip("no file system can be mounted here")
+        try:
+            async with site.coordinator().serving(site.credentials()) as coordinator:
+                async with site.running() as process:
+                    await coordinator.until(lambda: coordinator.streams == 1)
+                    fill = await asyncio.create_subprocess_exec(
+                        "dd", "if=/dev/zero", f"of={state / 'filler'}", stderr=asyncio.subprocess.DEVNULL
+                    )
+                    await fill.wait()
+                    model = base()
+                    say(coordinator, TrainingOpened(site.terms(model), 60.0))
+                    await hear(coordinator, BaseRequested)
+                    say(coordinator, BaseSent(model.digest, Payload.of(model.to_payload())))
+                    _, err = await process.communicate()
+                assert coordinator.replies.empty()
+        finally:
+            await (await asyncio.create_subprocess_exec("umount", "-l", state)).wait()
+        assert process.returncode == 3
+        assert "is full; free space and start again, nothing was sent" in " ".join(err.decode().split())
+
+    run(test)
+
+
 def replaced(old: str, new: str) -> Callable[[Path], None]:
     def change(home: Path) -> None:
         text = (home / "silo.toml").read_text()
