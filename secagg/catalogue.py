@@ -393,6 +393,14 @@ _ENTRIES = (
         you_can="begin a new run, which starts from a freshly seeded model",
         they_can="{silo}: nothing without differential privacy",
     ),
+    Explanation(
+        code="SA-6010",
+        what="{silo} refused {round}: the training code is not approved there",
+        cause="each silo runs only code that its people approved, by the hash of its source",
+        safe=SILO_KEPT,
+        you_can="name an app that all silos have approved, or go on without {silo}",
+        they_can="{silo}: read the source, then put its line under [policy.apps] of silo.toml",
+    ),
     # --- 7: privacy budget ------------------------------------------------------------------------
     Explanation(
         code="SA-7001",

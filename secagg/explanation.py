@@ -173,6 +173,7 @@ _RULE_CODES = {
     "max_clip": "SA-6007",
     "encoding": "SA-6008",
     "release": "SA-6009",
+    "app": "SA-6010",
 }
 
 

@@ -81,6 +81,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (PolicyRefused("max_clip", "text"), "SA-6007"),
     (PolicyRefused("encoding", "text"), "SA-6008"),
     (PolicyRefused("release", "text"), "SA-6009"),
+    (PolicyRefused("app", "text"), "SA-6010"),
     (PrivacyBudgetExhausted("text"), "SA-7001"),
 )
 SHAPE = re.compile(
