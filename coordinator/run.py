@@ -75,8 +75,20 @@ class Driving:
         self._wanted = stored.request.silos or run.roster.n
         self._quorum = _quorum(stored.request, run.roster)
         self._coordinator: RoundCoordinator | None = None
-        self.in_round = False
+        self._driver: RoundDriver | None = None
         self.last = ""  # Why no other round may begin.
+
+    @property
+    def in_round(self) -> bool:
+        """Whether silos are at work."""
+        return self._driver is not None
+
+    @property
+    def where(self) -> tuple[int | None, str | None]:
+        """The round that is next or under way, and its phase."""
+        if self._driver is None:
+            return (None if self._run.finished else self._run.number), None
+        return self._driver.coordinator.terms.round, self._driver.phase
 
     async def run(self) -> Verdict:
         """Run all rounds."""
@@ -138,7 +150,7 @@ class Driving:
         )
         self._feed.round_started(number, attempt=attempted + 1)
         log.info("round begins", run=self._name, round=number, attempted=attempted)
-        self.in_round = True
+        self._driver = driver
         try:
             aggregate = await run_round(driver, self._lines, seconds=self._request.phase_seconds)
         except asyncio.CancelledError:
@@ -148,7 +160,7 @@ class Driving:
                 await _undisturbed(lambda: self._keep(driver, driver.outcome))
             raise
         finally:
-            self.in_round = False
+            self._driver = None
         await _undisturbed(lambda: self._keep(driver, aggregate))
 
     def _keep(self, driver: RoundDriver, aggregate: Aggregate | None) -> None:

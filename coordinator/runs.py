@@ -84,6 +84,15 @@ class Runs:
         """The run that is under way."""
         return None if self._present is None else self._present.run
 
+    @property
+    def where(self) -> tuple[int | None, str | None]:
+        """The round and phase of the run that is under way; None where there is none."""
+        return (None, None) if self._present is None else self._present.driving.where
+
+    def sums(self, name: str) -> int:
+        """Return how many sums of a run were opened."""
+        return self._store.sums(name)
+
     def all(self) -> tuple[StoredRun, ...]:
         """Return every run, oldest first."""
         return self._store.runs()

@@ -223,6 +223,12 @@ class Store:
         with self._writing() as connection:
             return tuple(_decoded(_record, line) for line in connection.execute(query).scalars())
 
+    def sums(self, run: str) -> int:
+        """Return how many sums of ``run`` were opened."""
+        query = sa.select(sa.func.count()).select_from(_rounds).where(_rounds.c.run == run)
+        with self._writing() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def set_attempt(self, run: str, number: int, *, attempt: int, asked: tuple[bytes, ...]) -> None:
         """Write how far round ``number`` came.
 

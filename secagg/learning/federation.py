@@ -1,11 +1,11 @@
-"""Encrypted federated learning in one process: real silo and coordinator sessions over real wire bytes.
+"""Encrypted federated learning: real silo and coordinator sessions over real wire bytes, in one process.
 
     federation = Federation(silos={"north": trainer_a, "south": trainer_b, "west": trainer_c})
     history = federation.run(rounds=10)
 
 Each silo evaluates the base model, trains once and uploads one protected vector; weights and metrics
 travel only inside the sum. Every silo applies the strategy to the opened mean itself. Here is what a run is
-asked for; ``job`` runs it.
+asked for; ``job`` runs it. With a running coordinator in place of trainers, the same run happens there.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from os import PathLike
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from secagg.cohort import MIN_SILOS
 from secagg.errors import ParameterError, SecaggError, TrainerFailed
 from secagg.explanation import explained
 from secagg.hazmat.identity import IdentityKey
@@ -28,6 +30,8 @@ from secagg.learning.history import History
 from secagg.learning.job import Job, View
 from secagg.learning.model import GlobalModel
 from secagg.learning.progress import Observer, Progress, Silent
+from secagg.learning.remote import Remote, check_request, first_weights, run_remotely
+from secagg.learning.request import RunRequest, asked_of, strategy_pairs
 from secagg.learning.run import Run
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAvg, Strategy
@@ -59,7 +63,8 @@ class Federation:
     """Silos that train one model together.
 
     Args:
-        silos: name -> trainer, in roster order; at least 3 with ``Masking``.
+        silos: name -> trainer, in roster order; at least 3 with ``Masking``. Or a running coordinator
+            (``coordinator.client.Coordinator``), whose silos train with the code that they approved.
         scheme: the protection.
         strategy: how the mean update becomes the next model.
         clip: bound of one entry of an update (local - global); entries beyond it are clipped and their
@@ -73,9 +78,12 @@ class Federation:
         epochs: local passes a round.
         learning_rate: local step size; None for each trainer's own.
         initial: first global weights, shape (length,); None for a fresh ``initial(seed)`` of a trainer.
+            For a coordinator it must be given, and may be the path of a safetensors file.
         seed: 0 to 2**63 - 1, makes initialisation and shuffling repeatable; None for a fresh one. Never
             used for secrets.
         word_bits: 32 or 64; None lets the planner choose, 32 wherever the precision allows.
+        app: import path of the training code, ``"package.module:function"``; for a coordinator only.
+        name: of the run at a coordinator, for people.
 
     Attributes:
         history: of the last run, as far as it came: also after an error or Ctrl-C. None before the first.
@@ -89,7 +97,7 @@ class Federation:
         No message carries a weight, a metric or a count of one silo, but under Plain.
     """
 
-    silos: Mapping[SiloId, Trainer]
+    silos: Mapping[SiloId, Trainer] | Remote
     _: KW_ONLY
     scheme: Scheme = field(default_factory=Masking)
     strategy: Strategy = field(default_factory=FedAvg)
@@ -101,20 +109,17 @@ class Federation:
     metrics: Iterable[str] | None = None
     epochs: int = 1
     learning_rate: float | None = None
-    initial: ArrayLike | None = None
+    initial: ArrayLike | str | PathLike[str] | None = None
     seed: int | None = None
     word_bits: WordBits | None = None
+    app: str | None = None
+    name: str = "federation"
     history: History | None = field(init=False, default=None)
 
     @explained()
     def __post_init__(self) -> None:
-        check_parties("silos", self.silos, self.scheme)
-        self.silos = dict(self.silos)
-        for silo, trainer in self.silos.items():
-            if isinstance(trainer, type):  # It has the methods, and nobody to call them on.
-                raise ParameterError(f"{silo}: {shown(trainer)} is no trainer; one of its instances is")
-            if not isinstance(trainer, Trainer):
-                raise ParameterError(f"{silo}: {type(trainer).__name__} has no train() and evaluate()")
+        if not isinstance(self.silos, Remote):
+            self._check_trainers()
         if isinstance(self.metrics, str):
             raise ParameterError(f"metrics is one text; give a list of names: metrics=[{self.metrics!r}]")
         if self.metrics is not None:
@@ -123,9 +128,26 @@ class Federation:
             self.metrics = tuple(self.metrics)
             if not all(isinstance(name, str) for name in self.metrics):
                 raise ParameterError("metrics has an entry that is no text, must be a list of names")
+        if isinstance(self.silos, Remote):
+            check_request(self.app, self.name, self.initial, self.metrics)
         # Neither depends on the length of the model, which is not known yet.
         self._plan(1, 0 if self.seed is None else self.seed)
         self._bounds(self.metrics or ()).training(1)
+
+    def _check_trainers(self) -> None:
+        check_parties("silos", self._trainers, self.scheme)
+        self.silos = dict(self._trainers)
+        for silo, trainer in self.silos.items():
+            if isinstance(trainer, type):  # It has the methods, and nobody to call them on.
+                raise ParameterError(f"{silo}: {shown(trainer)} is no trainer; one of its instances is")
+            if not isinstance(trainer, Trainer):
+                raise ParameterError(f"{silo}: {type(trainer).__name__} has no train() and evaluate()")
+        if self.app is not None:
+            raise ParameterError("app is for silos of a coordinator; these have trainers")
+
+    @property
+    def _trainers(self) -> Mapping[SiloId, Trainer]:
+        return cast("Mapping[SiloId, Trainer]", self.silos)
 
     def run(
         self,
@@ -151,6 +173,10 @@ class Federation:
             TooFewSilos: a round lost more silos than the threshold allows. No average was formed.
             InputRefused, TrainerFailed: as the cause of TooFewSilos, where a trainer was the reason.
             ParameterError: no encoding fits, or no trainer can make a first model.
+            PolicyRefused: of a coordinator's silos too many refused by policy; the rule alone is told.
+            EnvironmentFault, TrustError: the coordinator cannot be reached, or not trusted.
+
+        A run at a coordinator depends on nobody who watches: Ctrl-C ends the watching alone.
 
         Every error carries a note with its code, what is safe and what to do. A ``SiloLeftOut`` warning
         tells, once for each silo and reason, that a round went on without a silo.
@@ -160,14 +186,20 @@ class Federation:
             rounds = whole("rounds", rounds, least=1)
             dropouts = {} if dropouts is None else dropouts
             check_mapping("dropouts", dropouts, "round -> silo name -> phase")
+            if isinstance(self.silos, Remote) and (dropouts or view is not None):
+                raise ParameterError(
+                    "dropouts and view are for silos in this process; these are real ones of a coordinator"
+                )
             for number, lost in dropouts.items():
                 if not 1 <= whole("a round of dropouts", number) <= rounds + 1:
                     raise ParameterError(f"dropouts names round {number}; there are rounds 1 to {rounds + 1}")
-                check_dropouts(lost, self.silos)
+                check_dropouts(lost, self._trainers)
             if not isinstance(progress, bool | AbstractContextManager):
                 raise ParameterError(f"progress is {shown(progress)}, must be True, False or an Observer")
-            run, job = self._prepare(rounds)
             observer = Progress() if progress is True else Silent() if progress is False else progress
+            if isinstance(self.silos, Remote):
+                return self._run_remotely(self.silos, rounds, observer=observer, talk=progress is True)
+            run, job = self._prepare(rounds)
             self.history = run.history
             with observer:
                 observer.run_started(run.roster.silos, run.phases, rounds=rounds)
@@ -179,13 +211,46 @@ class Federation:
         return self.history
 
     def __repr__(self) -> str:
-        return f"Federation({', '.join(self.silos)}; {self.scheme!r}, {self.strategy!r})"
+        silos = repr(self.silos) if isinstance(self.silos, Remote) else ", ".join(self.silos)
+        return f"Federation({silos}; {self.scheme!r}, {self.strategy!r})"
+
+    # --- at a coordinator ----------------------------------------------------------------------------------
+
+    def _run_remotely(self, remote: Remote, rounds: int, *, observer: Observer, talk: bool) -> History:
+        weights, layout = first_weights(remote, self.initial)
+        request = RunRequest(
+            name=self.name,
+            rounds=rounds,
+            app=self.app or "",
+            scheme=asked_of(self.scheme),
+            strategy=strategy_pairs(self.strategy),
+            clip=float(self.clip),
+            weight_cap=float(self.weight_cap),
+            least_total_weight=float(self.least_total_weight),
+            precision=float(self.precision),
+            metric_bound=float(self.metric_bound),
+            metrics=tuple(self.metrics or ()),
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            seed=self._fresh_seed(),
+            word_bits=self.word_bits,
+            layout=layout,
+        )
+        outcome, self.history = run_remotely(remote, request, weights, observer=observer, talk=talk)
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.state == "degraded":
+            warnings.warn(SiloLeftOut(outcome.text), stacklevel=3)
+        return self.history
+
+    def _fresh_seed(self) -> int:
+        return int.from_bytes(os.urandom(7), "big") if self.seed is None else self.seed
 
     # --- before the first round ----------------------------------------------------------------------------
 
     def _prepare(self, rounds: int) -> tuple[Run, Job]:
-        seed = int.from_bytes(os.urandom(7), "big") if self.seed is None else self.seed
-        workloads = {silo: LearningWorkload(silo, trainer) for silo, trainer in self.silos.items()}
+        seed = self._fresh_seed()
+        workloads = {silo: LearningWorkload(silo, trainer) for silo, trainer in self._trainers.items()}
         model = self.strategy.start(self._first_weights(workloads, seed))
         identities = {silo: IdentityKey.generate() for silo in workloads}
         scheme = self.scheme.parameters(len(workloads))
@@ -202,7 +267,7 @@ class Federation:
     def _first_weights(self, workloads: Mapping[SiloId, LearningWorkload], seed: int) -> NDArray[Any]:
         if self.initial is not None:
             try:
-                return np.asarray(self.initial)
+                return np.asarray(cast("ArrayLike", self.initial))
             except (TypeError, ValueError, RuntimeError):  # Rows of different lengths, for example.
                 raise ParameterError("initial cannot be read as a vector of weights") from None
         for workload in workloads.values():
@@ -234,7 +299,7 @@ class Federation:
 
     def _bounds(self, metrics: tuple[str, ...]) -> Bounds:
         return Bounds(
-            cohort=len(self.silos),
+            cohort=MIN_SILOS if isinstance(self.silos, Remote) else len(self._trainers),
             metrics=metrics,
             clip=self.clip,
             weight_cap=self.weight_cap,

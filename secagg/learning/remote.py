@@ -5,16 +5,24 @@ The library opens no connection; ``coordinator.client.Coordinator`` is such a th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from secagg.errors import SecaggError
-from secagg.learning.history import Record
+import numpy as np
+from rich.console import Console
+
+from secagg.errors import ParameterError, SecaggError
+from secagg.learning.history import History, Record
+from secagg.learning.model import frozen
 from secagg.learning.progress import Observer
 from secagg.learning.request import RunRequest
-from secagg.names import RealVector
+from secagg.names import APP_PATTERN, RealVector
+from secagg.ranges import shown
+from secagg.roster import SILO_ID_PATTERN
 
 Layout: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, shape) of each tensor, in the order of the vector."""
@@ -61,9 +69,7 @@ class Remote(Protocol):
         """
         ...
 
-    def watch(
-        self, run: str, observer: Observer, *, waiting: Callable[[str], None] | None = None
-    ) -> Outcome:
+    def watch(self, run: str, observer: Observer, *, waiting: Callable[[str], None] | None = None) -> Outcome:
         """Tell ``observer`` of a run from its first round until it ended.
 
         Args:
@@ -79,3 +85,80 @@ class Remote(Protocol):
     def model(self, run: str) -> RealVector:
         """Return the weights after the last opened sum, float64, shape (length,)."""
         ...
+
+
+def check_request(app: str | None, name: str, initial: object, metrics: Iterable[str] | None) -> None:
+    """Check what a run at a coordinator needs beside what every run has.
+
+    Raises:
+        ParameterError: something is missing.
+    """
+    if app is None or not re.fullmatch(APP_PATTERN, app):
+        raise ParameterError(
+            f"app is {shown(app)}: silos of a coordinator train with code that they approved; name it, "
+            'app="package.module:function"'
+        )
+    if not re.match(SILO_ID_PATTERN, name):
+        raise ParameterError("name: 1 to 64 of letters, digits, dot, underscore, hyphen")
+    if initial is None:
+        raise ParameterError(
+            "initial is None, and no trainer is here to ask: give the first weights, "
+            "or the path of a safetensors file with them"
+        )
+    if metrics is None:
+        raise ParameterError(
+            'metrics is None, and no trainer is here to ask: name them, metrics=["loss"], or () for none'
+        )
+
+
+def first_weights(remote: Remote, initial: Any) -> tuple[RealVector, Layout]:
+    """Return the first weights of a run and their layout, which is empty for a bare vector.
+
+    Raises:
+        ParameterError, InputRefused, EnvironmentFault: ``initial`` holds none.
+    """
+    if isinstance(initial, str | PathLike):
+        return remote.read_initial(Path(initial))
+    try:
+        vector = np.asarray(initial)
+    except (TypeError, ValueError, RuntimeError):
+        raise ParameterError("initial cannot be read as a vector of weights") from None
+    return frozen(vector), ()
+
+
+def run_remotely(
+    remote: Remote, request: RunRequest, weights: RealVector, *, observer: Observer, talk: bool
+) -> tuple[Outcome, History]:
+    """Start a run at a coordinator, show it to its end, and fetch its model.
+
+    Args:
+        remote: the coordinator.
+        request: what is asked for.
+        weights: first global weights.
+        observer: entered and told.
+        talk: say on standard error whom the run waits for.
+
+    Returns:
+        How it ended, and its history as far as it came.
+
+    Guarantees:
+        Ctrl-C ends the watching and not the run; its note says how to go on.
+    """
+    run = remote.start(request, weights)
+    console = Console(stderr=True, highlight=False)
+    try:
+        with observer:
+            outcome = remote.watch(run, observer, waiting=console.print if talk else None)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(how_to_go_on(run))
+        raise
+    model = remote.model(run) if outcome.records else weights
+    return outcome, History(model, outcome.records)
+
+
+def how_to_go_on(run: str) -> str:
+    """Return what is said when somebody stops watching ``run``."""
+    return (
+        f"run {run} goes on at the coordinator. Watch it again: coordinator run watch {run}; "
+        f"end it: coordinator run halt {run}"
+    )

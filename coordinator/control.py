@@ -1,0 +1,355 @@
+"""The control API: what scientists and operators ask of a coordinator, and the servicer that answers.
+
+Calls are one frame of MessagePack each way, weights go in pieces. An error of this library travels inside a
+reply (``failures``); a status code says only that there was no call: another role, or bytes that are none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import suppress
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+import msgspec
+import numpy as np
+import structlog
+
+from coordinator import tls  # Before grpc: it sets what grpc reads when it is imported.
+from coordinator.failures import Failed
+from coordinator.feed import AnyEvent
+from coordinator.presence import Presence
+from coordinator.runs import Runs
+from coordinator.store import State, StoredRun
+
+import grpc  # isort: skip
+
+from secagg import __version__
+from secagg.errors import MalformedMessage, SecaggError, TrustError, UsageError
+from secagg.learning.request import RunRequest
+from secagg.names import RealVector, SiloId
+from secagg.payload import PIECE_SIZE, Payload
+from secagg.terms import Digest
+
+CONTROL = "secagg.v1.Control"
+MAX_WEIGHTS = 1 << 28
+"""Weights of a model, 2 GiB as float64."""
+PIECE_SECONDS = 30.0
+"""A caller that has not sent the next piece by then is given up."""
+
+Context: TypeAlias = Any  # grpc.aio.ServicerContext, whose stubs know no generic handlers.
+Watched: TypeAlias = AnyEvent | Failed
+M = TypeVar("M")
+
+log = structlog.get_logger("coordinator")
+
+RunName = Annotated[str, msgspec.Meta(max_length=16)]
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Shape of every request and reply."""
+
+
+class Weights(Part, frozen=True, tag=True):
+    """A vector of float64, little-endian, which follows in pieces."""
+
+    length: Annotated[int, msgspec.Meta(ge=1, le=MAX_WEIGHTS)]
+    digest: Digest
+
+
+class Start(Part, frozen=True):
+    """Start a run from ``weights``."""
+
+    request: RunRequest
+    weights: Weights
+
+
+class Of(Part, frozen=True):
+    """Halt a run, go on with it, or fetch its model."""
+
+    run: RunName
+
+
+class Watch(Part, frozen=True):
+    """Watch a run, of which ``seen`` opened sums are known already."""
+
+    run: RunName
+    seen: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Ask(Part, frozen=True):
+    """Ask for all runs, or for how things stand."""
+
+
+class Done(Part, frozen=True, tag=True):
+    """It was done, with this run."""
+
+    run: str
+
+
+class RunShown(Part, frozen=True):
+    """A run in a list; ``sums`` were opened of ``rounds`` and the final metrics."""
+
+    run: str
+    name: str
+    asker: str
+    state: State
+    exit: int | None
+    rounds: int
+    sums: int
+    started: float
+    ended: float | None
+
+
+class RunList(Part, frozen=True, tag=True):
+    """All runs, oldest first."""
+
+    runs: tuple[RunShown, ...]
+
+
+class SiloShown(Part, frozen=True):
+    """A silo: connected, or away, since when (seconds of the epoch)."""
+
+    silo: SiloId
+    connected: bool
+    since: float
+
+
+class Standing(Part, frozen=True, tag=True):
+    """How things stand."""
+
+    federation: str
+    version: str
+    silos: tuple[SiloShown, ...]
+    run: RunShown | None
+    round: int | None
+    phase: str | None
+
+
+def pieces(weights: RealVector) -> Iterator[bytes]:
+    """Yield the bytes of ``weights``."""
+    for piece in Payload.of(weights).pieces():
+        yield bytes(piece)
+
+
+def weights_of(weights: RealVector) -> Weights:
+    """Return what announces ``weights``."""
+    payload = Payload.of(weights)
+    return Weights(payload.length, payload.digest)
+
+
+class Gathered:
+    """Puts the pieces of announced weights together.
+
+    Guarantees:
+        It grows with what arrives, never with what was announced.
+    """
+
+    def __init__(self, announced: Weights) -> None:
+        self._announced = announced
+        self._data = bytearray()
+
+    @property
+    def missing(self) -> int:
+        """Bytes that have not arrived."""
+        return 8 * self._announced.length - len(self._data)
+
+    def add(self, piece: bytes) -> None:
+        """Append a piece.
+
+        Raises:
+            MalformedMessage: it is empty, too large, or more than was announced.
+        """
+        if not 0 < len(piece) <= min(PIECE_SIZE, self.missing):
+            raise MalformedMessage(f"a piece of {len(piece)} bytes; {self.missing} are missing")
+        self._data += piece
+
+    def whole(self) -> RealVector:
+        """Return the vector.
+
+        Raises:
+            MalformedMessage: its digest is not the announced one.
+        """
+        payload = Payload.over("f8", self._announced.length, memoryview(self._data))
+        if payload.digest != self._announced.digest:
+            raise MalformedMessage("the weights are not those whose digest was announced")
+        vector: RealVector = np.frombuffer(self._data, dtype="<f8")
+        vector.flags.writeable = False  # So that nobody need copy it.
+        return vector
+
+
+def encode(part: object) -> bytes:
+    """Return the frame of ``part``."""
+    return msgspec.msgpack.encode(part)
+
+
+def decode(data: object, kind: type[M]) -> M:
+    """Return what is in a frame.
+
+    Raises:
+        MalformedMessage: whatever is wrong with the bytes, and nothing else.
+    """
+    try:
+        return msgspec.msgpack.decode(data if isinstance(data, bytes) else b"", type=kind)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise MalformedMessage("bytes are not a message of the control API") from error
+
+
+class ControlService:
+    """Answers scientists and operators.
+
+    Args:
+        runs: what they ask about.
+        presence: who is connected.
+        federation: its name.
+        revoked: fingerprints of certificates that are no longer accepted.
+
+    Guarantees:
+        A silo, or a certificate that is revoked, is refused before anything it sends is read.
+    """
+
+    def __init__(
+        self, runs: Runs, presence: Presence, *, federation: str, revoked: Collection[str] = ()
+    ) -> None:
+        self._runs = runs
+        self._presence = presence
+        self._federation = federation
+        self._revoked = revoked
+        self._receiving = asyncio.Lock()
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """Return what a server is given."""
+        one, many = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        return grpc.method_handlers_generic_handler(
+            CONTROL,
+            {
+                "Start": grpc.stream_unary_rpc_method_handler(self.start),
+                "Watch": many(self.watch),
+                "Model": many(self.model),
+                "Halt": one(self.halt),
+                "Resume": one(self.resume),
+                "Runs": one(self.runs),
+                "Status": one(self.status),
+            },
+        )
+
+    async def start(self, requests: AsyncIterator[bytes], context: Context) -> bytes:
+        """Take a request and its weights, and begin the run."""
+        who = await self._caller(context)
+        try:
+            asked = decode(await _next(requests), Start)
+            self._runs.check_idle()
+            if self._receiving.locked():
+                raise UsageError("another run is being handed in, and there is one at a time")
+            async with self._receiving:
+                gathered = Gathered(asked.weights)
+                while gathered.missing:
+                    gathered.add(await _next(requests))
+                weights = await asyncio.to_thread(gathered.whole)
+                return encode(Done(await self._runs.start(asked.request, weights, asker=who)))
+        except SecaggError as error:
+            return _failed(error, who)
+
+    async def watch(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
+        """Send what happened and happens in a run."""
+        who = await self._caller(context)
+        try:
+            asked = decode(request, Watch)
+            feed = self._runs.feed(asked.run)
+        except SecaggError as error:
+            yield _failed(error, who)
+            return
+        async for event in feed.follow(asked.seen):
+            yield encode(event)
+
+    async def model(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
+        """Send the weights after the last opened sum."""
+        who = await self._caller(context)
+        try:
+            weights = await asyncio.to_thread(self._runs.model, decode(request, Of).run)
+            announced = await asyncio.to_thread(weights_of, weights)
+        except SecaggError as error:
+            yield _failed(error, who)
+            return
+        yield encode(announced)
+        for piece in pieces(weights):
+            yield piece
+
+    async def halt(self, request: bytes, context: Context) -> bytes:
+        """Stop a run."""
+        who = await self._caller(context)
+        try:
+            run = decode(request, Of).run
+            await self._runs.halt(run, by=who)
+            return encode(Done(run))
+        except SecaggError as error:
+            return _failed(error, who)
+
+    async def resume(self, request: bytes, context: Context) -> bytes:
+        """Go on with a run."""
+        who = await self._caller(context)
+        try:
+            run = decode(request, Of).run
+            await self._runs.resume(run)
+            return encode(Done(run))
+        except SecaggError as error:
+            return _failed(error, who)
+
+    async def runs(self, request: bytes, context: Context) -> bytes:
+        """List all runs."""
+        who = await self._caller(context)
+        try:
+            decode(request, Ask)
+            return encode(RunList(tuple(map(self._shown, self._runs.all()))))
+        except SecaggError as error:
+            return _failed(error, who)
+
+    async def status(self, request: bytes, context: Context) -> bytes:
+        """Say how things stand."""
+        who = await self._caller(context)
+        try:
+            decode(request, Ask)
+            present = self._runs.present
+            number, phase = self._runs.where
+            silos = tuple(
+                SiloShown(silo, connected, since.timestamp())
+                for silo, connected, since in self._presence.shown()
+            )
+            shown = None if present is None else self._shown(present)
+            return encode(Standing(self._federation, __version__, silos, shown, number, phase))
+        except SecaggError as error:
+            return _failed(error, who)
+
+    def _shown(self, run: StoredRun) -> RunShown:
+        return RunShown(
+            run.id,
+            run.request.name,
+            run.asker,
+            run.state,
+            None if run.verdict is None else run.verdict.exit,
+            run.request.rounds,
+            self._runs.sums(run.id),
+            run.started.timestamp(),
+            None if run.ended is None else run.ended.timestamp(),
+        )
+
+    async def _caller(self, context: Context) -> str:
+        try:
+            who = tls.caller(context, roles={"scientist", "operator"}, revoked=self._revoked)
+        except TrustError as error:
+            log.warning("a caller was refused", why=str(error))
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+            raise
+        return f"{who.role}:{who.name}"
+
+
+async def _next(requests: AsyncIterator[bytes]) -> bytes:
+    with suppress(StopAsyncIteration, TimeoutError):
+        async with asyncio.timeout(PIECE_SECONDS):
+            return await anext(requests)
+    raise MalformedMessage("the call ended before all of it was sent")
+
+
+def _failed(error: SecaggError, who: str) -> bytes:
+    log.info("a call was refused", caller=who, kind=type(error).__name__)
+    return encode(Failed.of(error))
