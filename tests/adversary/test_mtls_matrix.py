@@ -1,4 +1,8 @@
-"""Mutual TLS over a real connection: the one party that is let in, and all that are not."""
+"""Attack ``mtls_matrix``: call as somebody else, with a certificate that is not right, or over older TLS.
+
+Over real connections: the one party that each service lets in, and all that it does not; a server that is
+not the coordinator hears nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,15 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import ANY
 
 import pytest
 import trustme
@@ -21,19 +28,25 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from coordinator import tls as coordinator_tls
 from coordinator.authority import Authority, Issued
 from coordinator.config import ServerTls
 from coordinator.config import Tls as ClientTls
+from coordinator.control import CONTROL, Ask, ControlService, encode
+from coordinator.lines import Lines
+from coordinator.service import SiloService
 from coordinator.tls import caller
-from secagg.certificates import Role
+from secagg.certificates import Caller, Role
 from secagg.errors import EnvironmentFault, TrustError
 from secagg.hazmat.identity import IdentityKey
+from secagg.link.frames import PROTOCOL, Held, Hello, encode_link
 from secagg.link.options import CHANNEL_OPTIONS, SERVER_OPTIONS
 from secagg.roster import Roster
 from silo import tls as silo_tls
 from silo.config import Tls as SiloTls
+from tests.loopback.world import connect
 
 import grpc  # isort: skip - after tls, which sets what it reads
 
@@ -246,8 +259,8 @@ def test_the_same_server_with_the_right_certificate_is_believed(tmp_path: Path) 
 # --- kept out by name ---------------------------------------------------------------------------------------
 
 
-def with_names(*uris: str) -> Issued:
-    """Return a client's certificate that the authority signed and that has these names."""
+def with_names(*uris: str, host: str | None = None) -> Issued:
+    """Return a silo's certificate that the authority signed and that has these names."""
     template = AUTHORITY.issue_silo("north")
     issuer: Any = AUTHORITY._key  # No product code signs such a certificate.
     old, key = x509.load_pem_x509_certificate(template.certificate), load_pem_private_key(template.key, None)
@@ -256,7 +269,8 @@ def with_names(*uris: str) -> Issued:
     builder = x509.CertificateBuilder(
         old.issuer, old.subject, key.public_key(), 7, old.not_valid_before_utc, old.not_valid_after_utc
     )
-    names: Sequence[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
+    names += [x509.IPAddress(ip_address(host))] if host is not None else []
     for extension in old.extensions:
         value = extension.value
         if isinstance(value, x509.SubjectAlternativeName):
@@ -385,11 +399,12 @@ import {module}
 """
 RELAXED = """
 import os, sys
-os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-ECDSA-AES128-GCM-SHA256"
+os.environ["GRPC_SSL_CIPHER_SUITES"] = {ciphers!r}
 import grpc
 import pytest
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", {test!r}]))
 """
+OLD_CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256"
 SPEAKING = sorted(
     f"{package}.{path.stem}"
     for package in ("silo", "coordinator")
@@ -414,10 +429,181 @@ def test_where_grpc_came_first_tls_1_2_would_be_served_and_ours_does_not_serve(
     served: str, expected: str
 ) -> None:
     name = test_tls_1_2_is_refused_to_a_client_with_the_right_certificate.__name__
-    done = python(RELAXED.format(test=f"{__file__}::{name}[{served}]"))
+    done = python(RELAXED.format(ciphers=OLD_CIPHERS, test=f"{__file__}::{name}[{served}]"))
     assert done.returncode == 1, done.stdout
     assert expected in done.stdout
 
 
 def test_both_ends_are_among_the_modules_that_speak() -> None:
     assert {"silo.tls", "coordinator.tls"} <= set(SPEAKING)
+
+
+# --- the matrix ---------------------------------------------------------------------------------------------
+
+SOON = datetime.now(UTC) + timedelta(days=2)
+UNHEARD = grpc.StatusCode.UNAVAILABLE  # The handshake failed: no call came as far as our own code.
+REFUSED = grpc.StatusCode.PERMISSION_DENIED
+NOT_THERE = {
+    "no certificate": raw(None),
+    "another authority": raw(OTHER.issue_silo("north")),
+    "an expired certificate": raw(AUTHORITY.issue_silo("north", now=LONG_AGO)),
+    "a certificate that is not valid yet": raw(AUTHORITY.issue_silo("north", now=SOON)),
+    "the coordinator's certificate": raw(COORDINATOR),
+}
+REVOKED, REVOKED_PERSON = AUTHORITY.issue_silo("north"), AUTHORITY.issue_person("scientist", "north")
+SCIENTIST, OPERATOR = (
+    AUTHORITY.issue_person("scientist", "north"),
+    AUTHORITY.issue_person("operator", "north"),
+)
+TO_SILOS = {
+    "a revoked certificate": raw(REVOKED),
+    "a silo that is not in the roster": raw(AUTHORITY.issue_silo("stranger")),
+    "a scientist": raw(SCIENTIST),
+    "an operator": raw(OPERATOR),
+    "two names": raw(with_names("secagg:silo:north", "secagg:silo:south")),
+    "no name": raw(with_names()),
+    "a role that there is not": raw(with_names("secagg:auditor:north")),
+}
+TO_CONTROL = {
+    "a silo at the control service": raw(NORTH),
+    "a revoked scientist": raw(REVOKED_PERSON),
+}
+
+
+class NoRuns:
+    """What the control service is asked about here."""
+
+    def all(self) -> tuple[()]:
+        return ()
+
+
+@asynccontextmanager
+async def both_services(folder: Path) -> AsyncIterator[int]:
+    """Serve silos and people on one port, with the credentials that the product loads."""
+    revoked = frozenset({REVOKED.caller.fingerprint, REVOKED_PERSON.caller.fingerprint})
+    files = ServerTls(**written(folder, COORDINATOR), revoked=revoked)
+    lines = Lines(ROSTER, folder)
+    silos = SiloService(lines, revoked=revoked)
+    people = ControlService(cast(Any, NoRuns()), cast(Any, None), federation="f", revoked=revoked)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server.add_generic_rpc_handlers((silos.handler(), people.handler()))
+    port = server.add_secure_port(f"{HOST}:0", coordinator_tls.server_credentials(files, federation="f"))
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
+        lines.close()
+
+
+async def as_silo(port: int, credentials: grpc.ChannelCredentials) -> grpc.StatusCode:
+    """Say Hello on a silo's stream; return how it is answered."""
+    hello = Hello(PROTOCOL, "0.1.0", ROSTER.digest, bytes(16), None, Held())
+    async with grpc.aio.secure_channel(f"{HOST}:{port}", credentials, CHANNEL_OPTIONS) as channel:
+        call = connect(channel)
+        try:
+            await call.write(encode_link(hello))
+            answer = await call.read()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            answer = None
+        return grpc.StatusCode.OK if isinstance(answer, bytes) else await call.code()
+
+
+async def as_person(port: int, credentials: grpc.ChannelCredentials) -> grpc.StatusCode:
+    """Ask for the list of runs; return how it is answered."""
+    async with grpc.aio.secure_channel(f"{HOST}:{port}", credentials, CHANNEL_OPTIONS) as channel:
+        try:
+            await channel.unary_unary(f"/{CONTROL}/Runs", None, None)(encode(Ask()), timeout=30)
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+
+async def matrix(folder: Path) -> None:
+    """Call both services as everybody."""
+    async with both_services(folder) as port:
+        for what, credentials in NOT_THERE.items():
+            for ask_as in (as_silo, as_person):
+                assert await ask_as(port, credentials) is UNHEARD, f"{what} comes through the handshake"
+        for what, credentials in TO_SILOS.items():
+            assert await as_silo(port, credentials) is REFUSED, f"{what} is let in"
+        for what, credentials in TO_CONTROL.items():
+            assert await as_person(port, credentials) is REFUSED, f"{what} is let in"
+        assert await as_silo(port, raw(NORTH)) is grpc.StatusCode.OK
+        for person in (SCIENTIST, OPERATOR):
+            assert await as_person(port, raw(person)) is grpc.StatusCode.OK
+
+
+def test_mtls_matrix(tmp_path: Path) -> None:
+    silos: tuple[Role, ...] = ("silo",)
+    old: dict[str, list[bytes]] = {"ssl_tls_version": [b"TLSv1.2"], "x509_pem_cert": [NORTH.certificate]}
+    try:
+        who = caller(Established(old), roles=silos, roster=ROSTER)
+    except TrustError:
+        who = None
+    assert who is None, "TLS 1.2 is believed"
+    name = test_tls_1_2_is_refused_to_a_client_with_the_right_certificate.__name__
+    done = python(RELAXED.format(ciphers=coordinator_tls._CIPHERS, test=f"{__file__}::{name}[raw]"))
+    assert done.returncode == 0, "TLS 1.2 is negotiated"
+    # A silo's certificate that names the host would be believed for its name.
+    serving = with_names("secagg:silo:south", host=HOST)
+    dialled = silo_tls.channel_credentials(SiloTls(**written(tmp_path, NORTH)), name="north")
+    code, _ = outcome(tmp_path, Door(served=serving), dialled)
+    assert code is UNHEARD, "a silo serves"
+    asyncio.run(matrix(tmp_path))
+
+
+def unasked(tls: ServerTls, *, federation: str) -> grpc.ServerCredentials:
+    """Let the client choose whether it shows a certificate."""
+    pair = tls.key.read_bytes(), tls.certificate.read_bytes()
+    return grpc.ssl_server_credentials([pair], tls.authority.read_bytes(), require_client_auth=False)
+
+
+def of_any_role(context: Any, **named: Any) -> Any:
+    return caller(context, **named | {"roles": ("silo", "scientist", "operator")})
+
+
+def of_any_roster(context: Any, **named: Any) -> Any:
+    return caller(context, **named | {"roster": None})
+
+
+def though_revoked(context: Any, **named: Any) -> Any:
+    return caller(context, **named | {"revoked": ()})
+
+
+def by_first_name(certificate: x509.Certificate) -> Any:
+    """Take the first name where there are two."""
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    for uri in names.get_values_for_type(x509.UniformResourceIdentifier):
+        _, role, name = uri.split(":")
+        return Caller(cast(Any, role), name, certificate.fingerprint(hashes.SHA256()).hex())
+    return None
+
+
+@pytest.mark.parametrize(
+    ("defence", "mutant", "found"),
+    [
+        ("coordinator.tls.TLS_VERSION", ANY, r"TLS 1\.2 is believed"),
+        ("coordinator.tls._CIPHERS", OLD_CIPHERS, r"TLS 1\.2 is negotiated"),
+        (
+            "coordinator.authority.ExtendedKeyUsageOID",
+            SimpleNamespace(
+                SERVER_AUTH=ExtendedKeyUsageOID.SERVER_AUTH, CLIENT_AUTH=ExtendedKeyUsageOID.SERVER_AUTH
+            ),
+            "a silo serves",
+        ),
+        ("coordinator.tls.server_credentials", unasked, "no certificate comes through"),
+        ("coordinator.service.caller", of_any_role, "a scientist is let in"),
+        ("coordinator.service.caller", of_any_roster, "not in the roster is let in"),
+        ("coordinator.service.caller", though_revoked, "a revoked certificate is let in"),
+        ("coordinator.tls.identify", by_first_name, "two names is let in"),
+        ("coordinator.tls.caller", of_any_role, "a silo at the control service is let in"),
+        ("coordinator.tls.caller", though_revoked, "a revoked scientist is let in"),
+    ],
+)
+def test_mtls_matrix_mutant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, defence: str, mutant: Any, found: str
+) -> None:
+    monkeypatch.setattr(defence, mutant)
+    with pytest.raises(AssertionError, match=found):
+        test_mtls_matrix(tmp_path)
