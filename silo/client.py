@@ -22,7 +22,6 @@ from secagg import __version__
 from secagg.errors import EnvironmentFault, MalformedMessage, SecaggError, TrustError
 from secagg.link.frames import (
     BOOT_SIZE,
-    MAX_FRAME_SIZE,
     PROTOCOL,
     Begin,
     Held,
@@ -34,6 +33,7 @@ from secagg.link.frames import (
     encode_link,
 )
 from secagg.link.line import Frame, Incoming, Outgoing
+from secagg.link.options import CHANNEL_OPTIONS, Options
 from silo import tls as _tls  # noqa: F401 - before grpc: it sets what grpc reads when it is imported
 
 import grpc  # isort: skip
@@ -51,18 +51,8 @@ MAX_UNREAD = 8
 """Messages that wait for the agent before the stream is read no further."""
 LONGEST_TEXT = 500
 
-OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MAX_FRAME_SIZE),
-    ("grpc.max_send_message_length", MAX_FRAME_SIZE),
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 1024 * 1024),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.enable_retries", 0),
-    # Each try makes a connection of its own; when to try is decided here alone.
-    ("grpc.use_local_subchannel_pool", 1),
-)
+# Each try makes a connection of its own: when to try is decided here alone.
+OPTIONS: Options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
 
 log = structlog.get_logger("silo")
 

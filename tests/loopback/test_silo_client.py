@@ -226,7 +226,7 @@ def test_a_coordinator_that_comes_later_is_found() -> None:
 
         def watch(_: object, level: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
             logs.append({**entry, "log_level": level})
-            if len([1 for told in logs if told["event"] == "the coordinator did not answer"]) == 2:
+            if len([1 for line in logs if line["event"] == "the coordinator did not answer"]) == 2:
                 twice.set()
             raise structlog.DropEvent
 
@@ -236,11 +236,12 @@ def test_a_coordinator_that_comes_later_is_found() -> None:
                 await twice.wait()
                 async with serving(coordinator):
                     await exchange(coordinator, silo, [1])
-        (waiting,) = [entry for entry in logs if entry["event"].startswith("waiting for the coordinator")]
+                    told = list(logs)  # Before this coordinator is lost in its turn.
+        (waiting,) = [entry for entry in told if entry["event"].startswith("waiting for the coordinator")]
         assert f"at 127.0.0.1:{coordinator.port} since " in waiting["event"]
         assert "the next try is in 0.2 s" in waiting["event"]
         assert waiting["log_level"] == "warning"
-        (connected,) = [entry for entry in logs if entry["event"] == "connected"]
+        (connected,) = [entry for entry in told if entry["event"] == "connected"]
         assert connected["after_seconds"] > 0
 
     run(test)
