@@ -2,7 +2,8 @@
 
 Code never comes from the coordinator, which names an app and no more. What an approval covers is the
 package folder that holds the app's module, and the ``__init__`` files above it: all of that is hashed without
-being run. Packages that it imports are the silo's own installation and are not hashed.
+being run. Packages that it imports are the silo's own installation and are not hashed, and neither are
+Python's caches of compiled source.
 
 Source: "The import system" of the Python language reference, for where a module's source lies.
 """

@@ -124,6 +124,16 @@ def test_another_roster_is_refused_until_it_is_pinned_on_purpose(tmp_path: Path)
     journal(tmp_path, roster=OTHER).close()
 
 
+def test_every_commit_is_synced(tmp_path: Path) -> None:
+    """What no test can see without cutting the power: SQLite is told to wait for the disk."""
+    with journal(tmp_path) as opened:
+        asked = {
+            name: opened._database.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("synchronous", "journal_mode")
+        }
+    assert asked == {"synchronous": 2, "journal_mode": "wal"}
+
+
 # --- crashes ------------------------------------------------------------------------------------------------
 
 WRITER = """
