@@ -6,7 +6,7 @@ READY := .venv/.ready
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint vectors bench clean
+.PHONY: help demo demo-inprocess test test-full lint vectors bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -17,8 +17,11 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,examples]'
 	@touch $@
 
-demo: $(READY) ## six hospitals train on brain scans, two are lost, report and pictures
+demo: $(READY) ## six hospitals and a coordinator as processes over mutual TLS; one is killed; report and pictures
 	$(BIN)/python -m examples.medical_imaging
+
+demo-inprocess: $(READY) ## the same with all parties in one process, two hospitals lost
+	$(BIN)/python -m examples.medical_imaging --in-process
 
 test: lint ## lint, then the tests with reduced counts
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not full'

@@ -1,47 +1,62 @@
-"""`make demo`: six hospitals train one segmentation under masks; two are lost; everything is checked.
+"""`make demo`: six hospitals train one segmentation under masks; some are lost; everything is checked.
 
-python -m examples.medical_imaging [--rounds 10] [--seed 0] [--output demo-output]
+python -m examples.medical_imaging [--in-process] [--rounds 10] [--seed 0] [--output demo-output]
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from coordinator.client import Coordinator
 from rich.console import Console
 from rich.table import Table
 
+from examples.medical_imaging.app import APP
 from examples.medical_imaging.data import Hospital, load_hospitals
 from examples.medical_imaging.experiment import Course, mean_score, train_alone, train_pooled
+from examples.medical_imaging.killing import Killing
 from examples.medical_imaging.network import build_network, trainer_for
 from examples.medical_imaging.pictures import coordinator_saw, learning_curve, segmented_slice
 from examples.medical_imaging.replay import CoordinatorView, Recorded, Replayed, same_sums
+from examples.processes import Processes
 from secagg import FedAvg, Federation, History, Masking, Plain, Trainer
 from secagg.learning.card import model_card
+from secagg.learning.federation import SiloLeftOut
 from secagg.learning.panel import panel
+from secagg.learning.progress import Progress
 from secagg.names import RealVector
-from secagg.simulation import Dropouts
+from secagg.policy import Policy
 from secagg.scheme import Scheme
+from secagg.simulation import Dropouts
 from secagg.weighting import UPDATE
 from silo import TorchTrainer
 
 LOST: Dropouts = {"coast": "MaskedInput", "hill": "Unmasking"}
-"""One hospital between ShareKeys and its upload, another while the masks come off."""
+"""In one process: one hospital between ShareKeys and its upload, another while the masks come off."""
+KILLED, PHASE, AWAY = "hill", "MaskedInput", 2
+"""As processes: who is killed, while it masks its vector, and how many rounds later it is started again."""
 WATCHED = "north"
 EPOCHS = 3
 """Passes over the local slices a round."""
 
 
 def main(
+    *,
     rounds: Annotated[int, typer.Option(min=5, help="Rounds of training.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of first weights, shuffling and scanners.")] = 0,
     output: Annotated[Path, typer.Option(help="Folder for model, card and pictures.")] = Path("demo-output"),
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="All parties in this process, over real wire bytes.")
+    ] = False,
 ) -> None:
     """Train six hospitals under masks, check the sums, compare, draw."""
     console, started = Console(), time.perf_counter()
@@ -49,34 +64,35 @@ def main(
     hospitals = load_hospitals(seed)
     trainers = {name: trainer_for(hospital, build_network()) for name, hospital in hospitals.items()}
     introduce(console, hospitals)
-
-    heading(console, "Six hospitals, one model, masked updates")
-    recorded = {name: Recorded(trainer) for name, trainer in trainers.items()}
     bad_round = (rounds + 1) // 2
+    recorded = {name: Recorded(trainer) for name, trainer in trainers.items()}
     seen = CoordinatorView(WATCHED)
-    history = federation(recorded, Masking(), seed).run(rounds, dropouts={bad_round: LOST}, view=seen)
+    same_model = True
+    if in_process:
+        heading(console, "Six hospitals, one model, masked updates")
+        lost: Mapping[int, Dropouts] = {bad_round: LOST}
+        history = federation(recorded, Masking(), seed).run(rounds, dropouts=lost, view=seen)
+    else:
+        heading(console, "Six hospitals and a coordinator: seven processes, mutual TLS, masked updates")
+        history = run_processes(console, trainers, rounds, seed, output / "federation")
+        lost = lost_in(history)
+        heading(console, "The same in one process")
+        again = federation(recorded, Masking(), seed).run(rounds, dropouts=lost, view=seen, progress=False)
+        same_model = compare_models(console, history, again)
     console.print()
     console.print(panel(history.records[bad_round - 1].report))
 
     heading(console, "The same updates without masks")
     unprotected = CoordinatorView(WATCHED)
     replayed = {name: Replayed(each) for name, each in recorded.items()}
-    federation(replayed, Plain(), seed).run(
-        rounds, dropouts={bad_round: LOST}, view=unprotected, progress=False
-    )
+    federation(replayed, Plain(), seed).run(rounds, dropouts=lost, view=unprotected, progress=False)
     equal = same_sums(seen, unprotected)
     console.print(f"{len(seen.sums)} sums, {seen.sums[0].total.size:,} integers each: ", end="")
     console.print("[green]bit for bit the same[/]" if equal else "[red]different[/]")
 
     heading(console, "What each would have reached alone")
     first = trainers[WATCHED].initial(seed).astype(np.float64)
-    alone: dict[str, Course] = {}
-    with console.status("training") as status:
-        for name in hospitals:
-            status.update(f"training {name} alone")
-            alone[name] = train_alone(hospitals, name, first, rounds=rounds, epochs=EPOCHS, seed=seed)
-        status.update("training on all data pooled")
-        pooled = train_pooled(hospitals, first, rounds=rounds, epochs=EPOCHS, seed=seed)
+    alone, pooled = train_without(console, hospitals, first, rounds, seed)
     models = [*(recorded[WATCHED].bases[number] for number in range(1, rounds + 1)), history.model]
     federated = Course(tuple(mean_score(hospitals, weights) for weights in models), history.model)
     console.print(comparison(trainers, federated, alone, pooled))
@@ -100,13 +116,88 @@ def main(
     )
     if not equal:
         console.print("[red]the opened sums are not those of the unprotected run[/]")
+    if not same_model:
+        console.print("[red]the model of the processes is not the one of the same run in one process[/]")
+    if not (equal and same_model):
         raise typer.Exit(1)
 
 
-def federation(trainers: Mapping[str, Trainer], scheme: Scheme, seed: int) -> Federation:
-    """Return the federation of the demo; only its protection differs between the two runs."""
+def train_without(
+    console: Console, hospitals: Mapping[str, Hospital], first: RealVector, rounds: int, seed: int
+) -> tuple[dict[str, Course], Course]:
+    """Train each hospital alone, and one model on all data in one place."""
+    alone: dict[str, Course] = {}
+    with console.status("training") as status:
+        for name in hospitals:
+            status.update(f"training {name} alone")
+            alone[name] = train_alone(hospitals, name, first, rounds=rounds, epochs=EPOCHS, seed=seed)
+        status.update("training on all data pooled")
+        return alone, train_pooled(hospitals, first, rounds=rounds, epochs=EPOCHS, seed=seed)
+
+
+def run_processes(
+    console: Console, trainers: Mapping[str, TorchTrainer], rounds: int, seed: int, folder: Path
+) -> History:
+    """Train with one process for each hospital; one of them is killed, and comes back later."""
+    first = trainers[WATCHED].initial(seed)
+    metrics = tuple(trainers[WATCHED].evaluate(first).metrics)
+    bad_round = (rounds + 1) // 2
+    hospitals = Processes(
+        folder,
+        tuple(trainers),
+        app=APP,
+        federation="brains",
+        policy=Policy(min_silos=len(trainers), max_clip=8.0),
+        data="slices",
+        arguments={name: {"name": name, "seed": seed} for name in trainers},
+    )
+    with hospitals as processes:
+        console.print(f"keys, certificates, state and logs: {folder}", soft_wrap=True, highlight=False)
+        silos = Coordinator(f"grpcs://{processes.address}", credentials=processes.credentials)
+        remote = federation(silos, Masking(), seed, app=APP, initial=first, metrics=metrics)
+        killing = Killing(Progress(console), processes, KILLED, (bad_round, PHASE), bad_round + AWAY)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SiloLeftOut)  # It was killed on purpose.
+            history = remote.run(rounds, progress=killing)
+    console.print(
+        f"{KILLED} was killed with SIGKILL in round {bad_round}, started again in round {bad_round + AWAY}, "
+        f"and trained again from round {returned(history, bad_round + 1)} on, from the base that it had missed"
+    )
+    return history
+
+
+def returned(history: History, since: int) -> int:
+    """Return the first round from ``since`` on in which the killed hospital's update is in the sum."""
+    numbers = [record.report.round for record in history.records if KILLED in record.report.survivors]
+    return min(number for number in numbers if number >= since)
+
+
+def compare_models(console: Console, processes: History, one: History) -> bool:
+    """Print the hashes of two models, and return whether they are bit for bit the same."""
+    for who, history in (("seven processes", processes), ("one process", one)):
+        digest = hashlib.sha256(history.model.tobytes()).hexdigest()[:16]
+        console.print(f"{digest}  the model of {who}", highlight=False)
+    same = np.array_equal(processes.model, one.model)
+    console.print("[green]bit for bit the same[/]" if same else "[red]different[/]")
+    return same
+
+
+def lost_in(history: History) -> Mapping[int, Dropouts]:
+    """Return who was missing in which round, as a schedule for a run in one process."""
+    return {
+        record.report.round: {
+            silo: "MaskedInput" for silo in record.report.dropouts if silo not in record.report.survivors
+        }
+        for record in history.records
+    }
+
+
+def federation(
+    silos: Mapping[str, Trainer] | Coordinator, scheme: Scheme, seed: int, **named: Any
+) -> Federation:
+    """Return the federation of the demo; only where it runs and its protection differ between the runs."""
     return Federation(
-        silos=trainers,
+        silos=silos,
         scheme=scheme,
         strategy=FedAvg(),
         epochs=EPOCHS,
@@ -114,6 +205,7 @@ def federation(trainers: Mapping[str, Trainer], scheme: Scheme, seed: int) -> Fe
         weight_cap=64,  # training slices of one hospital, at the most
         least_total_weight=32,
         metric_bound=8,
+        **named,
     )
 
 

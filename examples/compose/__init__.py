@@ -1,0 +1,1 @@
+"""A coordinator and three silos in containers."""
