@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from coordinator.client import Coordinator
 from rich.console import Console
 from rich.table import Table
 
+from coordinator.client import Coordinator
 from examples.medical_imaging.app import APP
 from examples.medical_imaging.data import Hospital, load_hospitals
 from examples.medical_imaging.experiment import Course, mean_score, train_alone, train_pooled
@@ -161,7 +161,7 @@ def run_processes(
             history = remote.run(rounds, progress=killing)
     console.print(
         f"{KILLED} was killed with SIGKILL in round {bad_round}, started again in round {bad_round + AWAY}, "
-        f"and trained again from round {returned(history, bad_round + 1)} on, from the base that it had missed"
+        f"and trained from round {returned(history, bad_round + 1)} on, from the base that it had missed"
     )
     return history
 
