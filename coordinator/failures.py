@@ -14,11 +14,13 @@ import msgspec
 
 from secagg.errors import (
     EnvironmentFault,
+    FaultyCoordinator,
     FaultySilo,
     InputRefused,
     MalformedMessage,
     ParameterError,
     PolicyRefused,
+    PrivacyBudgetExhausted,
     ProtocolError,
     RoundAborted,
     RunStopped,
@@ -113,7 +115,9 @@ _TABLE: Mapping[str, Callable[..., Any]] = MappingProxyType(
         kind.__name__: _plain(kind)
         for kind in (
             EnvironmentFault,
+            FaultyCoordinator,
             MalformedMessage,
+            PrivacyBudgetExhausted,
             ProtocolError,
             RoundAborted,
             RunStopped,
