@@ -26,7 +26,16 @@ GRACE = 5.0
 QUANTUM = 1024 * 1024
 """Bytes of a payload that count as progress."""
 MAX_UNREAD = 8
-"""Messages of one silo that wait for a run before its stream is read no further."""
+"""Messages of one silo that wait for a run before its stream is read no further; one, if it has a payload."""
+MAX_PENDING = 64
+MAX_PENDING_PAYLOADS = 3
+"""What may wait for one silo, away or not, before its line starts over: messages, and payloads among them."""
+IDLE_FRAMES = 256
+"""Frames a second that move nothing, after which a silo's streams are read no faster than that."""
+IDLE_BYTES = 64 * 1024
+"""Bytes that make a frame count once more."""
+LONGEST_PAUSE = 0.5
+"""Seconds; more is not held against a silo."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +80,22 @@ class Spooled:
         except OSError as error:
             raise _disk(error, folder) from error
         self._folder = folder
+        self._size = 0
 
     def write(self, data: memoryview) -> None:
         """Append ``data``.
 
         Raises:
-            EnvironmentFault: the disk is full.
+            EnvironmentFault: the disk is full; ``data`` may be appended again.
         """
+        rest = data
         try:
-            while data:
-                data = data[self._file.write(data) or 0 :]
+            self._file.seek(self._size)  # A write that failed may have left a part of it.
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
         except OSError as error:
             raise _disk(error, self._folder) from error
+        self._size += len(data)
 
     def whole(self) -> memoryview:
         """Return the bytes as they lie on disk, mapped and not read."""
@@ -94,11 +107,41 @@ class Spooled:
         self._file.close()
 
 
+class Late:
+    """Keeps nothing of an upload for which its silo was too slow; nobody is at fault."""
+
+    def write(self, data: memoryview) -> None:
+        """Drop ``data``."""
+
+    def whole(self) -> None:
+        """Return that the message is not wanted."""
+
+    def discard(self) -> None:
+        """Do nothing: nothing is kept."""
+
+
 def _disk(error: OSError, folder: Path) -> EnvironmentFault:
     return EnvironmentFault(
         f"{folder}: an upload cannot be kept there: {error.strerror}. Free space; "
         "the round goes on without it or is tried again"
     )
+
+
+class Pace:
+    """How fast one silo's streams are read while they move nothing, however many it opens.
+
+    Guarantees:
+        Who waits as long as it says takes no more than ``IDLE_FRAMES`` * (s + 1) in any s seconds.
+    """
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def spend(self, frames: float, now: float) -> float:
+        """Count ``frames`` and return for how many seconds nothing more should be read."""
+        until = max(self._until, now - 1.0) + frames / IDLE_FRAMES
+        self._until = min(until, now + LONGEST_PAUSE)
+        return max(0.0, self._until - now)
 
 
 class Line:
@@ -109,7 +152,9 @@ class Line:
         boot: of the silo's process; None before the first stream.
         stream: number of the present stream; a later one displaces it.
         connected: whether a stream is open.
-        unread: messages in the box; ``room`` is set while there may be more.
+        unread: messages in the box, one with a payload for ``MAX_UNREAD``; ``room`` is set while there may be
+            more.
+        pace: of its streams.
         moved: when the last ``QUANTUM`` of a payload went either way, on the loop's clock.
     """
 
@@ -125,6 +170,7 @@ class Line:
         self.room = asyncio.Event()
         self.room.set()
         self.unread = 0
+        self.pace = Pace()
         self._store = store
         self._bytes = 0
 
@@ -146,6 +192,15 @@ class Line:
         self.wake.set()
         return resumed
 
+    def start_over(self) -> None:
+        """End the present stream; the next one is that of a silo that is not known."""
+        self.incoming.close()
+        self.outgoing, self.incoming = Outgoing(), Incoming(self._store)
+        self.boot, self.connected = None, False
+        self.stream += 1
+        self.wake.set()
+        self.room.set()
+
     def count(self, frame: Begin | Piece, now: float) -> None:
         """Note progress."""
         if isinstance(frame, Piece):
@@ -166,14 +221,17 @@ class Lines:
         limit: bytes that a payload from a silo may have now; 0 while no run expects one.
 
     Guarantees:
-        A silo that announces more than ``limit`` bytes is cut off before any of them is kept.
+        Of what a silo announces beyond ``limit`` bytes none is kept. It is cut off for it, unless an earlier
+        round expected so much: then it is only late.
         What arrives while no run listens is dropped.
+        A silo that takes nothing costs a bounded amount of memory.
     """
 
     def __init__(self, roster: Roster, spool: Path) -> None:
         self.boot = os.urandom(BOOT_SIZE)
         self.limit = 0
         self.roster = roster
+        self._late = 0  # Bytes that an upload of an earlier round may have.
         self._spool = spool
         self._lines = {silo: Line(silo, self._new_store) for silo in roster.silos}
         self._box: asyncio.Queue[Event] | None = None
@@ -204,21 +262,29 @@ class Lines:
     def deafen(self) -> None:
         """Drop what arrives from now on."""
         self._box = None
-        self.limit = 0
+        self._late, self.limit = max(self._late, self.limit), 0
         for line in self._lines.values():
             line.unread = 0
             line.room.set()
 
     def send(self, silo: SiloId, frame: Frame) -> None:
-        """Queue a message; it leaves when the silo's stream takes it."""
+        """Queue a message; it leaves when the silo's stream takes it.
+
+        If too much waits already, it is dropped with all the rest, and the silo is one that just joined when
+        it is back.
+        """
         line = self._lines[silo]
         line.outgoing.put(frame)
         line.wake.set()
+        if line.outgoing.pending > MAX_PENDING or line.outgoing.payloads > MAX_PENDING_PAYLOADS:
+            if line.connected:
+                self.detach(silo, line.stream)
+            line.start_over()
 
     def read(self, event: Arrived) -> None:
         """Say that a run is done with a message: its silo may send another."""
         line = self._lines[event.silo]
-        line.unread = max(0, line.unread - 1)
+        line.unread = max(0, line.unread - _weight(event.frame))
         if line.unread < MAX_UNREAD:
             line.room.set()
 
@@ -240,6 +306,7 @@ class Lines:
         """Give up what is under way; no stream may be open any more."""
         for departure in self._departures.values():
             departure.cancel()
+        self._departures.clear()
         for line in self._lines.values():
             line.incoming.close()
 
@@ -271,7 +338,7 @@ class Lines:
         """Put a whole message into the box; ``Line.room`` tells whether more may be read."""
         if self._box is not None:
             line = self._lines[silo]
-            line.unread += 1
+            line.unread += _weight(frame)
             if line.unread >= MAX_UNREAD:
                 line.room.clear()
             self._tell(Arrived(silo, frame))
@@ -303,6 +370,13 @@ class Lines:
             self._box.put_nowait(event)
 
     def _new_store(self, size: int) -> Store:
-        if size > self.limit:
-            raise MalformedMessage(f"a payload of {size} bytes was announced; {self.limit} are taken now")
-        return Spooled(self._spool) if size > QUANTUM else InMemory(size)
+        if size <= self.limit:
+            return Spooled(self._spool) if size > QUANTUM else InMemory(size)
+        if size <= self._late:
+            return Late()
+        raise MalformedMessage(f"a payload of {size} bytes was announced; {self.limit} are taken now")
+
+
+def _weight(frame: Frame) -> int:
+    """Return how much of a silo's room a message takes in the box."""
+    return MAX_UNREAD if frame[1] else 1

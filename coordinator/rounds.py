@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from coordinator.lines import Arrived, Broken, Event, Gone, Joined, Lines
+from coordinator.lines import QUANTUM, Arrived, Broken, Event, Gone, Joined, Lines
 from secagg.names import SiloId
 from secagg.rounds.driver import Frames, RoundDriver
 from secagg.session import Aggregate
@@ -43,6 +43,8 @@ class _Round:
         self._lines = lines
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
+        self._phase: tuple[int, str] | None = None
+        self._deferred = 0
 
     async def run(self) -> Aggregate:
         box = self._lines.listen()
@@ -52,17 +54,21 @@ class _Round:
             for silo in frozenset(self._lines.roster.silos) - self._lines.present:
                 self._driver.lose(silo)
             while (outcome := self._driver.outcome) is None:
-                event = await self._next(box)
-                if event is not None:
-                    await self._take(event)
+                await self._take(await self._next(box))  # No name outlives it: an upload is freed when added.
                 self._send(await self._do(self._driver.advance, self._loop.time()))
-            await self._lines.flushed(FLUSH_SECONDS)
+            self._lines.deafen()  # So that whoever says more than there is room for is still read.
+            with self._driver.measured():
+                await self._lines.flushed(FLUSH_SECONDS)
             return outcome
         finally:
             self._lines.deafen()
 
     async def _next(self, box: asyncio.Queue[Event]) -> Event | None:
         """Return what happens next, or None when the phase's deadline has come."""
+        with self._driver.measured():
+            return await self._event(box)
+
+    async def _event(self, box: asyncio.Queue[Event]) -> Event | None:
         while True:
             deadline = self._driver.deadline
             if deadline is None:
@@ -72,12 +78,21 @@ class _Round:
                     return await box.get()
             except TimeoutError:
                 moved = max((self._lines[silo].moved for silo in self._driver.waiting), default=0.0)
-                if moved + self._seconds <= deadline:
+                if moved + self._seconds <= deadline or not self._may_defer():
                     return None
                 self._driver.defer(moved + self._seconds)  # A slow silo is not a lost one.
 
-    async def _take(self, event: Event) -> None:
+    def _may_defer(self) -> bool:
+        """Whether a silo may move more in this phase: no more than there is for it."""
+        phase = self._driver.coordinator.attempt, self._driver.phase
+        self._deferred = self._deferred + 1 if phase == self._phase else 1
+        self._phase = phase
+        return self._deferred <= self._driver.phase_size // QUANTUM + 1
+
+    async def _take(self, event: Event | None) -> None:
         match event:
+            case None:
+                pass
             case Arrived(silo, frame):
                 self._send(await self._do(self._driver.take, silo, frame))
                 self._lines.read(event)

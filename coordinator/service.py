@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from contextlib import ExitStack
 from typing import Any, NoReturn, TypeAlias
 
 import structlog
@@ -12,7 +13,7 @@ from coordinator.tls import caller  # Before grpc: it sets what grpc reads when 
 
 import grpc  # isort: skip
 
-from coordinator.lines import Line, Lines
+from coordinator.lines import IDLE_BYTES, LONGEST_PAUSE, Line, Lines
 from secagg import __version__
 from secagg.errors import EnvironmentFault, MalformedMessage, TrustError
 from secagg.link.frames import (
@@ -27,6 +28,7 @@ from secagg.link.frames import (
 )
 from secagg.link.line import OutOfOrder
 from secagg.names import SiloId
+from secagg.payload import PIECE_SIZE
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext, whose stubs know no generic handlers.
 
@@ -39,8 +41,10 @@ MAX_TRANSFERS = 4
 """Payloads that are written at once; more would be held in memory by the transport."""
 BARRED_SECONDS = 5.0
 """How long a silo that left the protocol is not taken back: it would be cut off again at once."""
-IDLE_FRAMES = 256
-"""Frames a second that move nothing, after which a stream is read no faster than that."""
+SLOT_SECONDS = 1.0
+"""How long a silo that does not take its piece holds up the transfers of others."""
+STREAM_FRAMES = 32
+"""Idle frames that a stream counts for: a silo opens eight a second."""
 
 log = structlog.get_logger("coordinator")
 
@@ -72,10 +76,14 @@ class SiloService:
     async def connect(self, _requests: object, context: Context) -> None:
         """Serve one stream until it ends or a later one displaces it."""
         silo = await self._silo(context)
-        if self._barred.get(silo, 0.0) > asyncio.get_running_loop().time():
-            await _refuse(context, grpc.StatusCode.UNAVAILABLE, "it left the protocol a moment ago")
+        line, loop = self._lines[silo], asyncio.get_running_loop()
+        pause = line.pace.spend(STREAM_FRAMES, loop.time())
+        await asyncio.sleep(pause)
+        if pause >= LONGEST_PAUSE:
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, "it opens too many streams")
         hello = await self._hello(silo, context)
-        line = self._lines[silo]
+        if self._barred.get(silo, 0.0) > loop.time():
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, "it left the protocol a moment ago")
         try:
             resumed = self._lines.attach(silo, hello)
         except MalformedMessage as fault:
@@ -134,48 +142,58 @@ class SiloService:
 
     async def _read(self, line: Line, stream: int, context: Context) -> None:
         loop = asyncio.get_running_loop()
-        window, idle = loop.time(), 0
-        while line.stream == stream:
+        while True:
             await line.room.wait()
             data = await context.read()
-            if not isinstance(data, bytes):
-                return  # The silo closed its side.
-            frame = decode_link(data)
-            before = line.incoming.held
-            match frame:
-                case Begin() | Piece():
-                    whole = line.incoming.take(frame)
-                    line.count(frame, loop.time())
-                    if whole is not None:
-                        self._lines.arrived(line.silo, whole)
-                        line.wake.set()
-                case Received():
-                    self._lines.acknowledged(line.silo, frame.number)
-                case _:
-                    raise MalformedMessage("a stream says Hello once")
-            if line.incoming.held == before or not isinstance(frame, Piece):
-                idle += 1
-            if idle >= IDLE_FRAMES:
-                await asyncio.sleep(max(0.0, window + 1.0 - loop.time()))
-                window, idle = loop.time(), 0
+            if not isinstance(data, bytes) or line.stream != stream:
+                return  # The silo closed its side, or speaks on another stream: there this comes again.
+            before = line.incoming.held.part
+            self._take(line, data, loop.time())
+            if line.incoming.held.part < before + PIECE_SIZE:
+                await asyncio.sleep(line.pace.spend(1 + len(data) // IDLE_BYTES, loop.time()))
+
+    def _take(self, line: Line, data: bytes, now: float) -> None:
+        """Take one frame. Nothing here outlives the call: an upload is freed when a run is done with it."""
+        before = line.incoming.held
+        match decode_link(data):
+            case Begin() | Piece() as frame:
+                message = line.incoming.take(frame)
+                if message is not None:
+                    self._lines.arrived(line.silo, message)
+                if line.incoming.held != before:
+                    line.count(frame, now)
+                if line.incoming.held.whole != before.whole:
+                    line.wake.set()
+            case Received(number):
+                self._lines.acknowledged(line.silo, number)
+            case _:
+                raise MalformedMessage("a stream says Hello once")
 
     async def _write(self, line: Line, stream: int, context: Context) -> None:
         loop, told = asyncio.get_running_loop(), 0
         while line.stream == stream:
             line.wake.clear()
-            acknowledgement = line.incoming.acknowledgement
-            if acknowledgement is not None and acknowledgement.number > told:
-                told = acknowledgement.number
-                await self._send(context, acknowledgement)
-            frame = line.outgoing.take()
+            frame: Begin | Piece | Received | None = line.incoming.acknowledgement
+            if isinstance(frame, Received) and frame.number > told:
+                told = frame.number
+            else:
+                frame = line.outgoing.take()
+            # Each turn takes one frame at the most: after a wait, this stream may be displaced.
             if frame is None:
                 await line.wake.wait()
             elif isinstance(frame, Piece):
-                async with self._transfers:
-                    await self._send(context, frame)
+                await self._transfer(context, frame)
                 line.count(frame, loop.time())
             else:
                 await self._send(context, frame)
+
+    async def _transfer(self, context: Context, piece: Piece) -> None:
+        await self._transfers.acquire()
+        with ExitStack() as slot:
+            slot.callback(self._transfers.release)
+            late = asyncio.get_running_loop().call_later(SLOT_SECONDS, slot.close)
+            slot.callback(late.cancel)
+            await self._send(context, piece)
 
     @staticmethod
     async def _send(context: Context, frame: Begin | Piece | Received) -> None:

@@ -31,8 +31,8 @@ class Store(Protocol):
         """Append ``data``."""
         ...
 
-    def whole(self) -> memoryview:
-        """Return all that was written, synced if it is kept on disk; called once, after the last piece."""
+    def whole(self) -> memoryview | None:
+        """Return all that was written; None if the message is not wanted. Called once, after the last piece."""
         ...
 
     def discard(self) -> None:
@@ -143,6 +143,11 @@ class Outgoing:
         """Messages that are not acknowledged."""
         return len(self._kept)
 
+    @property
+    def payloads(self) -> int:
+        """How many of them have a payload."""
+        return sum(message.size > 0 for message in self._kept)
+
 
 class Incoming:
     """Messages of one peer.
@@ -173,7 +178,7 @@ class Incoming:
         return Received(self._whole) if self._whole else None
 
     def take(self, frame: Begin | Piece) -> Frame | None:
-        """Take one frame and return the message that it completes.
+        """Take one frame and return the message that it completes, if that is wanted.
 
         Raises:
             OutOfOrder: a gap.
@@ -214,7 +219,8 @@ class Incoming:
             return None
         self._begun, self._part = None, 0
         self._whole += 1
-        return begin.header, store.whole()
+        payload = store.whole()
+        return None if payload is None else (begin.header, payload)
 
     def close(self) -> None:
         """Give up what is not whole."""

@@ -167,6 +167,11 @@ class RoundCoordinator:
         return self._terms
 
     @property
+    def base_size(self) -> int:
+        """Bytes of the model that silos may ask for; 0 if there is none."""
+        return 0 if self._base is None else self._base.size
+
+    @property
     def invitation(self) -> TrainingOpened:
         """What a silo is told that joins while the round goes on; it takes part from the next attempt."""
         return TrainingOpened(self._terms, self._training_seconds)

@@ -152,6 +152,11 @@ class RoundDriver:
         encoding = self.coordinator.terms.encoding
         return (encoding.length + 1) * encoding.word_bits // 8
 
+    @property
+    def phase_size(self) -> int:
+        """Bytes of all payloads that there can be for a silo to move in one phase: base, upload and sum."""
+        return self.coordinator.base_size + 2 * self.upload_size
+
     # --- inputs ---
 
     def open(self, now: float) -> Frames:

@@ -26,7 +26,7 @@ from tests.loopback.world import Sent, Service, connect, serving, speak
 import grpc  # isort: skip
 
 SENDER = "west"
-HALF_OPEN = 200
+HALF_OPEN = 100
 
 
 def more_than_allowed(frame: Sent) -> list[Sent]:
