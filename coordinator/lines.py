@@ -303,12 +303,12 @@ class Lines:
         await self._changed.wait()
 
     def close(self) -> None:
-        """Give up what is under way; no stream may be open any more."""
+        """Give up what is under way. A stream that has not ended yet, as the server stops, takes no more."""
         for departure in self._departures.values():
             departure.cancel()
         self._departures.clear()
         for line in self._lines.values():
-            line.incoming.close()
+            line.start_over()
 
     # --- for the service -----------------------------------------------------------------------------------
 
