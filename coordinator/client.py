@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
 from coordinator import tls  # Before grpc: it sets what grpc reads when it is imported.
-from coordinator.config import ClientConfig
+from coordinator.config import ClientConfig, read_text
 from coordinator.control import (
     CONTROL,
     Ask,
@@ -49,6 +49,7 @@ from secagg.learning.request import RunRequest
 from secagg.link.options import CHANNEL_OPTIONS
 from secagg.names import RealVector
 from secagg.report import plural
+from secagg.roster_file import parse_roster
 
 SCHEME = "grpcs://"
 CALL_SECONDS = 60.0
@@ -86,6 +87,7 @@ class Coordinator:
         config = ClientConfig.load(Path(credentials) / "client.toml")
         self.address = config.coordinator if address is None else address.removeprefix(SCHEME)
         split_address(self.address)
+        self._roster = parse_roster(read_text(config.roster), str(config.roster))
         self._channel: Any = grpc.secure_channel(
             self.address, tls.channel_credentials(config.tls), options=_OPTIONS
         )
@@ -110,10 +112,14 @@ class Coordinator:
         return read_initial(path)
 
     def start(self, request: RunRequest, weights: RealVector) -> str:
-        """Start a run from ``weights`` and return its name; see ``Remote``."""
+        """Start a run from ``weights`` and return its name; see ``Remote``.
+
+        Raises:
+            TrustError: the coordinator serves another roster than the one beside ``client.toml``.
+        """
 
         def frames() -> Iterator[bytes]:
-            yield encode(Start(request, weights_of(weights)))
+            yield encode(Start(request, weights_of(weights), self._roster.digest))
             yield from pieces(weights)
 
         call: Call = self._channel.stream_unary(f"/{CONTROL}/Start")

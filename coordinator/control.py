@@ -34,6 +34,8 @@ from secagg.terms import Digest
 CONTROL = "secagg.v1.Control"
 MAX_WEIGHTS = 1 << 28
 """Weights of a model, 2 GiB as float64."""
+MAX_SENDING = 2
+"""Models that are fetched at once; another caller is refused rather than kept waiting."""
 PIECE_SECONDS = 30.0
 """A caller that has not sent the next piece by then is given up."""
 
@@ -58,10 +60,11 @@ class Weights(Part, frozen=True, tag=True):
 
 
 class Start(Part, frozen=True):
-    """Start a run from ``weights``."""
+    """Start a run from ``weights``; ``roster`` is the digest of the one that the caller has pinned."""
 
     request: RunRequest
     weights: Weights
+    roster: Digest
 
 
 class Of(Part, frozen=True):
@@ -216,6 +219,7 @@ class ControlService:
         self._federation = federation
         self._revoked = revoked
         self._receiving = asyncio.Lock()
+        self._sending = asyncio.Semaphore(MAX_SENDING)
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         """Return what a server is given."""
@@ -238,6 +242,7 @@ class ControlService:
         who = await self._caller(context)
         try:
             asked = decode(await _next(requests), Start)
+            self._runs.check_roster(asked.roster)
             self._runs.check_idle()
             if self._receiving.locked():
                 raise UsageError("another run is being handed in, and there is one at a time")
@@ -266,14 +271,22 @@ class ControlService:
         """Send the weights after the last opened sum."""
         who = await self._caller(context)
         try:
-            weights = await asyncio.to_thread(self._runs.model, decode(request, Of).run)
-            announced = await asyncio.to_thread(weights_of, weights)
+            asked = decode(request, Of)
+            if self._sending.locked():
+                raise UsageError(f"{MAX_SENDING} models are being fetched already: try again in a moment")
         except SecaggError as error:
             yield _failed(error, who)
             return
-        yield encode(announced)
-        for piece in pieces(weights):
-            yield piece
+        async with self._sending:  # Each is held in memory while it is sent.
+            try:
+                weights = await asyncio.to_thread(self._runs.model, asked.run)
+                announced = await asyncio.to_thread(weights_of, weights)
+            except SecaggError as error:
+                yield _failed(error, who)
+                return
+            yield encode(announced)
+            for piece in pieces(weights):
+                yield piece
 
     async def halt(self, request: bytes, context: Context) -> bytes:
         """Stop a run."""

@@ -28,7 +28,7 @@ from coordinator.model_file import (
 )
 from coordinator.run import CARD, CHECKPOINT, COMPLETE, MODEL, Driving, verdict_on
 from coordinator.store import Store, StoredRun, Verdict
-from secagg.errors import RunStopped, SecaggError, UsageError
+from secagg.errors import RunStopped, SecaggError, TrustError, UsageError
 from secagg.learning.request import RunRequest
 from secagg.learning.run import Run
 from secagg.names import RealVector
@@ -158,13 +158,15 @@ class Runs:
         """Stop a run now; return when it has stopped. It can be resumed.
 
         Raises:
-            UsageError: it is not under way.
+            UsageError: it is not under way, or was complete a moment before.
         """
         self.stored(name)
         present = self._present
         if present is None or present.run.id != name:
             raise UsageError(f"run {name} is not under way")
         await self._stop(present, f"{by} halted the run")
+        if present.verdict is not None and present.verdict.state in COMPLETE:
+            raise UsageError(f"run {name} was {present.verdict.state} before it could be halted")
 
     async def drain(self, seconds: float) -> bool:
         """Begin no round; halt the run if its present round takes longer; return whether it was halted.
@@ -217,6 +219,19 @@ class Runs:
             known = ", ".join(run.id for run in self._store.runs()[-5:]) or "none yet"
             raise UsageError(f"there is no run of that name; the last ones are: {known}")
         return stored
+
+    def check_roster(self, digest: bytes) -> None:
+        """Check that a caller means these silos.
+
+        Raises:
+            TrustError: its roster is another one.
+        """
+        own = self._lines.roster.digest
+        if digest != own:
+            raise TrustError(
+                f"roster: the caller has pinned {digest.hex()[:16]}, this coordinator serves "
+                f"{own.hex()[:16]}; compare roster.toml with the silos"
+            )
 
     def check_idle(self) -> None:
         """Check that no run is under way.

@@ -67,7 +67,7 @@ async def serving(config: CoordinatorConfig) -> AsyncIterator[Serving]:
     """
     roster = config.members()
     credentials = tls.server_credentials(config.tls, federation=config.federation)
-    spool = _folder(config.state / "spool")
+    spool = _folder(_folder(config.state) / "spool")
     store = Store(config.state)
     try:
         lines = Lines(roster, spool)

@@ -11,10 +11,12 @@ from secagg.terms import MaskingParameters, Terms
 
 
 def reasons_of(coordinator: RoundCoordinator) -> dict[SiloId, str]:
-    """Return silo -> why it is missing, for people: where it was lost, or the reason that is known."""
+    """Return silo -> why it is missing, for people, in roster order: where it was lost, or what is known."""
+    losses = coordinator.losses
     return {
-        silo: loss if ":" in loss else f"lost in {loss}"  # a bare phase, or "refused: ...", "faulty: ..."
-        for silo, loss in coordinator.losses.items()
+        silo: losses[silo] if ":" in losses[silo] else f"lost in {losses[silo]}"
+        for silo in coordinator.roster.silos
+        if silo in losses  # a bare phase, or "refused: ...", "faulty: ..."
     }
 
 

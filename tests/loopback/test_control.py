@@ -357,9 +357,10 @@ def test_a_halted_run_goes_on_where_it_was(tmp_path: Path) -> None:
 class Process:
     """A real ``coordinator up``."""
 
-    def __init__(self, here: Hospitals) -> None:
+    def __init__(self, here: Hospitals, *, logs: bool = False) -> None:
         self._command = [sys.executable, "-c", "from coordinator.cli import main; main()", "up", "--config"]
         self._command.append(str(here.config_file))
+        self._logs = logs
         self.said = self.start()
 
     @property
@@ -367,9 +368,8 @@ class Process:
         return self._process.pid
 
     def start(self) -> list[str]:
-        self._process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        log = subprocess.PIPE if self._logs else subprocess.DEVNULL
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self._process.stdout is not None
         said = []
         for line in self._process.stdout:
@@ -378,18 +378,29 @@ class Process:
                 break
         return said
 
+    def logged(self, event: str) -> None:
+        """Return when ``event`` was logged."""
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if json.loads(line)["event"] == event:
+                return
+
+    def send(self, by: signal.Signals) -> None:
+        self._process.send_signal(by)
+
     def kill(self) -> None:
         self._process.kill()
-        self._end()
+        self.ended()
 
     def stop(self, by: signal.Signals) -> int:
-        self._process.send_signal(by)
-        return self._end()
+        self.send(by)
+        return self.ended()
 
-    def _end(self) -> int:
+    def ended(self) -> int:
         code = self._process.wait(timeout=60)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
         return code
 
 
@@ -470,11 +481,48 @@ def test_a_stopped_coordinator_halts_its_run_which_goes_on_the_next_time(
         process.kill()
 
 
+def test_a_round_that_is_under_way_may_finish_before_the_process_stops(tmp_path: Path) -> None:
+    here = hospitals(tmp_path / "f")
+    process = Process(here, logs=True)
+    held, go = threading.Event(), threading.Event()
+
+    def hold(message: object) -> None:
+        if isinstance(message, TrainingOpened) and message.terms.round == 1:
+            held.set()
+            go.wait()
+
+    here.silos["west"].before = hold
+
+    async def work() -> None:
+        here.connect()
+        with here.person() as coordinator:
+            name = await asyncio.to_thread(asked, coordinator)
+            watching = asyncio.create_task(asyncio.to_thread(coordinator.watch, name, Told()))
+            await asyncio.to_thread(held.wait)
+            process.send(signal.SIGTERM)
+            await asyncio.to_thread(process.logged, "stopping")
+            go.set()
+            assert await asyncio.to_thread(process.ended) == 4
+            outcome = await watching
+            assert (outcome.state, outcome.exit, len(outcome.records)) == ("halted", 4, 1)
+            assert "round 2 halted: the run was stopped on purpose" in outcome.text
+            await asyncio.to_thread(process.start)
+            outcome = await asyncio.to_thread(coordinator.watch, name, Told())
+            assert (outcome.state, len(outcome.records)) == ("completed", ROUNDS + 1)
+        await here.disconnect()
+
+    try:
+        run(work)
+    finally:
+        process.kill()
+    assert {silo: len(t.trained) for silo, t in here.trainers.items()} == dict.fromkeys(here.trainers, ROUNDS)
+
+
 # --- who may call, and what is taken ------------------------------------------------------------------------
 
 
-def call(here: Hospitals, party: str, name: str, frames: list[bytes]) -> bytes:
-    """Make a call as ``party``, with the files in its folder."""
+def dialled(here: Hospitals, party: str) -> grpc.Channel:
+    """Return a channel of ``party``, with the files in its folder."""
     folder = here.folder / party
     stem = "silo" if "silos" in party else party
     credentials = grpc.ssl_channel_credentials(
@@ -482,7 +530,12 @@ def call(here: Hospitals, party: str, name: str, frames: list[bytes]) -> bytes:
         (folder / f"{stem}.key").read_bytes(),
         (folder / f"{stem}.pem").read_bytes(),
     )
-    with grpc.secure_channel(here.config.listen, credentials, options=CHANNEL_OPTIONS) as opened:
+    return grpc.secure_channel(here.config.listen, credentials, options=CHANNEL_OPTIONS)
+
+
+def call(here: Hospitals, party: str, name: str, frames: list[bytes]) -> bytes:
+    """Make a call as ``party``."""
+    with dialled(here, party) as opened:
         channel: Any = opened
         path = f"/{CONTROL}/{name}"
         if name == "Start":
@@ -533,6 +586,43 @@ def test_a_revoked_scientist_is_refused(tmp_path: Path) -> None:
     run(work)
 
 
+def test_a_caller_that_means_other_silos_is_refused(tmp_path: Path) -> None:
+    here, other = hospitals(tmp_path / "f", 3), hospitals(tmp_path / "g", 3)
+    other_roster = (other.folder / "scientist" / "roster.toml").read_text()
+    (here.folder / "scientist" / "roster.toml").write_text(other_roster)
+
+    async def work() -> None:
+        async with running(here, silos=()) as (_, coordinator):
+            with pytest.raises(TrustError, match="roster: the caller has pinned"):
+                await asyncio.to_thread(asked, coordinator)
+
+    run(work)
+    assert files(here) == []
+
+
+def test_health_is_told_to_whoever_has_a_certificate(tmp_path: Path) -> None:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    here = hospitals(tmp_path / "f", 3)
+    serves, unknown = health_pb2.HealthCheckResponse.SERVING, grpc.StatusCode.NOT_FOUND
+
+    def check(party: str, service: str) -> Any:
+        with dialled(here, party) as opened:
+            request = health_pb2.HealthCheckRequest(service=service)
+            return health_pb2_grpc.HealthStub(opened).Check(request, timeout=30).status
+
+    async def work() -> None:
+        async with running(here, silos=()):
+            for service in ("", "secagg.v1.Silos", CONTROL):
+                assert await asyncio.to_thread(check, "silos/north", service) == serves
+            with pytest.raises(grpc.RpcError) as caught:
+                await asyncio.to_thread(check, "operator", "secagg.v2")
+            refused: Any = caught.value
+            assert refused.code() is unknown
+
+    run(work)
+
+
 def test_another_authoritys_coordinator_is_not_trusted(tmp_path: Path) -> None:
     here, other = hospitals(tmp_path / "f", 3), hospitals(tmp_path / "g", 3)
 
@@ -559,6 +649,8 @@ def test_where_nobody_listens_is_said(tmp_path: Path) -> None:
 
 VECTOR = np.arange(5.0)
 GOOD = Weights(5, hashlib.sha256(VECTOR.tobytes()).digest())
+NONE = bytes(32)
+OPENING = b"Start, with the roster of the test"
 
 
 @pytest.mark.parametrize(
@@ -566,13 +658,13 @@ GOOD = Weights(5, hashlib.sha256(VECTOR.tobytes()).digest())
     [
         ("Start", [], "the call ended before all of it was sent"),
         ("Start", [b"\x80\x04."], "not a message of the control API"),
-        ("Start", [encode(Start(request(), Weights(MAX_WEIGHTS + 1, bytes(32))))], "not a message"),
-        ("Start", [encode(Start(request(), Weights(0, bytes(32))))], "not a message"),
-        ("Start", [encode(Start(request(rounds=0), GOOD))], "not a message"),
-        ("Start", [encode(Start(request(), GOOD)), VECTOR.tobytes()[:8]], "before all of it was sent"),
-        ("Start", [encode(Start(request(), GOOD)), VECTOR.tobytes() + b"x"], "a piece of 41 bytes"),
-        ("Start", [encode(Start(request(), GOOD)), b""], "a piece of 0 bytes"),
-        ("Start", [encode(Start(request(), GOOD)), bytes(40)], "not those whose digest was announced"),
+        ("Start", [encode(Start(request(), Weights(MAX_WEIGHTS + 1, bytes(32)), NONE))], "not a message"),
+        ("Start", [encode(Start(request(), Weights(0, bytes(32)), NONE))], "not a message"),
+        ("Start", [encode(Start(request(rounds=0), GOOD, NONE))], "not a message"),
+        ("Start", [OPENING, VECTOR.tobytes()[:8]], "before all of it was sent"),
+        ("Start", [OPENING, VECTOR.tobytes() + b"x"], "a piece of 41 bytes"),
+        ("Start", [OPENING, b""], "a piece of 0 bytes"),
+        ("Start", [OPENING, bytes(40)], "not those whose digest was announced"),
         ("Watch", [b""], "not a message"),
         ("Model", [encode({"run": "x" * 17})], "not a message"),
         ("Halt", [encode({"run": "x", "more": 1})], "not a message"),
@@ -584,7 +676,9 @@ def test_what_is_no_request_is_refused(name: str, frames: list[bytes], expected:
 
     async def work() -> None:
         async with running(here, silos=()) as (_, coordinator):
-            reply = decode(await asyncio.to_thread(call, here, "scientist", name, frames), Failed)
+            start = encode(Start(request(), GOOD, here.roster.digest))
+            sent = [start if frame == OPENING else frame for frame in frames]
+            reply = decode(await asyncio.to_thread(call, here, "scientist", name, sent), Failed)
             assert reply.kind == "MalformedMessage"
             assert expected in str(reply.error())
             assert await asyncio.to_thread(coordinator.runs) == ()
