@@ -38,7 +38,8 @@ from secagg.names import SiloId
 from secagg.roster import Roster
 
 Deliver = Callable[[Frame], Frame | None]
-Sent: TypeAlias = Begin | Piece | Received
+Sent: TypeAlias = Begin | Piece | Received | bytes
+"""A frame, or bytes in the place of one."""
 FINAL = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECONDITION}
 
 
@@ -110,9 +111,7 @@ class Speaker:
         self._issued = service.authority.issue_silo(silo)
         self._task: asyncio.Task[None] | None = None
         self._call: Any = None
-        self.change: Callable[[Begin | Piece | Received], list[Begin | Piece | Received]] = lambda frame: [
-            frame
-        ]
+        self.change: Callable[[Sent], list[Sent]] = lambda frame: [frame]
         self.taken: Callable[[Begin | Piece], None] = lambda frame: None
         self.streams = 0
         self.closed: list[grpc.StatusCode] = []
@@ -220,7 +219,7 @@ class Speaker:
                 await self._wake.wait()
                 continue
             for sent in self.change(frame):
-                await call.write(encode_link(sent))
+                await call.write(sent if isinstance(sent, bytes) else encode_link(sent))
 
 
 def speak(service: Service, roster: Roster, silos: Mapping[SiloId, Any]) -> dict[SiloId, Speaker]:
