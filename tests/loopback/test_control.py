@@ -6,10 +6,12 @@ import asyncio
 import hashlib
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -448,6 +450,23 @@ def test_a_killed_coordinator_goes_on_and_no_silo_trains_twice(
         process.kill()
     assert {silo: len(t.trained) for silo, t in here.trainers.items()} == dict.fromkeys(here.trainers, ROUNDS)
     assert files(here) == ["checkpoint.safetensors", "model.card.json", "model.safetensors"]
+
+
+def test_a_record_that_reached_the_checkpoint_alone_is_not_lost(tmp_path: Path) -> None:
+    here = hospitals(tmp_path / "f")
+
+    async def work() -> None:
+        async with running(here) as (_, coordinator):
+            first = await asyncio.to_thread(here.federation(coordinator).run, ROUNDS, progress=False)
+        with closing(sqlite3.connect(here.state / "state.sqlite3")) as database, database:
+            database.execute("DELETE FROM rounds WHERE round = 3")
+            database.execute("UPDATE runs SET state = 'running', exit = NULL, ended = NULL")
+        async with running(here, silos=()) as (serves, coordinator):  # No silo is needed for it.
+            assert serves.resumed is not None
+            outcome = await asyncio.to_thread(coordinator.watch, serves.resumed, Told())
+            assert (outcome.state, outcome.records) == ("completed", first.records)
+
+    run(work)
 
 
 @pytest.mark.parametrize(("by", "code"), [(signal.SIGTERM, 4), (signal.SIGINT, 130)])
