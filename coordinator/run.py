@@ -139,8 +139,8 @@ class Driving:
 
     async def _round(self) -> None:
         number = self._run.number
-        attempted, asked = self._store.attempt(self._name, number)
-        self._coordinator = self._run.next_round(attempted=attempted, asked=asked)
+        known = self._store.memory(self._name, number)
+        self._coordinator = self._run.next_round(known)
         memory = _Memory(self._store, self._name, self._coordinator)
         driver = RoundDriver(
             self._coordinator,
@@ -148,8 +148,8 @@ class Driving:
             timer=time.perf_counter,
             watcher=PhaseWatcher(self._feed, number, self._run.phases),
         )
-        self._feed.round_started(number, attempt=attempted + 1)
-        log.info("round begins", run=self._name, round=number, attempted=attempted)
+        self._feed.round_started(number, attempt=known.attempt + 1)
+        log.info("round begins", run=self._name, round=number, attempted=known.attempt)
         self._driver = driver
         try:
             aggregate = await run_round(driver, self._lines, seconds=self._request.phase_seconds)
@@ -217,13 +217,13 @@ class Driving:
 
 
 class _Memory:
-    """Writes which attempt a round is in, and what silos are about to be asked, before it leaves."""
+    """Writes what must be known of an attempt if the process ends, before the messages leave that need it."""
 
     def __init__(self, store: Store, run: str, coordinator: RoundCoordinator) -> None:
         self._store = store
         self._run = run
         self._coordinator = coordinator
-        self._written: tuple[int, tuple[bytes, ...]] = coordinator.attempt, coordinator.asked
+        self._written = coordinator.memory
         self._lock = threading.Lock()
         self._closed = False
 
@@ -232,10 +232,10 @@ class _Memory:
         with self._lock:
             if self._closed:
                 raise UsageError("the run was stopped: nothing of this step may leave")
-            now = self._coordinator.attempt, self._coordinator.asked
+            now = self._coordinator.memory
             if now != self._written:
                 number = self._coordinator.terms.round
-                self._store.set_attempt(self._run, number, attempt=now[0], asked=now[1])
+                self._store.set_memory(self._run, number, now)
                 self._written = now
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ import msgspec
 from secagg.errors import EnvironmentFault, MissingExtra
 from secagg.learning.history import Record
 from secagg.learning.request import RunRequest
+from secagg.rounds.memory import Memory
 
 try:
     import sqlalchemy as sa
@@ -57,18 +58,17 @@ _rounds = sa.Table(
     sa.Column("round", sa.Integer, primary_key=True),
     sa.Column("record", sa.LargeBinary, nullable=False),
 )
-_attempts = sa.Table(
-    "attempts",
+_memories = sa.Table(
+    "memories",
     _tables,
     sa.Column("run", sa.ForeignKey("runs.id"), primary_key=True),
-    sa.Column("round", sa.Integer, primary_key=True),
-    sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("asked", sa.LargeBinary, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("memory", sa.LargeBinary, nullable=False),
 )
-_DIGEST = 32
 
 _record = msgspec.msgpack.Decoder(Record)
 _request = msgspec.msgpack.Decoder(RunRequest)
+_memory = msgspec.msgpack.Decoder(Memory)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,10 +209,9 @@ class Store:
     # --- rounds --------------------------------------------------------------------------------------------
 
     def add_record(self, run: str, record: Record) -> None:
-        """Write an opened sum; the round's attempts are over."""
+        """Write an opened sum."""
         number = record.report.round
         with self._writing() as connection:
-            connection.execute(_attempts.delete().where(_attempts.c.run == run, _attempts.c.round == number))
             connection.execute(
                 _rounds.insert().values(run=run, round=number, record=msgspec.msgpack.encode(record))
             )
@@ -229,32 +228,27 @@ class Store:
         with self._writing() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def set_attempt(self, run: str, number: int, *, attempt: int, asked: tuple[bytes, ...]) -> None:
-        """Write how far round ``number`` came.
-
-        Args:
-            run: its run.
-            number: of the round.
-            attempt: of its present attempt.
-            asked: rounds of all its attempts whose survivor set silos are about to be asked to sign.
-        """
-        key = {"run": run, "round": number}
-        values = {"attempt": attempt, "asked": b"".join(asked)}
+    def set_memory(self, run: str, number: int, memory: Memory) -> None:
+        """Write what is to be known of round ``number`` of ``run`` if the process ends now."""
+        values = {"round": number, "memory": msgspec.msgpack.encode(memory)}
         with self._writing() as connection:
-            changed = connection.execute(
-                _attempts.update().where(_attempts.c.run == run, _attempts.c.round == number).values(**values)
-            )
+            changed = connection.execute(_memories.update().where(_memories.c.run == run).values(**values))
             if not changed.rowcount:
-                connection.execute(_attempts.insert().values(**key, **values))
+                connection.execute(_memories.insert().values(run=run, **values))
 
-    def attempt(self, run: str, number: int) -> tuple[int, tuple[bytes, ...]]:
-        """Return how far round ``number`` came: its last attempt, 0 if none, and what silos were asked."""
-        query = sa.select(_attempts.c.attempt, _attempts.c.asked)
+    def memory(self, run: str, number: int) -> Memory:
+        """Return what was kept for round ``number`` of ``run``.
+
+        For a round that has no attempt yet it is what earlier rounds left, of this run or of the one before.
+        """
+        query = sa.select(_memories.c.run, _memories.c.round, _memories.c.memory).join(_runs)
+        own_first = sa.case((_memories.c.run == run, 0), else_=1)
         with self._writing() as connection:
-            row = connection.execute(query.where(_attempts.c.run == run, _attempts.c.round == number)).first()
+            row = connection.execute(query.order_by(own_first, _runs.c.number.desc())).first()
         if row is None:
-            return 0, ()
-        return row.attempt, tuple(row.asked[i : i + _DIGEST] for i in range(0, len(row.asked), _DIGEST))
+            return Memory()
+        memory: Memory = _decoded(_memory, row.memory)
+        return memory if (row.run, row.round) == (run, number) else memory.next_round()
 
     # --- small parts ---------------------------------------------------------------------------------------
 

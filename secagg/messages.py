@@ -57,10 +57,14 @@ class Ready(Part, frozen=True, tag=True):
 
 
 class Refused(Part, frozen=True, tag=True):
-    """Silo to coordinator: the silo leaves this attempt. The rule, and for a lock who is missing; no more."""
+    """Silo to coordinator: the silo leaves ``attempt``, 0 for training.
+
+    The rule, and for a lock who is missing; no more.
+    """
 
     rule: Annotated[str, msgspec.Meta(max_length=64)]
     silos: tuple[Name, ...] = ()
+    attempt: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] = 0
 
 
 # --- masking ---------------------------------------------------------------------------------------------

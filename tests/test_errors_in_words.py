@@ -69,7 +69,7 @@ x SA-2002  there are too few silos for a sum that hides each of them
         TooFewSilos,
         lambda: run(3, dropouts=TOO_FEW),
         """\
-x SA-4102  round 2 halted: 2 of 4 silos answered, 3 are needed in AdvertiseKeys
+x SA-4102  round 2 halted: 2 of 4 silos answered, 3 are needed in Unmasking
   cause    east (lost in Unmasking), west (lost in MaskedInput)
   safe     yes: what arrived stays masked and no sum was opened; the model is
            the one of round 1
@@ -93,8 +93,7 @@ x SA-4102  round 1 halted: 0 of 4 silos answered, 1 are needed in PlainInput
         TooFewSilos,
         lambda: secure_sum(vectors(), clip=1.0, dropouts={"b": "ShareKeys"}),
         """\
-x SA-4102  the round halted: 2 of 3 silos answered, 3 are needed in
-           AdvertiseKeys
+x SA-4102  the round halted: 2 of 3 silos answered, 3 are needed in ShareKeys
   cause    b (lost in ShareKeys)
   safe     yes: what arrived stays masked and no sum was opened; the model is
            unchanged

@@ -15,6 +15,8 @@ import pytest
 from coordinator.store import DATABASE, LOCK, SCHEMA, Store, Verdict
 from secagg.errors import EnvironmentFault
 from secagg.learning.history import Record
+from secagg.masking.past import PastAttempt
+from secagg.rounds.memory import Asked, Memory
 from tests.test_model_file import RECORD
 from tests.test_request import request
 
@@ -78,15 +80,17 @@ def test_a_record_belongs_to_a_run(store: Store) -> None:
         store.add_record("zz", RECORD)
 
 
-def test_attempts_are_remembered_until_the_sum_is_open(store: Store) -> None:
-    assert store.attempt("a1", 1) == (0, ())
-    store.set_attempt("a1", 1, attempt=1, asked=())
-    store.set_attempt("a1", 1, attempt=2, asked=(b"r" * 32, b"s" * 32))
+def test_what_is_known_of_an_attempt_is_there_and_earlier_rounds_are_not_forgotten(store: Store) -> None:
+    past = PastAttempt(bytes(32), b"s" * 32, b"r" * 32)
+    first = Memory(1, (Asked(b"r" * 32, ("a", "b", "c")),), (), (("a", "b"),), (past,))
+    assert store.memory("a1", 1) == Memory()
+    store.set_memory("a1", 1, Memory(1))
+    store.set_memory("a1", 1, first)
     again = reopened(store)
-    assert again.attempt("a1", 1) == (2, (b"r" * 32, b"s" * 32))
-    assert again.attempt("a1", 2) == (0, ())
-    again.add_record("a1", RECORD)
-    assert again.attempt("a1", 1) == (0, ())
+    assert again.memory("a1", 1) == first
+    assert again.memory("a1", 2) == Memory(past=(past,)), "the next round knows what may come late"
+    again.add_run("b2", request(), asker="scientist:kim", now=NOW)
+    assert again.memory("b2", 1) == Memory(past=(past,)), "and so does the next run"
     again.close()
 
 
@@ -108,13 +112,14 @@ store = Store(Path({str(tmp_path)!r}))
 from tests.test_request import request
 from tests.test_store import NOW
 store.add_run("a1", request(), asker="scientist:kim", now=NOW)
-store.set_attempt("a1", 1, attempt=1, asked=(bytes(32),))
+from secagg.rounds.memory import Memory
+store.set_memory("a1", 1, Memory(3))
 os.kill(os.getpid(), 9)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     store = Store(tmp_path)
     assert [run.id for run in store.runs()] == ["a1"]
-    assert store.attempt("a1", 1) == (1, (bytes(32),))
+    assert store.memory("a1", 1) == Memory(3)
     store.close()
 
 

@@ -17,8 +17,9 @@ from secagg.learning.settings import TrainingPlan
 from secagg.learning.workload import next_model
 from secagg.payload import Payload
 from secagg.roster import Roster
-from secagg.rounds.coordinator import Past, RoundCoordinator
+from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import PHASES, RoundDriver
+from secagg.rounds.memory import Memory
 from secagg.rounds.reporting import describe_round
 from secagg.session import Aggregate
 from secagg.terms import MaskingParameters, SchemeParameters, Terms
@@ -72,7 +73,7 @@ class Run:
         self._names = federation, job
         self._seconds = training_seconds, phase_seconds
         self._attempts = attempts
-        self._past = Past()
+        self._memory = Memory()
         self._schedule: list[tuple[Kind, Encoding]] = [("train", bounds.training(model.length))] * rounds
         if bounds.metrics:
             self._schedule.append(("metrics", bounds.measuring()))
@@ -119,8 +120,12 @@ class Run:
             training=self._plan.settings(),
         )
 
-    def next_round(self, *, attempted: int = 0, asked: tuple[bytes, ...] = ()) -> RoundCoordinator:
-        """Return the next round, not yet opened; ``attempted`` and ``asked`` as ``RoundCoordinator``."""
+    def next_round(self, memory: Memory | None = None) -> RoundCoordinator:
+        """Return the next round, not yet opened.
+
+        Args:
+            memory: of a process that ended before this one; None for what this one knows of earlier rounds.
+        """
         training_seconds, phase_seconds = self._seconds
         return RoundCoordinator(
             self.roster,
@@ -129,9 +134,7 @@ class Run:
             seconds=phase_seconds,
             training_seconds=training_seconds,
             attempts=self._attempts,
-            past=self._past,
-            attempted=attempted,
-            asked=asked,
+            memory=self._memory if memory is None else memory,
         )
 
     def opened(self, driver: RoundDriver, aggregate: Aggregate) -> Record:
@@ -154,6 +157,6 @@ class Run:
             total_weight=mean.weight if terms.kind == "train" else mean.evaluation_weight,
         )
         record = Record(terms.round - 1, mean.metrics, report)
-        self.model, self._past = model, driver.coordinator.past
+        self.model, self._memory = model, driver.coordinator.memory.next_round()
         self._records = (*self._records, record)
         return record

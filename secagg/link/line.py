@@ -32,7 +32,7 @@ class Store(Protocol):
         ...
 
     def whole(self) -> memoryview | None:
-        """Return all that was written; None if the message is not wanted. Called once, after the last piece."""
+        """Return all that was written; None if it is not wanted. Called once, after the last piece."""
         ...
 
     def discard(self) -> None:

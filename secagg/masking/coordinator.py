@@ -203,6 +203,15 @@ class MaskingCoordinator:
                 return None
 
     @property
+    def survivors(self) -> tuple[SiloId, ...]:
+        """The set that silos were asked to sign, in roster order; empty before."""
+        match self._state:
+            case _Checking() | _Unmasking():
+                return self._state.survivors
+            case _:
+                return ()
+
+    @property
     def evidence(self) -> tuple[DealerEvidence, ...]:
         """Proofs against dealers that this attempt found."""
         return self._evidence

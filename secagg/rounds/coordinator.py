@@ -6,23 +6,25 @@ Pure like the sessions, with the same five methods, so that a driver sees one th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from secagg.errors import (
     FaultySilo,
     ProtocolError,
     RoundAborted,
     SecaggError,
+    TooFewSilos,
     UnexpectedMessage,
     UsageError,
 )
 from secagg.masking.coordinator import MaskingCoordinator
-from secagg.masking.past import PastAttempt
 from secagg.messages import (
     BaseRequested,
     BaseSent,
-    DealerEvidence,
+    BoxReport,
     FromSilo,
     Ready,
     Refused,
@@ -37,25 +39,13 @@ from secagg.phases import Gate
 from secagg.plain import PlainCoordinator
 from secagg.records import InputAccepted, PhaseClosed, SiloLost
 from secagg.roster import Roster
+from secagg.rounds.memory import MAX_PAST_ATTEMPTS, Asked, Memory
 from secagg.session import Aggregate, CoordinatorStep, Step
+from secagg.survivors import valid_voids
 from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest
 
-MAX_PAST_ATTEMPTS = 16
-"""A message that is later than this is wrong after all; each costs a signature check."""
-
-
-@dataclass(frozen=True)
-class Past:
-    """What is over, by what names it in messages that may still arrive.
-
-    Attributes:
-        trainings: training digests of earlier rounds.
-        attempts: the last attempts of all rounds.
-    """
-
-    trainings: frozenset[bytes] = frozenset()
-    attempts: tuple[PastAttempt, ...] = ()
-
+MAX_BASES = 8
+"""How often one silo is sent the base of a round: once for each process that it starts, if all goes well."""
 
 _Session: TypeAlias = MaskingCoordinator | PlainCoordinator
 
@@ -99,15 +89,16 @@ class RoundCoordinator:
         training_seconds: how long training may take.
         attempts: how often the protocol is run before the round is given up.
         threads: for the masks.
-        past: of the rounds before, so that what comes late is not taken for wrong.
-        attempted: attempts of this round that ended with the coordinator's process; their numbers are used.
-        asked: rounds of those attempts whose survivor set silos were asked to sign; they are voided first.
+        memory: of the rounds before, and of attempts of this one that ended with the coordinator's process:
+            their numbers are used, the rounds in them are voided first, who was convicted stays convicted.
 
     Guarantees:
         A silo that is only late is not named: its message is refused and nothing else happens.
         An attempt that fails costs no training.
         The number of attempts is bounded.
         A dealer convicted by evidence, or reported by c + 1 silos, is left out of the next attempt.
+        While too few silos to void a set are there, the next attempt is for that set alone.
+        Silos that were lost are not waited for, unless no sum can be opened without them.
     """
 
     def __init__(
@@ -120,9 +111,7 @@ class RoundCoordinator:
         training_seconds: float = 3600.0,
         attempts: int = 3,
         threads: int | None = None,
-        past: Past | None = None,
-        attempted: int = 0,
-        asked: tuple[bytes, ...] = (),
+        memory: Memory | None = None,
     ) -> None:
         self._roster = roster
         self._terms = terms
@@ -130,19 +119,18 @@ class RoundCoordinator:
         self._base = base
         self._seconds = seconds
         self._training_seconds = training_seconds
-        self._attempts = attempted + attempts
+        self._memory = Memory() if memory is None else memory
+        self._attempts = self._memory.attempt + attempts
         self._threads = threads
         self._state: _State = _Start()
-        self._past = Past() if past is None else past
-        self._attempt = attempted
+        self._failed: RoundAborted | None = None  # The attempt cannot go on; known before it is advanced.
+        self._bound_to: frozenset[SiloId] | None = None  # The only set that locked silos sign.
+        self._bases: dict[SiloId, int] = {}
         self._first_failure: SecaggError | None = None
         self._losses: dict[SiloId, str] = {}
         self._faults: dict[SiloId, str] = {}  # stay, whatever the silo sends afterwards
         self._absent: set[SiloId] = set()  # not waited for until heard of
         self._apart: set[SiloId] = set()  # not waited for in this attempt, whose session they may not have
-        self._asked = asked  # of the attempts that are over
-        self._evidence: tuple[DealerEvidence, ...] = ()
-        self._reporters: dict[SiloId, set[SiloId]] = {}
 
     # --- what the driver reads ---------------------------------------------------------------------------
 
@@ -159,7 +147,7 @@ class RoundCoordinator:
     @property
     def attempt(self) -> int:
         """The number of the present or last attempt, from 1; 0 before the first."""
-        return self._attempt
+        return self._memory.attempt
 
     @property
     def terms(self) -> Terms:
@@ -177,16 +165,13 @@ class RoundCoordinator:
         return TrainingOpened(self._terms, self._training_seconds)
 
     @property
-    def asked(self) -> tuple[bytes, ...]:
-        """Every round whose survivor set silos were asked to sign, oldest first."""
-        now = self._state.session if isinstance(self._state, _Attempting) else None
-        current = now.round_id if isinstance(now, MaskingCoordinator) else None
-        return self._asked if current is None else (*self._asked, current)
-
-    @property
-    def past(self) -> Past:
-        """What the next round must know of this one and those before."""
-        return replace(self._past, trainings=self._past.trainings | {self._training})
+    def memory(self) -> Memory:
+        """What must survive this process, as of now; also what the next round is given."""
+        match self._state:
+            case _Attempting(session=MaskingCoordinator() as session):
+                return self._recalled(session)
+            case _:
+                return self._memory
 
     @property
     def losses(self) -> Mapping[SiloId, str]:
@@ -249,25 +234,37 @@ class RoundCoordinator:
             self._blame(fault)
             self._leave(sender, struck=True)
             raise
-        if isinstance(message, Refused):
-            missing = f" (needs {', '.join(message.silos)})" if message.silos else ""
-            self._losses[sender] = f"refused: {message.rule}{missing}"
-            self._absent.add(sender)
-        else:
-            self._losses.pop(sender, None)
-            self._absent.discard(sender)
-            if not isinstance(message, Ready):
+        except UnexpectedMessage:
+            self._absent.discard(sender)  # It is late, and there.
+            raise
+        except RoundAborted as failure:
+            self._failed = failure  # Our own fault, and the end of this attempt alone.
+            return Step((), {})
+        match message:
+            case Refused():
+                missing = f" (needs {', '.join(message.silos)})" if message.silos else ""
+                self._losses[sender] = f"refused: {message.rule}{missing}"
+                self._absent.add(sender)
+            case BoxReport():
+                self._losses[sender] = f"refused: boxes of {message.dealer}"
+                self._absent.discard(sender)
+            case Ready() if not isinstance(self._state, _Training):
+                self._absent.discard(sender)  # For the next attempt; to this one it is lost.
+            case _:
+                self._losses.pop(sender, None)
+                self._absent.discard(sender)
                 self._apart.discard(sender)
         return step
 
     def _accept(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
         match self._state, message:
             case (_Training() as state, Ready()):
-                if message.training in self._past.trainings:
-                    raise UnexpectedMessage(f"{sender} is ready for an earlier round")
                 if message.training != self._training:
-                    raise FaultySilo(sender, "is ready for other terms than those that were sent")
+                    # Of an earlier round or job, for all that can be known: nothing in it is signed.
+                    raise UnexpectedMessage(f"{sender} is ready for other terms")
                 state.gate.admit(sender, None)
+            case (_, Refused(attempt=attempt)) if attempt not in {0, self.attempt}:
+                raise UnexpectedMessage(f"{sender} refuses an earlier attempt")
             case ((_Training() | _Voiding()) as state, Refused()):
                 state.gate.strike(sender)
             case (_Voiding() as state, Voided()):
@@ -315,8 +312,9 @@ class RoundCoordinator:
                 self._note_silence(now)
                 if isinstance(state, _Training):
                     self._absent |= state.gate.expected - state.gate.close().keys()
-                    return self._ask_voids(now) if self._asked else self._new_attempt(now, ())
+                    return self._ask_voids(now) if self._memory.asked else self._new_attempt(now, ())
                 voids = tuple(void for silo in state.gate.close().values() for void in silo)
+                self._bound_to = self._still_bound(voids)
                 return self._new_attempt(now, voids)
             case _Attempting():
                 return self._advance_attempt(self._state.session, now)
@@ -329,7 +327,7 @@ class RoundCoordinator:
     def _quorum(self) -> int:
         match self._terms.scheme:
             case MaskingParameters(cohort=cohort):
-                return cohort.t
+                return cohort.min_survivors
             case PlainParameters():
                 return 1
 
@@ -338,40 +336,62 @@ class RoundCoordinator:
         """Dealers that the next attempt leaves out."""
         match self._terms.scheme:
             case MaskingParameters(cohort=cohort):
-                reported = {d for d, reporters in self._reporters.items() if len(reporters) > cohort.c}
-                return frozenset(reported | {evidence.dealer for evidence in self._evidence})
+                dealers = {dealer for dealer, _ in self._memory.reports}
+                reported = {dealer for dealer in dealers if len(self._memory.reporters(dealer)) > cohort.c}
+                return frozenset(reported | {evidence.dealer for evidence in self._memory.evidence})
             case PlainParameters():
                 return frozenset()
 
+    def _still_bound(self, voids: tuple[Void, ...]) -> frozenset[SiloId] | None:
+        """Return the set that silos stay locked to, because too few can void it; None if there is none.
+
+        With anybody else in it the next attempt would only be refused.
+        """
+        if not isinstance(self._terms.scheme, MaskingParameters):
+            return None
+        voided = valid_voids(voids, self._roster)
+        for asked in reversed(self._memory.asked):
+            if len(voided.get(asked.round_id, frozenset())) < self._terms.scheme.cohort.t:
+                return frozenset(asked.survivors)
+        return None
+
     def _new_attempt(self, now: float, voids: tuple[Void, ...]) -> CoordinatorStep:
-        self._attempt += 1
+        self._memory = msgspec.structs.replace(self._memory, attempt=self.attempt + 1)
+        self._failed = None
+        invited = (self._bound_to or frozenset(self._roster.silos)) - self.excluded
         session: _Session
         match self._terms.scheme:
             case MaskingParameters():
                 session = MaskingCoordinator(
                     self._roster,
                     terms=self._terms,
-                    attempt=self._attempt,
+                    attempt=self.attempt,
                     seconds=self._seconds,
-                    excluded=self.excluded,
+                    excluded=frozenset(self._roster.silos) - invited,
                     voids=voids,
-                    evidence=self._evidence,
-                    past=self._past.attempts,
+                    evidence=self._memory.evidence,
+                    past=self._memory.past,
                     threads=self._threads,
                 )
             case PlainParameters():
                 session = PlainCoordinator(
-                    self._roster, terms=self._terms, attempt=self._attempt, seconds=self._seconds
+                    self._roster, terms=self._terms, attempt=self.attempt, seconds=self._seconds
                 )
         step = session.open(now)
-        self._apart = set(self._absent)
+        self._state = _Attempting(session)
+        needed = len(invited) if self._bound_to else self._quorum
+        if len(invited - self._absent) < needed:
+            self._apart = set()  # Without them there is no sum: they are waited for.
+        else:
+            self._apart = set(self._absent)
         for silo in self._apart:
             session.lose(silo)
-        self._state = _Attempting(session)
         return step
 
     def _advance_attempt(self, session: _Session, now: float) -> CoordinatorStep:
         phase, waiting, deadline = session.phase, session.waiting, session.deadline
+        if self._failed is not None:
+            return self._retry(session, self._failed, now)
         try:
             step = session.advance(now)
         except (RoundAborted, FaultySilo) as failure:
@@ -380,7 +400,8 @@ class RoundCoordinator:
         if deadline is not None and now >= deadline and session.phase != phase:
             self._note(phase, waiting)
         if session.outcome is not None:
-            self._keep_past(session)
+            if isinstance(session, MaskingCoordinator):
+                self._memory = self._recalled(session)
             self._state = _Done(session.outcome)
         elif session.phase != phase:
             for silo in self._apart:
@@ -388,27 +409,54 @@ class RoundCoordinator:
         return step
 
     def _retry(self, session: _Session, failure: SecaggError, now: float) -> CoordinatorStep:
-        self._keep_past(session)
         if isinstance(failure, FaultySilo):
             self._blame(failure)
-        asked: bytes | None = None
+        asked = False
         if isinstance(session, MaskingCoordinator):
-            self._evidence += session.evidence
-            for reporter, dealer in session.reports:
-                self._reporters.setdefault(dealer, set()).add(reporter)
-            asked = session.round_id
+            self._memory = self._recalled(session)
+            asked = session.round_id is not None
         for dealer in self.excluded - self._faults.keys():
             self._blame(FaultySilo(dealer, "its boxes or shares are not what it committed to", dealer=True))
-        reachable = self._roster.n - len(self._absent | self.excluded)
-        if self._attempt >= self._attempts or reachable < self._quorum:
-            if self._first_failure is None:
-                raise failure
-            raise failure from self._first_failure
-        self._first_failure = self._first_failure or failure
-        if asked is None or session_convicts(session):
+        if self.attempt >= self._attempts or self._roster.n - len(self.excluded) < self._quorum:
+            raise self._verdict(failure)
+        self._first_failure = self._first_failure or self._with_all_missing(failure)
+        if isinstance(session, MaskingCoordinator) and session.evidence:
+            # It moves the locks by itself, to the set without the dealer; voids cannot exist beside it.
+            self._bound_to = frozenset(self._memory.asked[-1].survivors)
             return self._new_attempt(now, ())
-        self._asked += (asked,)
+        if not asked:
+            return self._new_attempt(now, ())
         return self._ask_voids(now)
+
+    def _verdict(self, failure: SecaggError) -> SecaggError:
+        """Return what ends the round: where silos were lost says more than where they did not return."""
+        first, last = self._first_failure, self._with_all_missing(failure)
+        if first is None:
+            return last
+        if isinstance(first, TooFewSilos) and isinstance(last, TooFewSilos):
+            return first
+        last.__cause__ = first
+        return last
+
+    def _with_all_missing(self, failure: SecaggError) -> SecaggError:
+        """Name everybody who is missing, also those that the last phase did not expect any more."""
+        if not isinstance(failure, TooFewSilos):
+            return failure
+        missing = tuple(sorted(frozenset(failure.missing) | self.losses.keys()))
+        return TooFewSilos(failure.have, failure.need, failure.phase, missing)
+
+    def _recalled(self, session: MaskingCoordinator) -> Memory:
+        """Return what is kept of the attempts so far, that of ``session`` among them."""
+        kept = self._memory
+        asked, survivors = session.round_id, session.survivors
+        reports = ((dealer, reporter) for reporter, dealer in session.reports)
+        return Memory(
+            attempt=kept.attempt,
+            asked=kept.asked if asked is None else (*kept.asked, Asked(asked, survivors)),
+            evidence=kept.evidence + session.evidence,
+            reports=tuple(dict.fromkeys((*kept.reports, *reports))),
+            past=(*kept.past, session.attempt)[-MAX_PAST_ATTEMPTS:],
+        )
 
     def _ask_voids(self, now: float) -> CoordinatorStep:
         gate: Gate[tuple[Void, ...]] = Gate(
@@ -417,7 +465,7 @@ class RoundCoordinator:
         for silo in self._absent:
             gate.lose(silo)
         self._state = _Voiding(gate)
-        request = VoidRequested(self._asked)
+        request = VoidRequested(tuple(asked.round_id for asked in self._memory.asked))
         return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, request))
 
     # --- small parts ---------------------------------------------------------------------------------------
@@ -425,12 +473,10 @@ class RoundCoordinator:
     def _send_base(self, sender: SiloId, requested: BaseRequested) -> BaseSent:
         if self._base is None or requested.base != self._terms.base:
             raise UnexpectedMessage(f"{sender} asks for a base model that this round does not start from")
+        self._bases[sender] = self._bases.get(sender, 0) + 1
+        if self._bases[sender] > MAX_BASES:
+            raise UnexpectedMessage(f"{sender} was sent the base model {MAX_BASES} times")
         return BaseSent(requested.base, self._base)
-
-    def _keep_past(self, session: _Session) -> None:
-        if isinstance(session, MaskingCoordinator):
-            kept = (*self._past.attempts, session.attempt)[-MAX_PAST_ATTEMPTS:]
-            self._past = replace(self._past, attempts=kept)
 
     def _blame(self, fault: FaultySilo) -> None:
         self._faults[fault.silo] = f"faulty: {fault}"
@@ -454,8 +500,3 @@ class RoundCoordinator:
         for silo in silos:
             # A silo that is silent in a later attempt too was lost where it first fell silent.
             self._losses.setdefault(silo, phase or "")
-
-
-def session_convicts(session: _Session) -> bool:
-    """Whether the attempt ended with evidence, which moves locks by itself: voids cannot exist beside it."""
-    return isinstance(session, MaskingCoordinator) and bool(session.evidence)

@@ -95,6 +95,12 @@ class Participant:
         self._threads = threads
         self._terms: Terms | None = None
         self._session: SiloSession | None = None
+        self._attempt = 0
+
+    @property
+    def attempt(self) -> int:
+        """The attempt of the last message that this silo was sent; 0 outside attempts."""
+        return self._attempt
 
     def receive(self, message: FromCoordinator) -> SiloStep:
         """Take one message of the coordinator.
@@ -119,7 +125,7 @@ class Participant:
         terms = opened.terms
         if terms == self._terms and self._session is not None:
             return self._ready(terms)  # A repetition: the answer is the same, and the attempt goes on.
-        self._terms, self._session = None, None
+        self._terms, self._session, self._attempt = None, None, 0
         self._policy.check(terms, self._roster)
         self._workload.accept(terms)
         held = self._workload.holds(terms)
@@ -148,6 +154,7 @@ class Participant:
         return Step((), Ready(digest))
 
     def _join(self, opened: RoundOpened) -> SiloStep:
+        self._attempt = opened.attempt
         terms = self._terms
         if terms is None:
             raise UnexpectedMessage("an attempt is opened before its training")
@@ -246,25 +253,25 @@ def answer(
     except UnexpectedMessage:
         return None, None
     except SecaggError as error:
-        return wire.encode(refusal(error)), error
+        return wire.encode(refusal(error, participant.attempt)), error
     sync(step.records)
     return (None if step.output is None else wire.encode(step.output)), None
 
 
-def refusal(error: SecaggError) -> Refused:
+def refusal(error: SecaggError, attempt: int = 0) -> Refused:
     """Return all that the coordinator learns of an error at a silo: a rule, and silos that it names."""
     match error:
         case LockRefused():
-            return Refused(error.rule, error.silos)
+            return Refused(error.rule, error.silos, attempt)
         case PolicyRefused():
-            return Refused(error.rule)
+            return Refused(error.rule, (), attempt)
         case InputRefused():
-            return Refused(f"input: {error.rule}")
+            return Refused(f"input: {error.rule}", (), attempt)
         case TrainerFailed():
-            return Refused("trainer")
+            return Refused("trainer", (), attempt)
         case FaultySiloOrCoordinator():
-            return Refused("faulty silo or coordinator", (error.silo,))
+            return Refused("faulty silo or coordinator", (error.silo,), attempt)
         case FaultyCoordinator():
-            return Refused("faulty coordinator")
+            return Refused("faulty coordinator", (), attempt)
         case _:
-            return Refused("error")
+            return Refused("error", (), attempt)

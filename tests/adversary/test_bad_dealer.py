@@ -280,7 +280,7 @@ def check_reports(name: str, resealing: Callable[[Deal, int], None], recipients:
         others = tuple(silo for silo in federation.roster.silos if silo not in victims)
         faulty = [silo for silo, why in coordinator.losses.items() if why.startswith("faulty")]
         assert faulty == [], f"{name}: an honest silo is named"
-        assert coordinator.excluded == frozenset()
+        assert coordinator.excluded == frozenset(), f"{name}: an honest dealer is excluded"
         assert error is None
         assert coordinator.outcome is not None
         assert coordinator.outcome.survivors == others
@@ -492,12 +492,17 @@ share_set_fields = transcript.share_set_fields
         ("secagg.masking.silo.receive", unchecked, "an honest silo is named"),
         (
             "secagg.rounds.coordinator.RoundCoordinator.excluded",
-            property(lambda round: frozenset(e.dealer for e in round._evidence)),
+            property(lambda round: frozenset(e.dealer for e in round._memory.evidence)),
             "the dealer is not named",
         ),
         (
             "secagg.rounds.coordinator.RoundCoordinator.excluded",
-            property(lambda round: frozenset(round._reporters) | {e.dealer for e in round._evidence}),
+            property(
+                lambda round: (
+                    frozenset(d for d, _ in round._memory.reports)
+                    | {e.dealer for e in round._memory.evidence}
+                )
+            ),
             "an honest dealer is excluded",
         ),
         ("secagg.masking.checks.verify", accept, "the dealer is not named"),

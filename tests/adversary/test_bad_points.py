@@ -92,7 +92,7 @@ def to_silos(position: Position, point: bytes) -> None:
         assert isinstance(error, FaultySiloOrCoordinator), "a silo does not say who is at fault"
         assert error.silo == "b", "a silo names an honest one"
     replies = [reply for _, _, reply in liar.sent[-len(federation.honest) :]]
-    expected = wire.encode(Refused("faulty silo or coordinator", ("b",)))
+    expected = wire.encode(Refused("faulty silo or coordinator", ("b",), 1))
     assert replies == [expected] * len(federation.honest)
 
 

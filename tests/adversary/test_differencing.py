@@ -296,4 +296,4 @@ def test_a_refusal_carries_names_and_nothing_else() -> None:
     attempt.until_masked()
     attempt.announce_survivors(WITHOUT)
     replies = [None if reply is None else wire.decode_from_silo(*reply) for _, _, reply in liar.sent]
-    assert [reply for reply in replies if isinstance(reply, Refused)] == [Refused("lock", (VICTIM,))] * 4
+    assert [reply for reply in replies if isinstance(reply, Refused)] == [Refused("lock", (VICTIM,), 1)] * 4

@@ -189,7 +189,7 @@ def test_what_is_forwarded_is_what_was_sent(tampering: str) -> None:
         BOXES.get(tampering, lambda b: b), SHARE_SETS.get(tampering, lambda now, _: now)
     )
     assert not isinstance(reply, BoxReport), "an honest dealer is reported"
-    assert reply == Refused("faulty coordinator")
+    assert reply == Refused("faulty coordinator", (), 2)
     assert not federation.knowledge.uploads
     assert not named(federation)
 
