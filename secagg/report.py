@@ -52,7 +52,7 @@ class RoundReport:
         total_weight: sum of the silos' weights, as opened; None if no weight was summed.
         bytes_up: phase -> bytes from all silos together to the coordinator.
         bytes_down: phase -> bytes from the coordinator to all silos together.
-        seconds: phase -> wall-clock seconds, in the order of the phases.
+        seconds: phase -> wall-clock seconds, in the order of the phases; empty if nobody measured.
 
     Guarantees:
         ``k`` is the number of survivors less ``c``.
@@ -106,9 +106,12 @@ class RoundReport:
         lines = [self.headline()]
         for label, sentence in self.facts():
             lines += hanging(label, sentence, width=width)
-        rows = [("all silos together", "up", "down", "seconds"), *self.traffic()]
+        rows = [("all silos together", "up", "down", "seconds" if self.seconds else ""), *self.traffic()]
         # The first column is left-aligned under the labels, the figures are right-aligned.
-        lines += ["", *(f"  {phase:<20}{up:>12}{down:>12}{seconds:>12}" for phase, up, down, seconds in rows)]
+        table = (
+            f"  {phase:<20}{up:>12}{down:>12}{seconds:>12}".rstrip() for phase, up, down, seconds in rows
+        )
+        lines += ["", *table]
         return "\n".join(lines)
 
     def headline(self) -> str:
@@ -150,19 +153,19 @@ class RoundReport:
         return "; ".join(parts)
 
     def traffic(self) -> Iterator[tuple[str, str, str, str]]:
-        """Yield (phase, bytes up, bytes down, seconds), the total last."""
+        """Yield (phase, bytes up, bytes down, seconds), the total last; no seconds if none were measured."""
         for phase in dict.fromkeys((*self.seconds, *self.bytes_up, *self.bytes_down)):
             yield (
                 phase,
                 size(self.bytes_up.get(phase, 0)),
                 size(self.bytes_down.get(phase, 0)),
-                f"{self.seconds.get(phase, 0.0):.3f}",
+                f"{self.seconds.get(phase, 0.0):.3f}" if self.seconds else "",
             )
         yield (
             "all phases",
             size(sum(self.bytes_up.values())),
             size(sum(self.bytes_down.values())),
-            f"{sum(self.seconds.values()):.3f}",
+            f"{sum(self.seconds.values()):.3f}" if self.seconds else "",
         )
 
 

@@ -191,3 +191,14 @@ def test_a_simulated_silo_agrees_to_what_its_caller_chose() -> None:
     assert policy.schemes == {"masking"}
     assert policy_for(PlainParameters()).schemes == {"plain"}
     assert secure_sum(VECTORS, scheme=Masking(threshold=4), clip=8.0).report.t == 4
+
+
+def test_no_seconds_are_shown_that_nobody_measured() -> None:
+    vectors = {name: np.ones(3) for name in "abcd"}
+    untimed = secure_sum(vectors, clip=2.0).report
+    assert untimed.seconds == {}
+    assert "seconds" not in untimed.text()
+    assert "0.000" not in untimed.text()
+    ticks = iter(range(1000))
+    timed = secure_sum(vectors, clip=2.0, timer=lambda: float(next(ticks))).report
+    assert "seconds" in timed.text()

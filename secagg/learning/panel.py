@@ -19,7 +19,7 @@ def panel(report: RoundReport) -> RenderableType:
         facts.add_row(label, Text(sentence))
     traffic = Table(box=box.SIMPLE_HEAD, header_style="dim")
     traffic.add_column("all silos together")
-    for heading in ("up", "down", "seconds"):
+    for heading in ("up", "down", "seconds" if report.seconds else ""):
         traffic.add_column(heading, justify="right")
     *phases, total = report.traffic()
     for row in phases:

@@ -34,6 +34,9 @@ def describe_round(
 ) -> RoundReport:
     """Return the report of a round that was opened."""
     losses = {**traffic.lost, **coordinator.losses}
+    for silo in coordinator.roster.silos:
+        if silo not in aggregate.survivors:
+            losses.setdefault(silo, "not in the set of an earlier attempt")
     cohort = terms.scheme.cohort if isinstance(terms.scheme, MaskingParameters) else None
     return RoundReport(
         round=terms.round,
