@@ -76,6 +76,8 @@ class Runs:
             folder.mkdir(parents=True, exist_ok=True)
             for part in folder.glob(f"*/*{PART}"):
                 part.unlink()
+            for part in folder.glob(f"*{PART}"):  # Of runs that were being taken.
+                self._settle(part)
         except OSError as error:
             raise unwritable(folder, error) from None
 
@@ -268,17 +270,30 @@ class Runs:
         )
 
     def _keep_new(self, name: str, run: Run, request: RunRequest, asker: str) -> StoredRun:
-        folder = self._folder / name
+        part = self._folder / f"{name}{PART}"  # Until the database knows the run.
         try:
-            folder.mkdir()
+            part.mkdir()
         except OSError as error:
-            raise unwritable(folder, error) from None
+            raise unwritable(part, error) from None
         try:
-            write_checkpoint(folder / CHECKPOINT, run.model, None)
-            return self._store.add_run(name, request, asker=asker, now=datetime.now(UTC))
+            write_checkpoint(part / CHECKPOINT, run.model, None)
+            stored = self._store.add_run(name, request, asker=asker, now=datetime.now(UTC))
         except SecaggError:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)
             raise
+        try:
+            self._settle(part)
+        except OSError as error:
+            raise unwritable(part, error) from None
+        return stored
+
+    def _settle(self, part: Path) -> None:
+        """Give the folder of a run its name if the run was taken; otherwise nothing is left of it."""
+        name = part.name.removesuffix(PART)
+        if self._store.run(name) is None:
+            shutil.rmtree(part)
+        else:
+            part.rename(part.with_name(name))
 
     def _begin(self, stored: StoredRun, run: Run) -> None:
         feed = Feed(_started(stored, run), run.history.records)
