@@ -77,7 +77,7 @@ class AppWorkload:
         if app not in self._workloads:
             log.info("app loaded", app=app)
             self._workloads[app] = LearningWorkload(
-                self._silo, trainer, held=self._journal.held, keep=self._journal.keep
+                self._silo, trainer, pin=self._journal.model, keep=self._journal.keep
             )
         self._workloads[app].accept(terms)
 

@@ -1,7 +1,7 @@
-"""What a silo must still know after a crash: its records, its last encoded vector, its model, its pins.
+"""What a silo must still know after a crash: its records, its last encoded vector, its model and its pins.
 
 Records are lines of a SQLite database (WAL, synchronous=FULL): ``sync`` returns when they are on disk, and
-only then may the reply leave that they permit. The two big vectors lie in files beside it. It decides
+only then may the reply leave that they permit. The encoded vector lies in a file beside it. It decides
 nothing and holds no secret of a round.
 
 Source: "State that survives" in ``docs/protocol.md``; https://www.sqlite.org/wal.html.
@@ -26,11 +26,10 @@ import numpy as np
 
 from secagg.errors import EnvironmentFault, MalformedMessage, TrustError, UsageError
 from secagg.hazmat.identity import grouped
-from secagg.learning.model import GlobalModel
-from secagg.learning.workload import Held
+from secagg.learning.workload import Pin
 from secagg.names import IntegerVector
 from secagg.records import SiloRecord, decode_silo_record, encode_record
-from secagg.terms import Digest, Name
+from secagg.terms import Digest
 from silo.vector_file import VectorFile
 
 SCHEMA = 1
@@ -38,6 +37,8 @@ _APPLICATION = 0x53414A31  # "SAJ1" in the database's header.
 _TABLES = """
     CREATE TABLE record (number INTEGER PRIMARY KEY, line BLOB NOT NULL, chain BLOB NOT NULL) STRICT;
     CREATE TABLE pin (name TEXT PRIMARY KEY, digest BLOB NOT NULL) STRICT;
+    CREATE TABLE model (one INTEGER PRIMARY KEY CHECK (one = 1), federation TEXT NOT NULL, job TEXT NOT NULL,
+        round INTEGER NOT NULL, digest BLOB NOT NULL) STRICT;
 """
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_SPACE = 64 * 1024
@@ -65,13 +66,6 @@ class _Encoded(msgspec.Struct, frozen=True):
     dtype: Literal["<u4", "<u8"]
 
 
-class _Model(msgspec.Struct, frozen=True):
-    federation: Name
-    job: Name
-    round: int
-    length: int
-
-
 class Journal:
     """A silo's state folder.
 
@@ -91,7 +85,7 @@ class Journal:
     Guarantees:
         What ``sync``, ``keep`` and ``cache`` took is there after a crash at any later moment.
         Records come back in the order in which they were synced, all of one call or none.
-        A damaged vector or model counts as absent; damaged records stop the silo.
+        A damaged vector counts as absent; a damaged database stops the silo.
     """
 
     def __init__(self, folder: Path, *, roster: bytes, pin: bool = False) -> None:
@@ -115,7 +109,6 @@ class Journal:
                 self.cache: MutableMapping[bytes, IntegerVector] = CachedVector(
                     folder / "vector", self._translated
                 )
-                self._model_file = VectorFile(folder / "model", _Model)
         except BaseException:
             self.close()
             raise
@@ -154,31 +147,23 @@ class Journal:
 
     # --- model ---------------------------------------------------------------------------------------------
 
-    def keep(self, held: Held) -> None:
-        """Put ``held`` in the place of the model that was kept.
+    def keep(self, model: Pin) -> None:
+        """Write what the model is that is held now.
 
         Raises:
-            StateFault: it cannot be written; the old one is still there.
+            StateFault: it cannot be written.
         """
-        model = held.model
-        header = _Model(held.federation, held.job, model.round, model.length)
-        with self._translated():
-            self._model_file.write(header, (model.weights, *model.state))
+        row = (model.federation, model.job, model.round, model.digest)
+        with self._translated(), self._transaction():
+            self._database.execute("INSERT OR REPLACE INTO model VALUES (1, ?, ?, ?, ?)", row)
 
     @property
-    def held(self) -> Held | None:
-        """The model that was kept; read from disk."""
+    def model(self) -> Pin | None:
+        """What the model was that was held last."""
+        query = "SELECT federation, job, round, digest FROM model"
         with self._translated():
-            found = self._model_file.read()
-        if found is None:
-            return None
-        header, data = found
-        try:
-            vector = np.frombuffer(data, dtype="<f8")
-            model = GlobalModel.from_payload(header.round, vector, length=header.length)
-        except (MalformedMessage, ValueError):
-            return None  # Whole and yet no model: written by another version.
-        return Held(header.federation, header.job, model)
+            row = self._database.execute(query).fetchone()
+        return None if row is None else Pin(*row)
 
     # --- life ----------------------------------------------------------------------------------------------
 

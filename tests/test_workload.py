@@ -25,7 +25,7 @@ from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAdam, FedAvg, Strategy
 from secagg.learning.trainer import Evaluation
-from secagg.learning.workload import Held, LearningWorkload, next_model
+from secagg.learning.workload import LearningWorkload, Pin, next_model
 from secagg.payload import Payload
 from secagg.session import Aggregate
 from secagg.terms import PlainParameters, Terms
@@ -107,19 +107,31 @@ def test_a_model_belongs_to_its_federation_and_job() -> None:
     assert workload.holds(at(1, job="another")) is None
 
 
-def test_what_is_held_is_kept_and_comes_back() -> None:
-    kept: list[Held] = []
+def test_what_was_held_is_known_after_a_restart_and_no_other_model_is_taken() -> None:
+    """Guarantee. The weights themselves are asked for again."""
+    kept: list[Pin] = []
     model = base()
     workload = LearningWorkload("west", Line(), keep=kept.append)
     workload.adopt(terms_for(model), payload(model))
     assert not kept, "a candidate is not held"
     workload.confirm(terms_for(model))
     workload.confirm(terms_for(model))
-    workload.apply(terms_for(model), Aggregate(workload.vector(terms_for(model)), ("west",)))
-    assert [held.model.round for held in kept] == [1, 2]
-    again = LearningWorkload("west", Line(), held=kept[-1])
-    assert again.holds(at(2)) == kept[-1].model.digest
-    assert again.holds(at(1)) is None
+    aggregate = Aggregate(workload.vector(terms_for(model)), ("west",))
+    workload.apply(terms_for(model), aggregate)
+    following, _ = next_model(terms_for(model), model, aggregate)
+    assert [(pin.round, pin.digest) for pin in kept] == [(1, model.digest), (2, following.digest)]
+
+    again = LearningWorkload("west", Line(), pin=kept[-1])
+    other = GlobalModel(2, np.ones(WEIGHTS))
+    with pytest.raises(FaultyCoordinator, match="another base model"):
+        again.accept(terms_for(other))
+    again.accept(msgspec.structs.replace(terms_for(other), job="another"))
+    again.accept(at(1))
+    again.accept(terms_for(following))
+    assert again.holds(terms_for(following)) is None
+    again.adopt(terms_for(following), payload(following))
+    again.confirm(terms_for(following))
+    assert again.holds(terms_for(following)) == following.digest
 
 
 @pytest.mark.parametrize(

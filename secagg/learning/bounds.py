@@ -31,6 +31,13 @@ class Bounds:
     metric_bound: float
     word_bits: WordBits | None
 
+    @property
+    def planned_weight(self) -> float:
+        """The least total weight that is planned for: the one asked for, or all that the silos may have."""
+        # These two are reckoned with here; the planner checks the others.
+        least = positive("least_total_weight", self.least_total_weight)
+        return min(least, positive("weight_cap", self.weight_cap) * self.cohort)
+
     def training(self, length: int) -> Encoding:
         """Return the encoding of a round that trains ``length`` weights.
 
@@ -49,15 +56,12 @@ class Bounds:
         return self._plan(0, 64)
 
     def _plan(self, length: int, word_bits: WordBits | None) -> Encoding:
-        # These two are reckoned with here; the planner checks the others.
-        least = positive("least_total_weight", self.least_total_weight)
-        weight_cap = positive("weight_cap", self.weight_cap)
         return plan_mean(
             length,
             clip=self.clip,
             cohort=self.cohort,
-            weight_cap=weight_cap,
-            least_total_weight=min(least, weight_cap * self.cohort),
+            weight_cap=self.weight_cap,
+            least_total_weight=self.planned_weight,
             metrics=self.metrics,
             metric_bound=self.metric_bound,
             precision=self.precision,

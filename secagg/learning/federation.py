@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from secagg.cohort import MIN_SILOS
-from secagg.errors import ParameterError, SecaggError, TrainerFailed
+from secagg.errors import ParameterError, SecaggError, SiloLeftOut, TrainerFailed
 from secagg.explanation import explained
 from secagg.hazmat.identity import IdentityKey
 from secagg.learning.bounds import Bounds
@@ -44,18 +44,6 @@ from secagg.roster import Roster
 from secagg.scheme import Scheme
 from secagg.simulation import Dropouts, check_dropouts
 from secagg.sums import check_parties
-
-
-class SiloLeftOut(UserWarning):
-    """A round went on without a silo whose trainer or policy said no.
-
-    Attributes:
-        error: the silo's own account; None in a copy that was made from the text alone.
-    """
-
-    def __init__(self, text: str, error: SecaggError | None = None) -> None:
-        super().__init__(text)
-        self.error = error
 
 
 @dataclass(eq=False, repr=False)
@@ -190,6 +178,8 @@ class Federation:
                 raise ParameterError(
                     "dropouts and view are for silos in this process; these are real ones of a coordinator"
                 )
+            if view is not None and (isinstance(view, type) or not isinstance(view, View)):
+                raise ParameterError(f"view is {shown(view)}, must have the methods received() and opened()")
             for number, lost in dropouts.items():
                 if not 1 <= whole("a round of dropouts", number) <= rounds + 1:
                     raise ParameterError(f"dropouts names round {number}; there are rounds 1 to {rounds + 1}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from secagg.errors import SecaggError, TooFewSilos, UsageError
 from secagg.explanation import annotate, explain
@@ -29,6 +29,7 @@ from secagg.sums import policy_for
 from secagg.terms import SchemeParameters, Terms
 
 
+@runtime_checkable
 class View(Protocol):
     """All that the coordinator of a run sees, as it sees it. For audits and demonstrations."""
 

@@ -8,6 +8,7 @@ log file stays readable. It shows phases and opened figures; nothing of one silo
 from __future__ import annotations
 
 import re
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -31,6 +32,8 @@ State: TypeAlias = Literal["waiting", "working", "done", "lost"]
 TABLE_ROWS = 16
 """With more silos than this, one row counts them instead of one row for each."""
 
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+_NARROWEST = 24
 _NOTEBOOK_SECONDS = 0.2  # A notebook redraws a whole cell for each update; five a second are plenty.
 
 
@@ -162,9 +165,9 @@ class Progress:
     def round_finished(self, report: RoundReport, metrics: Mapping[str, float]) -> None:
         """Print the line of the opened sum."""
         self._board.finish(report)
-        text = line(report, metrics, rounds=self._board.rounds)
-        # A terminal wraps between words; a file gets one line whatever its length.
-        self._console.print(text, soft_wrap=not self._console.is_terminal)
+        # A file gets one line whatever its length.
+        width = self._console.width if self._console.is_terminal else None
+        self._console.print(line(report, metrics, rounds=self._board.rounds, width=width), soft_wrap=True)
         self._changed()
 
     def _draws(self) -> bool:
@@ -177,10 +180,19 @@ class Progress:
             self._live.refresh()
 
 
-def line(report: RoundReport, metrics: Mapping[str, float], *, rounds: int) -> str:
+def line(
+    report: RoundReport, metrics: Mapping[str, float], *, rounds: int, width: int | None = None
+) -> str:
     """Return the one line that an opened sum leaves behind.
 
     The metrics of a sum are those of the model that its round started from; the line says so.
+
+    Args:
+        report: of the sum.
+        metrics: that it carried.
+        rounds: asked for.
+        width: wrap at so many characters, where words allow, with what follows under the metrics; None does
+            not wrap.
     """
     of_all = f"{report.round:>{len(str(rounds))}}/{rounds}"
     title = f"round {of_all}" if report.kind == "train" else "final".ljust(len(f"round {of_all}"))
@@ -191,16 +203,29 @@ def line(report: RoundReport, metrics: Mapping[str, float], *, rounds: int) -> s
         f"{size(sum(report.bytes_up.values()))} up",
         f"{sum(report.seconds.values()):.2f} s",
     ]
+    indent = len("  ".join(parts)) + 2
     if metrics:
         measured = "at the start" if report.round == 1 else f"after round {report.round - 1}"
         error = report.metric_error
-        shown = ", ".join(f"{name} {metric_text(value, error)}" for name, value in metrics.items())
+        shown = ", ".join(
+            f"{name}{_NO_BREAK}{metric_text(value, error)}" for name, value in metrics.items()
+        )
         parts.append(f"{measured}: {shown}" + (f" (± {error:.1e})" if error and _cuts(error) else ""))
     if report.saturated:
         parts.append(out_of_range(report.saturated))
     if report.dropouts:
         parts.append("lost " + ", ".join(report.dropouts))
-    return "  ".join(parts)
+    text = "  ".join(parts)
+    if width is not None:
+        text = textwrap.fill(
+            text,
+            width,
+            # A column narrower than this holds hardly one metric.
+            subsequent_indent=" " * (indent if width - indent >= _NARROWEST else 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return text.replace(_NO_BREAK, " ")
 
 
 def _cuts(error: float) -> bool:

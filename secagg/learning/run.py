@@ -23,6 +23,7 @@ from secagg.rounds.memory import Memory
 from secagg.rounds.reporting import describe_round
 from secagg.session import Aggregate
 from secagg.terms import MaskingParameters, SchemeParameters, Terms
+from secagg.weighting import surely_below
 
 Kind: TypeAlias = Literal["train", "metrics"]
 
@@ -74,6 +75,7 @@ class Run:
         self._seconds = training_seconds, phase_seconds
         self._attempts = attempts
         self._memory = Memory()
+        self._planned_weight = bounds.planned_weight
         self._schedule: list[tuple[Kind, Encoding]] = [("train", bounds.training(model.length))] * rounds
         if bounds.metrics:
             self._schedule.append(("metrics", bounds.measuring()))
@@ -145,6 +147,8 @@ class Run:
         """
         terms = driver.coordinator.terms
         model, mean = next_model(terms, self.model, aggregate)
+        weight = mean.weight if terms.kind == "train" else mean.evaluation_weight
+        unmet = surely_below(terms.encoding, weight, self._planned_weight)
         report = describe_round(
             terms,
             aggregate,
@@ -154,7 +158,8 @@ class Run:
             metric_error=mean.metric_error if mean.metrics else None,
             clipped_share=mean.clipped if terms.kind == "train" else None,
             saturated=mean.saturated if mean.metrics else None,
-            total_weight=mean.weight if terms.kind == "train" else mean.evaluation_weight,
+            total_weight=weight,
+            unmet_weight=self._planned_weight if unmet else None,
         )
         record = Record(terms.round - 1, mean.metrics, report)
         self.model, self._memory = model, driver.coordinator.memory.next_round()

@@ -37,17 +37,19 @@ _INSTALLED = {"site-packages", "dist-packages"}
 
 
 @dataclass(frozen=True)
-class Held:
-    """A model that a silo holds: one that it computed itself, or that t silos signed for.
+class Pin:
+    """What a model was that a silo computed itself, or that t silos signed for.
 
     Attributes:
         federation, job: what it was trained in.
-        model: weights, state, and the round that trains from it.
+        round: that trains from it.
+        digest: of weights and state.
     """
 
     federation: str
     job: str
-    model: GlobalModel
+    round: int
+    digest: bytes
 
 
 class LearningWorkload:
@@ -56,11 +58,12 @@ class LearningWorkload:
     Args:
         silo: whose it is, for errors.
         trainer: the local learner. Whatever it raises becomes TrainerFailed.
-        held: the model that was held when the silo's process ended.
-        keep: told of every model that comes to be held, so that it survives the process.
+        pin: of the model that was held when the silo's process ended; the model itself is asked for again.
+        keep: told of every model that comes to be held, so that what it was survives the process.
 
     Guarantees:
         The model changes only by an opened sum, or by a base that t silos signed for.
+        After a restart no other model is taken for the pinned one's round.
     """
 
     def __init__(
@@ -68,25 +71,36 @@ class LearningWorkload:
         silo: SiloId,
         trainer: Trainer,
         *,
-        held: Held | None = None,
-        keep: Callable[[Held], None] | None = None,
+        pin: Pin | None = None,
+        keep: Callable[[Pin], None] | None = None,
     ) -> None:
         self._silo = silo
         self._trainer = trainer
-        self._held = held
+        self._pin = pin
         self._keep = keep
-        self._candidate: Held | None = None
+        self._model: GlobalModel | None = None
+        self._candidate: GlobalModel | None = None
 
     def accept(self, terms: Terms) -> None:
-        """Check that the plan can be followed; see ``Workload.accept``."""
+        """Check that the plan can be followed, from the base that is pinned; see ``Workload.accept``."""
         TrainingPlan.of(terms)
+        pin = self._pin
+        if pin is not None and self._is_for(terms) and pin.digest != terms.base:
+            raise FaultyCoordinator(
+                f"round {terms.round} is to start from another base model than the one here"
+            )
 
     def holds(self, terms: Terms) -> bytes | None:
         """Return the digest of the model held for this round; see ``Workload.holds``."""
-        held = self._held
-        if held is None or (held.federation, held.job) != (terms.federation, terms.job):
-            return None
-        return held.model.digest if held.model.round == terms.round else None
+        return self._model.digest if self._model is not None and self._is_for(terms) else None
+
+    def _is_for(self, terms: Terms) -> bool:
+        pin = self._pin
+        return pin is not None and (pin.federation, pin.job, pin.round) == (
+            terms.federation,
+            terms.job,
+            terms.round,
+        )
 
     def adopt(self, terms: Terms, base: Payload) -> None:
         """Take a candidate; see ``Workload.adopt``."""
@@ -97,12 +111,12 @@ class LearningWorkload:
             raise FaultyCoordinator(f"the base model that was sent is none: {error}") from error
         if candidate.digest != terms.base:
             raise FaultyCoordinator("the base model that was sent is not the one that the round names")
-        self._candidate = Held(terms.federation, terms.job, candidate)
+        self._candidate = candidate
 
     def confirm(self, terms: Terms) -> None:
         """Hold the candidate; see ``Workload.confirm``."""
         if self.holds(terms) is None and self._candidate is not None:
-            self._hold(self._candidate)
+            self._hold(terms, self._candidate)
             self._candidate = None
 
     def vector(self, terms: Terms) -> IntegerVector:
@@ -156,18 +170,17 @@ class LearningWorkload:
     def apply(self, terms: Terms, aggregate: Aggregate) -> None:
         """Compute the next model; see ``Workload.apply``."""
         if terms.kind == "train":
-            model = next_model(terms, self._base(terms), aggregate)[0]
-            self._hold(Held(terms.federation, terms.job, model))
+            self._hold(terms, next_model(terms, self._base(terms), aggregate)[0])
 
-    def _hold(self, held: Held) -> None:
-        self._held = held
+    def _hold(self, terms: Terms, model: GlobalModel) -> None:
+        self._model, self._pin = model, Pin(terms.federation, terms.job, model.round, model.digest)
         if self._keep is not None:
-            self._keep(held)
+            self._keep(self._pin)
 
     def _base(self, terms: Terms) -> GlobalModel:
-        for held in (self._held, self._candidate):
-            if held is not None and held.model.round == terms.round and held.model.digest == terms.base:
-                return held.model
+        for model in (self._model, self._candidate):
+            if model is not None and model.round == terms.round and model.digest == terms.base:
+                return model
         raise FaultyCoordinator(f"this silo has no base model for round {terms.round}")
 
     def _train(self, weights: RealVector, settings: TrainingSettings) -> Update:

@@ -275,7 +275,6 @@ def test_a_silo_trains_and_goes_on_from_the_sum_it_saw(site: Site) -> None:
         assert {path.name for path in (site.home / "state").iterdir()} == {
             "journal.sqlite3",
             "lock",
-            "model",
             "vector",
         }
         ready = [entry for entry in entries(log) if entry.get("type") == "Ready"]
@@ -309,8 +308,11 @@ def test_a_silo_that_is_killed_when_ready_trains_no_second_time(site: Site) -> N
             await coordinator.until(lambda: coordinator.streams == 0)
             coordinator.restart()
             async with site.running() as process:
-                say(coordinator, TrainingOpened(site.terms(following), 60.0))
-                await hear(coordinator, Ready)  # Without asking for the base: it is on disk.
+                other = GlobalModel(following.round, following.weights + 1.0)
+                say(coordinator, TrainingOpened(site.terms(other), 60.0))
+                refused = await hear(coordinator, Refused)  # It knows which base it had computed.
+                assert refused.rule == "faulty coordinator"
+                await make_ready(coordinator, site.terms(following), following)
                 assert site.trained == 2
                 assert (await ended(process, signal.SIGTERM))[0] == 0
 
