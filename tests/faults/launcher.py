@@ -28,6 +28,7 @@ from secagg import wire
 from secagg.link.frames import Begin, Piece, decode_link
 from secagg.link.line import Outgoing
 from secagg.messages import TrainingOpened
+from secagg.payload import PIECE_SIZE
 from tests.faults.orders import Cut, Exchange, Kill, Orders, Repeat, Slow, Version, Way
 
 PHASE_OF = {
@@ -203,17 +204,12 @@ def reply_phase(frame: Any) -> str:
 class OrderedStream:
     """A silo's stream whose frames are cut off, repeated, exchanged or slowed, as ordered."""
 
-    streams = 0
-
     def __init__(self, stream: Any, scene: Scene, address: str) -> None:
         self._stream = stream
         self._orders = scene.orders
         self._address = address
-        self._pieces: dict[Way, int] = {"up": 0, "down": 0}
         self._held: dict[Way, bytes] = {}
         self._ready: list[bytes] = []
-        OrderedStream.streams += 1
-        self._number = OrderedStream.streams
 
     async def write(self, data: bytes) -> None:
         for frame in await self._changed("up", data):
@@ -241,21 +237,24 @@ class OrderedStream:
         order, frame = self._orders.present, decode_link(data)
         if order is None or not isinstance(frame, Begin | Piece):
             return [data]
-        self._pieces[way] += isinstance(frame, Piece)
+        number = frame.offset // PIECE_SIZE + 1 if isinstance(frame, Piece) else 0
         match order:
-            case Cut(way=ordered, pieces=pieces) if (ordered, pieces) == (way, self._pieces[way]):
+            case Cut(way=ordered, piece=piece) if (ordered, piece) == (way, number):
                 self._orders.withdraw()
                 cut(self._address)
             case Repeat(way=ordered) if ordered == way:
                 return [data, data]
-            case Exchange(way=ordered) if ordered == way and isinstance(frame, Piece):
+            case Exchange(way=ordered, piece=piece, times=times) if ordered == way:
                 if (held := self._held.pop(way, None)) is not None:
-                    self._orders.give(order) if order.streams > self._number else self._orders.withdraw()
+                    if times > 1:
+                        self._orders.give(Exchange(way, piece, times - 1))
+                    else:
+                        self._orders.withdraw()
                     return [data, held]
-                if self._pieces[way] == order.piece:
+                if number == piece:
                     self._held[way] = data
                     return []
-            case Slow(seconds=seconds) if way == "up" and isinstance(frame, Piece):
+            case Slow(seconds=seconds) if way == "up" and number:
                 await asyncio.sleep(seconds)
         return [data]
 
@@ -283,6 +282,7 @@ def coordinator(scene: Scene) -> None:
     import coordinator.runs
     import coordinator.server
     from coordinator.cli import main
+    from coordinator.model_file import write_checkpoint
     from coordinator.store import Store
     from secagg.rounds.driver import Frames, RoundDriver
 
@@ -316,13 +316,9 @@ def coordinator(scene: Scene) -> None:
 
     exchange(coordinator.server, Store=OrderedStore)
     exchange(coordinator.run, RoundDriver=OrderedDriver)
-    for module, name in (
-        (coordinator.run, "write_checkpoint"),
-        (coordinator.runs, "write_checkpoint"),
-        (coordinator.run, "write_model"),
-        (coordinator.run, "write_whole"),
-    ):
-        exchange(module, **{name: scene.around(name, getattr(module, name))})
+    exchange(coordinator.runs, write_checkpoint=scene.around("write_first", write_checkpoint))
+    for name in ("write_checkpoint", "write_model", "write_whole"):
+        exchange(coordinator.run, **{name: scene.around(name, getattr(coordinator.run, name))})
     main()
 
 

@@ -30,10 +30,10 @@ class Kill(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cut(msgspec.Struct, frozen=True, tag=True):
-    """The connection breaks when so many pieces of payloads went one way."""
+    """The connection breaks when piece ``piece`` of a payload is about to go; the first has number 1."""
 
     way: Way
-    pieces: int
+    piece: int
 
 
 class Repeat(msgspec.Struct, frozen=True, tag=True):
@@ -43,11 +43,11 @@ class Repeat(msgspec.Struct, frozen=True, tag=True):
 
 
 class Exchange(msgspec.Struct, frozen=True, tag=True):
-    """Piece number ``piece`` of a stream arrives after the one behind it; of the first so many streams."""
+    """Piece ``piece`` of a payload arrives after the one behind it; so many times."""
 
     way: Way
     piece: int
-    streams: int
+    times: int
 
 
 class Slow(msgspec.Struct, frozen=True, tag=True):

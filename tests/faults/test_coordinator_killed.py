@@ -106,7 +106,7 @@ def test_a_coordinator_that_is_killed_anywhere_goes_on_by_itself(world: World, p
 @pytest.mark.parametrize(
     ("at", "what"),
     [
-        pytest.param("writing", "write_checkpoint", marks=pytest.mark.full),
+        pytest.param("writing", "write_first", marks=pytest.mark.full),
         ("writing", "add_run"),
         ("written", "add_run"),
     ],

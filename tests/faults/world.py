@@ -44,7 +44,7 @@ from tests.faults.orders import Order, Orders
 
 ROOT = Path(__file__).parent.parent.parent
 SILOS: tuple[SiloId, ...] = ("north", "south", "west", "east")
-LIMIT = 20.0
+LIMIT = 60.0
 """Seconds for anything that is waited for: far more than it takes, so that a slow machine fails no test."""
 SETTINGS: dict[str, Any] = {
     "clip": 8.0,
@@ -302,6 +302,10 @@ class World:
         assert process.end() == code, process.log
         return process.log
 
+    def end(self, name: str) -> None:
+        """Stop a process as an operator does, if it runs."""
+        self.running.pop(name).end(Signals.SIGTERM)
+
     def killed(self, name: str) -> None:
         """Wait for a process that obeys an order to kill itself."""
         assert self.running.pop(name).end() == -Signals.SIGKILL
@@ -485,6 +489,11 @@ class World:
             assert "fault" not in process.log.lower().replace("faults", ""), (name, process.log)
             assert "left the protocol" not in process.log
             assert "Traceback" not in process.log, (name, process.log)
+
+
+def said(process: Process, *words: str, start: int = 0) -> list[str]:
+    """Return the lines so far, after the first ``start``, with all of ``words``."""
+    return [line for line in process.log.splitlines()[start:] if all(word in line for word in words)]
 
 
 def entries(log: str) -> list[dict[str, Any]]:
