@@ -10,7 +10,7 @@ import asyncio
 import mmap
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -288,11 +288,15 @@ class Lines:
         if line.unread < MAX_UNREAD:
             line.room.set()
 
-    async def flushed(self, seconds: float) -> None:
-        """Return when every connected silo has all that was sent to it, or ``seconds`` have passed."""
+    async def flushed(self, seconds: float, *, to: Collection[SiloId] | None = None) -> None:
+        """Return when those of ``to`` (None: all) that are connected have all that was sent to them.
+
+        No later than after ``seconds``.
+        """
+        awaited = frozenset(self.roster.silos if to is None else to)
         try:
             async with asyncio.timeout(seconds):
-                while any(self._lines[silo].outgoing.pending for silo in self.connected):
+                while any(self._lines[silo].outgoing.pending for silo in self.connected & awaited):
                     await self.change()
         except TimeoutError:
             pass

@@ -26,7 +26,7 @@ async def run_round(
         started: told that a silo was sent a message.
 
     Returns:
-        The opened sum, when every connected silo has taken it.
+        The opened sum, when every connected silo that is in it has taken it.
 
     Raises:
         RoundAborted, FaultySilo: the sum could not be formed.
@@ -58,7 +58,8 @@ class _Round:
                 self._send(await self._do(self._driver.advance, self._loop.time()))
             self._lines.deafen()  # So that whoever says more than there is room for is still read.
             with self._driver.measured():
-                await self._lines.flushed(FLUSH_SECONDS)
+                # Who is not in the sum may take nothing, so as to hold everybody up.
+                await self._lines.flushed(FLUSH_SECONDS, to=outcome.survivors)
             return outcome
         finally:
             self._lines.deafen()
