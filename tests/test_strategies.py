@@ -17,6 +17,7 @@ from secagg.hazmat.framing import frame
 from secagg.learning.model import GlobalModel
 from secagg.learning.strategies import FedAdam, FedAvg, FedProx, FedYogi, Strategy
 from secagg.names import RealVector
+from secagg.payload import Payload
 
 STRATEGIES: tuple[Strategy, ...] = (
     FedAvg(),
@@ -309,3 +310,14 @@ def test_float32_weights_are_taken_over_exactly() -> None:
 def test_repr_shows_sizes_and_no_weight() -> None:
     base = GlobalModel(3, np.array([0.125, 7.5]), (np.ones(2),))
     assert repr(base) == "GlobalModel(round=3, length=2, slots=1)"
+
+
+def test_a_base_is_sent_without_being_joined_first() -> None:
+    state = tuple(np.linspace(number, number + 1, 70_000) for number in range(2))
+    model = GlobalModel(1, np.linspace(-1, 1, 70_000), state)
+    sent = model.payload()
+    assert sent.digest == Payload.of(model.to_payload()).digest
+    assert sent.size == 8 * 3 * 70_000
+    assert GlobalModel.from_payload(1, sent.array(), length=70_000).digest == model.digest
+    first = next(sent.pieces())
+    assert np.shares_memory(np.frombuffer(first, np.uint8), model.weights)

@@ -7,6 +7,7 @@ holds and names a base; it does not train, average or store one.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from secagg.errors import InputRefused, MalformedMessage
 from secagg.hazmat.framing import frame
 from secagg.names import RealVector
+from secagg.payload import PIECE_SIZE, Payload
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,6 +72,17 @@ class GlobalModel:
     def to_payload(self) -> RealVector:
         """Return ``[weights, state...]`` as one new float64 vector, shape ((1 + slots) * length,)."""
         return np.concatenate((self.weights, *self.state))
+
+    def payload(self) -> Payload:
+        """Return ``to_payload()`` as a payload that copies nothing until it is sent."""
+
+        def pieces() -> Iterator[memoryview]:
+            for vector in (self.weights, *self.state):
+                data = vector.astype("<f8", copy=False).view(np.uint8).data
+                for start in range(0, len(data), PIECE_SIZE):
+                    yield data[start : start + PIECE_SIZE]
+
+        return Payload("f8", (1 + len(self.state)) * self.length, pieces)
 
     @classmethod
     def from_payload(cls, round_number: int, vector: RealVector, *, length: int) -> GlobalModel:

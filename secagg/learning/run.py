@@ -15,7 +15,6 @@ from secagg.learning.history import History, Record
 from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.workload import next_model
-from secagg.payload import Payload
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import PHASES, RoundDriver
@@ -132,7 +131,7 @@ class Run:
         return RoundCoordinator(
             self.roster,
             terms=self.terms(),
-            base=Payload.of(self.model.to_payload()),
+            base=self.model.payload(),
             seconds=phase_seconds,
             training_seconds=training_seconds,
             attempts=self._attempts,
