@@ -1,0 +1,1 @@
+"""An app in a package of its own: approvals cover a whole package."""
