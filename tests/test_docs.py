@@ -3,7 +3,8 @@
 ```bash and ```console blocks run as they stand; in a console block the lines after ``$`` are typed, and
 what stands below them must be printed (``...`` stands for anything). Make targets that ``.ci/run`` runs
 itself are not run twice. ```python blocks of one page run in order as one script. What is not meant to run
-is ```text.
+is ```text. docs/operations.md is one session: its commands run in order in one folder, and those that end
+with ``&`` go on beside the others.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from pathlib import Path
 import pytest
 
 import secagg
+from examples.processes import free_port
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SESSION = ROOT / "docs" / "operations.md"
+SECONDS = 180.0
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 RUN_BY_CI = {line.strip() for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()}
 ALIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -55,12 +59,13 @@ def blocks(page: Path, *languages: str) -> Iterator[str]:
 
 
 def commands(page: Path) -> Iterator[Command]:
-    for block in blocks(page, "bash", "sh", "shell"):
-        yield Command(page, block.strip())
-    for block in blocks(page, "console"):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            typed, _, printed = part.partition("\n")
-            yield Command(page, typed, printed if printed.strip() else None)
+    for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language in {"bash", "sh", "shell"}:
+            yield Command(page, block.strip())
+        if language == "console":
+            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                typed, _, printed = part.partition("\n")
+                yield Command(page, typed, printed if printed.strip() else None)
 
 
 def left_to_run(command: Command) -> bool:
@@ -68,8 +73,14 @@ def left_to_run(command: Command) -> bool:
     return not all(line in RUN_BY_CI for line in lines if line)
 
 
+def as_shown(command: Command, printed: str) -> bool:
+    return doctest.OutputChecker().check_output(command.printed or "", printed, ALIKE)
+
+
 @pytest.mark.full
-@pytest.mark.parametrize("command", [c for page in PAGES for c in commands(page) if left_to_run(c)], ids=str)
+@pytest.mark.parametrize(
+    "command", [c for page in PAGES if page != SESSION for c in commands(page) if left_to_run(c)], ids=str
+)
 def test_command(command: Command) -> None:
     # Packages are found and resolved, but this environment stays as it is.
     typed = command.text.replace("pip install ", "pip install --dry-run ")
@@ -86,8 +97,87 @@ def test_command(command: Command) -> None:
     if command.printed is None:
         assert done.returncode == 0, done.stdout
     else:  # what is shown may be an error, so the text decides and not the exit code
-        alike = doctest.OutputChecker().check_output(command.printed, done.stdout, ALIKE)
-        assert alike, f"shown:\n{command.printed}\nprinted:\n{done.stdout}"
+        assert as_shown(command, done.stdout), f"shown:\n{command.printed}\nprinted:\n{done.stdout}"
+
+
+class Session:
+    """One page's commands, typed in order in one folder."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._folder = folder
+        self._port = str(port)
+        self._beside: list[subprocess.Popen[str]] = []
+        self._environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+
+    def type(self, command: Command) -> None:
+        text, printed = (
+            part and part.replace("7443", self._port) for part in (command.text, command.printed)
+        )
+        assert text is not None
+        command = Command(
+            command.page, text.replace("develop ", f"develop --listen 127.0.0.1:{self._port} "), printed
+        )
+        if command.text.endswith(" &"):
+            self._start(command)
+        else:
+            self._run(command)
+
+    def _run(self, command: Command) -> None:
+        ended = {
+            int((self._folder / lock).read_text()) for lock in re.findall(r"\$\(cat (\S+)\)", command.text)
+        }
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command.text],
+            cwd=self._folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+        for process in self._beside:
+            if process.pid in ended:
+                process.wait(SECONDS)
+        shown = command.printed is None and done.returncode == 0
+        assert shown or as_shown(command, done.stdout), (
+            f"{command.text}\n{command.printed}\n---\n{done.stdout}"
+        )
+
+    def _start(self, command: Command) -> None:
+        with (self._folder / f"{len(self._beside)}.log").open("w") as log:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec {command.text.removesuffix('&')}"],
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self._beside.append(process)
+        printed = ""
+        for line in process.stdout or () if command.printed else ():
+            printed += line
+            if as_shown(command, printed):
+                return
+        assert not command.printed, f"{command.text}\n{command.printed}\n---\n{printed}"
+
+    def end(self) -> None:
+        for process in self._beside:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.full
+def test_the_session_of_an_operator(tmp_path: Path) -> None:
+    session = Session(tmp_path, free_port())
+    try:
+        for command in commands(SESSION):
+            session.type(command)
+    finally:
+        session.end()
 
 
 @pytest.mark.parametrize(
