@@ -2,6 +2,19 @@
 
 This module only names the public API; each name is loaded when it is first used (PEP 562), so that importing
 one scheme, or ``secagg --help``, loads nothing else.
+
+Every error is a ``SecaggError``: ``except secagg.SecaggError`` catches all. Those that a program tells apart
+are here too:
+
+- ``ParameterError``: an argument or a configuration file is wrong;
+- ``InputRefused``: a vector, weight or metric cannot be encoded;
+- ``TooFewSilos``: a round lost more silos than it survives;
+- ``PolicyRefused``: a silo's own policy says no;
+- ``TrustError``: a certificate, token or pin is not the one that was confirmed;
+- ``EnvironmentFault``: a file, a port or a package is not there;
+- ``SiloLeftOut``, a warning: a round went on without a silo.
+
+The whole tree is in ``secagg.errors``; ``secagg explain TooFewSilos`` says what a class means.
 """
 
 from __future__ import annotations
@@ -11,6 +24,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from secagg import errors
+    from secagg.errors import (
+        EnvironmentFault,
+        InputRefused,
+        ParameterError,
+        PolicyRefused,
+        SecaggError,
+        SiloLeftOut,
+        TooFewSilos,
+        TrustError,
+    )
     from secagg.learning.federation import Federation
     from secagg.learning.history import History
     from secagg.learning.strategies import FedAdam, FedAvg, FedProx, FedYogi
@@ -22,6 +45,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "EnvironmentFault",
     "Evaluation",
     "FedAdam",
     "FedAvg",
@@ -29,10 +53,17 @@ __all__ = [
     "FedYogi",
     "Federation",
     "History",
+    "InputRefused",
     "Masking",
+    "ParameterError",
     "Plain",
+    "PolicyRefused",
+    "SecaggError",
+    "SiloLeftOut",
+    "TooFewSilos",
     "Trainer",
     "TrainingSettings",
+    "TrustError",
     "Update",
     "errors",
     "secure_mean",
@@ -40,6 +71,16 @@ __all__ = [
 ]
 
 _MODULES = {
+    "secagg.errors": (
+        "EnvironmentFault",
+        "InputRefused",
+        "ParameterError",
+        "PolicyRefused",
+        "SecaggError",
+        "SiloLeftOut",
+        "TooFewSilos",
+        "TrustError",
+    ),
     "secagg.learning.federation": ("Federation",),
     "secagg.learning.history": ("History",),
     "secagg.learning.strategies": ("FedAdam", "FedAvg", "FedProx", "FedYogi"),

@@ -126,6 +126,14 @@ _ENTRIES = (
         they_can=NOBODY_ELSE,
     ),
     Explanation(
+        code="SA-2007",
+        what="a configuration file holds what is not accepted",
+        cause="a file is checked as a whole before anything starts, and each problem is named with its line",
+        safe="yes: nothing was started and nothing was sent",
+        you_can="correct the lines that the text names, then type the command again",
+        they_can=NOBODY_ELSE,
+    ),
+    Explanation(
         code="SA-2101",
         what="a call came in an order or with an argument that is not allowed",
         cause="sessions are single use and follow the phases of the protocol; names must be known ones",
@@ -216,10 +224,10 @@ _ENTRIES = (
     # --- 3: environment ---------------------------------------------------------------------------
     Explanation(
         code="SA-3001",
-        what="something this machine should provide is not there",
-        cause="a port, a file, memory or disk space is not available",
-        safe=MASKED,
-        you_can="follow the text and start again",
+        what="a file, a port, a connection or a device is missing or cannot be used",
+        cause="this machine, or the network it is in, does not provide what is needed here",
+        safe="yes: because of it nothing is sent and no sum is opened; {model}",
+        you_can="do what the text says, then start again",
         they_can="whoever runs the machine: free or repair what the text names",
     ),
     Explanation(

@@ -84,11 +84,12 @@ def explain(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="WORD", help="An error's code (SA-dddd), a scheme, or a term; none lists all of them."
+            metavar="WORD",
+            help="An error's code (SA-dddd) or class, a scheme, a strategy, a term; none lists all of them.",
         ),
     ] = None,
 ) -> None:
-    """Say what an error code, a scheme or a word of a report means."""
+    """Say what an error, a scheme, a strategy or a word of a report means."""
     from secagg.topics import answer, contents
 
     typer.echo(answer(" ".join(words), width=_width()) if words else contents(width=_width()))

@@ -1,4 +1,4 @@
-"""Every error this library raises, and the exit code each one means.
+"""Every error this library raises, the exit code each one means, and the one warning it gives.
 
 The tree answers three questions: who is at fault (us, the caller, a peer, nobody), may that party be
 named, and is anything lost. Third-party exceptions are converted where they enter. A text names
@@ -167,6 +167,18 @@ class TrustError(SecaggError):
 
 class FaultyCoordinator(ProtocolError, TrustError):
     """Raised by a silo: the coordinator left the protocol."""
+
+
+class SiloLeftOut(UserWarning):
+    """A round went on without a silo whose trainer or policy said no.
+
+    Attributes:
+        error: the silo's own account; None in a copy that was made from the text alone.
+    """
+
+    def __init__(self, text: str, error: SecaggError | None = None) -> None:
+        super().__init__(text)
+        self.error = error
 
 
 # First match wins, so that a class with two parents (FaultyCoordinator) gets the graver verdict.

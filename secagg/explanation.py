@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 
-from secagg.catalogue import CATALOGUE, MASKED, NOTHING_LEFT, STOPPED, Explanation
+from secagg.catalogue import CATALOGUE, MASKED, NOTHING_LEFT, SILO_KEPT, STOPPED, Explanation
 from secagg.errors import (
     EnvironmentFault,
     FaultyCoordinator,
@@ -38,7 +38,7 @@ from secagg.errors import (
 )
 from secagg.names import SiloId
 
-__all__ = ["CATALOGUE", "Explanation", "annotate", "explain", "explained", "lookup"]
+__all__ = ["CATALOGUE", "Explanation", "annotate", "codes_of", "explain", "explained", "lookup"]
 
 UNPROTECTED = "no: under Plain the coordinator reads every update that arrives; {model}"
 
@@ -51,6 +51,7 @@ def explain(
     reasons: Mapping[SiloId, str] = MappingProxyType({}),
     protected: bool = True,
     opened: bool = False,
+    started: bool = True,
 ) -> Explanation:
     """Return what ``error`` means.
 
@@ -61,6 +62,7 @@ def explain(
         reasons: silo -> why it did not answer, for ``TooFewSilos``; one that is not in it was silent.
         protected: False under Plain, where what arrives is readable.
         opened: True if the round went on without ``silo`` and its sum was opened.
+        started: False where no round had begun; then no text speaks of one.
 
     Guarantees:
         The exit code is that of ``errors.exit_code``.
@@ -83,6 +85,8 @@ def explain(
         words = replace(words, safe=NOTHING_LEFT)
     if not protected and words.safe in {MASKED, STOPPED}:
         words = replace(words, safe=UNPROTECTED)
+    if not started:
+        words = _without_a_round(words)
     words = _fill(words, names | _facts(error))
     if isinstance(error, TooFewSilos) and error.missing:
         return replace(words, cause=_whom_and_why(error.missing, reasons))
@@ -104,13 +108,26 @@ def annotate(error: SecaggError, explanation: Explanation | None = None) -> str:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Annotate every ``SecaggError`` that leaves the block, or the function that this decorates."""
+def explained(*, started: bool = True) -> Iterator[None]:
+    """Annotate every ``SecaggError`` that leaves the block, or the function that this decorates.
+
+    Args:
+        started: as of ``explain``.
+    """
     try:
         yield
     except SecaggError as error:
-        annotate(error)
+        annotate(error, explain(error, started=started))
         raise
+
+
+def codes_of(kind: type[SecaggError]) -> tuple[str, ...]:
+    """Return the codes that an error of the class ``kind`` itself may have, the general one first.
+
+    Empty for ``SecaggError``, which is never raised itself.
+    """
+    general = tuple(code for known, code in _CODES if known is kind)
+    return tuple(dict.fromkeys((*general, *_SPECIAL_CODES.get(kind, ()))))
 
 
 def lookup(code: str) -> Explanation:
@@ -150,7 +167,15 @@ _CODES: tuple[tuple[type[SecaggError], str], ...] = (
     (InputRefused, "SA-2200"),
     (UsageError, "SA-2101"),
 )
-_PARAMETER_CODES = {"n": "SA-2002", "c": "SA-2003", "t": "SA-2004", "k_min": "SA-2005", "encoding": "SA-2006"}
+_DEALER_CODE = "SA-4005"
+_PARAMETER_CODES = {
+    "n": "SA-2002",
+    "c": "SA-2003",
+    "t": "SA-2004",
+    "k_min": "SA-2005",
+    "encoding": "SA-2006",
+    "configuration": "SA-2007",
+}
 _INPUT_CODES = {
     "nan": "SA-2201",
     "infinite": "SA-2202",
@@ -177,11 +202,19 @@ _RULE_CODES = {
 }
 
 
+_SPECIAL_CODES: Mapping[type[SecaggError], Iterable[str]] = {
+    FaultySilo: (_DEALER_CODE,),
+    InputRefused: _INPUT_CODES.values(),
+    ParameterError: _PARAMETER_CODES.values(),
+    PolicyRefused: _RULE_CODES.values(),
+}
+
+
 def _code(error: SecaggError) -> str:
     general = next(code for kind, code in _CODES if isinstance(error, kind))
     match error:
         case FaultySilo(dealer=True):
-            return "SA-4005"
+            return _DEALER_CODE
         case PolicyRefused():
             return _RULE_CODES.get(error.rule, general)
         case ParameterError():
@@ -217,6 +250,15 @@ def _whom_and_why(missing: Iterable[SiloId], reasons: Mapping[SiloId, str]) -> s
     return ", ".join(
         f"{' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))} ({why})"
         for why, names in silos.items()
+    )
+
+
+def _without_a_round(words: Explanation) -> Explanation:
+    return replace(
+        words,
+        what=words.what.replace("{silo} left {round}: ", "{silo}: "),
+        safe=NOTHING_LEFT if words.safe in {SILO_KEPT, MASKED, STOPPED} else words.safe,
+        you_can="correct the cause, then start again" if "round" in words.you_can else words.you_can,
     )
 
 

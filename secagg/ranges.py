@@ -73,6 +73,16 @@ def check_mapping(name: str, value: object, content: str) -> None:
         raise ParameterError(f"{name} is {shown(value)}, must be a mapping: {content}")
 
 
+def check_callable(name: str, value: object, kind: str) -> None:
+    """Check that ``value`` can be called; ``kind`` says as what, for the text.
+
+    Raises:
+        ParameterError: it cannot.
+    """
+    if not callable(value):
+        raise ParameterError(f"{name} is {shown(value)}, must be {kind}")
+
+
 def shown(value: object) -> str:
     """Return what a text may say about a wrong argument: a number's value, of all else the type alone.
 

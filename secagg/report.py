@@ -50,6 +50,8 @@ class RoundReport:
         clipped_share: share of the update entries that met the clip, 0 to 1; None if not counted.
         saturated: metric values beyond their declared range, cut to its end; None if not counted.
         total_weight: sum of the silos' weights, as opened; None if no weight was summed.
+        unmet_weight: the total weight for which the precision was planned, where the opened one is below it;
+            None where it is not.
         bytes_up: phase -> bytes from all silos together to the coordinator.
         bytes_down: phase -> bytes from the coordinator to all silos together.
         seconds: phase -> wall-clock seconds, in the order of the phases; empty if nobody measured.
@@ -76,6 +78,7 @@ class RoundReport:
     clipped_share: float | None = None
     saturated: int | None = None
     total_weight: float | None = None
+    unmet_weight: float | None = None
     bytes_up: Mapping[str, int] = field(default_factory=dict)
     bytes_down: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -148,6 +151,9 @@ class RoundReport:
         if self.total_weight is not None:
             # Opened from fixed point: the digits after the second are noise of the encoding.
             parts.append(f"total weight {round(self.total_weight, 2):,.10g}")
+        if self.unmet_weight is not None:
+            planned = f"{self.unmet_weight:,.10g}"
+            parts[-1] += f", below the {planned} that precision was planned for: lower least_total_weight"
         if self.clipped_share is not None:
             parts.append(f"{100 * self.clipped_share:.2g} % of the entries clipped")
         return "; ".join(parts)

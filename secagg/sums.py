@@ -22,7 +22,7 @@ from secagg.names import IntegerVector, RealVector, SiloId, WordBits
 from secagg.payload import Payload
 from secagg.plain import Plain
 from secagg.policy import Policy
-from secagg.ranges import check_mapping, shown
+from secagg.ranges import check_callable, check_mapping, shown
 from secagg.records import SiloRecord
 from secagg.report import RoundReport
 from secagg.roster import Roster, check_silo
@@ -34,7 +34,7 @@ from secagg.scheme import Scheme
 from secagg.session import Aggregate
 from secagg.simulation import Dropouts, SimulatedSilo, run_round
 from secagg.terms import MaskingParameters, PlainParameters, SchemeParameters, Terms
-from secagg.weighting import decode_mean, encode_mean, plan_mean
+from secagg.weighting import decode_mean, encode_mean, plan_mean, surely_below
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +103,7 @@ def secure_sum(
     """
     scheme = Masking() if scheme is None else scheme
     check_parties("vectors", vectors, scheme)  # Refuse an unsafe cohort before a vector is looked at.
+    _check_timer(timer)
     encoding = plan_sum(
         _common_length(vectors),
         clip=clip,
@@ -158,6 +159,7 @@ def secure_mean(
     """
     scheme = Masking() if scheme is None else scheme
     check_parties("vectors", vectors, scheme)
+    _check_timer(timer)
     check_mapping("weights", weights, "silo name -> weight")
     if weights.keys() != vectors.keys():
         raise ParameterError("weights must name the same silos as vectors")
@@ -180,7 +182,12 @@ def secure_mean(
     encoded = _encode_each(vectors, encode)
     run = _run(encoded, encoding, scheme, dropouts, timer)
     mean = decode_mean(encoding, run.aggregate.total, silos=len(run.aggregate.survivors))
-    report = run.report(worst_error=mean.worst_error, clipped=mean.clipped, weight=mean.weight)
+    report = run.report(
+        worst_error=mean.worst_error,
+        clipped=mean.clipped,
+        weight=mean.weight,
+        unmet=least_total_weight if surely_below(encoding, mean.weight, least_total_weight) else None,
+    )
     return MeanResult(np.asarray(mean.values), mean.weight, run.aggregate.survivors, report)
 
 
@@ -203,6 +210,11 @@ def check_parties(name: str, silos: Mapping[SiloId, object], scheme: Scheme) -> 
     scheme.parameters(len(silos))
 
 
+def _check_timer(timer: object) -> None:
+    if timer is not None:
+        check_callable("timer", timer, "a function () -> seconds, for example time.perf_counter")
+
+
 def _common_length(vectors: Mapping[SiloId, ArrayLike]) -> int:
     if not vectors:
         raise ParameterError("a sum needs at least one silo", parameter="n")
@@ -216,7 +228,7 @@ def _common_length(vectors: Mapping[SiloId, ArrayLike]) -> int:
         if lengths == {0} or len(lengths) > 1:
             found = f"shape {shape}" if shape else "no shape"
             refused = InputRefused("shape", f"{silo}: the vector has {found}; all need one 1-D shape")
-            annotate(refused, explain(refused, silo=silo))
+            annotate(refused, explain(refused, silo=silo, started=False))
             raise refused
     return lengths.pop()
 
@@ -230,7 +242,7 @@ def _encode_each(
             encoded[silo] = encode(silo)
         except InputRefused as error:
             refused = InputRefused(error.rule, f"{silo}: {error}")
-            annotate(refused, explain(refused, silo=silo))
+            annotate(refused, explain(refused, silo=silo, started=False))
             raise refused from None  # The same, with its silo.
     return encoded
 
@@ -269,7 +281,12 @@ class _Run:
     traffic: Traffic
 
     def report(
-        self, *, worst_error: float, clipped: float | None = None, weight: float | None = None
+        self,
+        *,
+        worst_error: float,
+        clipped: float | None = None,
+        weight: float | None = None,
+        unmet: float | None = None,
     ) -> RoundReport:
         return describe_round(
             self.terms,
@@ -279,6 +296,7 @@ class _Run:
             worst_error=worst_error,
             clipped_share=clipped,
             total_weight=weight,
+            unmet_weight=unmet,
         )
 
 

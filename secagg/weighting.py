@@ -164,6 +164,18 @@ def worst_error_of_metrics(encoding: Encoding, total_weight: float) -> float:
     return _worst_error(encoding, metrics, segments[EVALUATION_WEIGHT], total_weight) if metrics else 0.0
 
 
+def surely_below(encoding: Encoding, total_weight: float, least: float) -> bool:
+    """Return whether the true total weight is below ``least``, for an opened one of ``total_weight``.
+
+    Args:
+        encoding: from ``plan_mean``.
+        total_weight: as opened; fixed point lets it be off by half a step for each silo.
+        least: as of ``plan_mean``.
+    """
+    step = next(segment.step for segment in encoding.segments if segment.name == WEIGHT)
+    return total_weight + encoding.cohort * step * encoding.weight_cap < least
+
+
 def _worst_error(
     encoding: Encoding, numerators: Iterable[Segment], divisor: Segment, total_weight: float
 ) -> float:

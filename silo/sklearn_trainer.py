@@ -14,19 +14,22 @@ Source: McMahan et al. 2017 (local SGD); scikit-learn's ``partial_fit`` and ``wa
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, log_loss
 
 from secagg.errors import InputRefused, ParameterError
+from secagg.explanation import explained
 from secagg.learning.trainer import Evaluation, TrainingSettings, Update
 from secagg.names import RealVector
+from secagg.ranges import shown
 
 _LAYOUTS = (("coef_", "intercept_"), ("coefs_", "intercepts_"))
 _RATES = ("eta0", "learning_rate_init")
@@ -55,6 +58,7 @@ class SklearnTrainer:
           not on the silo's data.
     """
 
+    @explained()
     def __init__(
         self,
         estimator: Any,
@@ -64,12 +68,16 @@ class SklearnTrainer:
         classes: Sequence[Any] | NDArray[Any],
         validation: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> None:
-        self._classes = np.unique(np.asarray(classes))
+        if isinstance(estimator, type) or not (hasattr(estimator, "get_params") and is_classifier(estimator)):
+            raise ParameterError(
+                f"estimator is {shown(estimator)}, must be an unfitted classifier of scikit-learn"
+            )
+        self._classes = _labels(classes)
         if len(self._classes) < 2:
             raise ParameterError("classes must name at least 2 labels")
         self._x, self._y = self._examples("x", x, y)
         self._held_out = (
-            (self._x, self._y) if validation is None else self._examples("validation", *validation)
+            (self._x, self._y) if validation is None else self._examples("validation", *_pair(validation))
         )
         if self._held_out[0].shape[1] != self._x.shape[1]:
             raise ParameterError(
@@ -178,13 +186,23 @@ class SklearnTrainer:
         return self._load(weights, seed=0)
 
     def _examples(self, name: str, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-        examples, labels = np.asarray(x), np.asarray(y)
+        examples, labels = _array(name, x), _array(f"{name}'s labels", y)
         if examples.ndim != 2 or labels.shape != (len(examples),) or len(examples) == 0:
             raise ParameterError(
                 f"{name} must be (n, features) with n >= 1 labels of shape (n,), not {examples.shape} and "
                 f"{labels.shape}"
             )
-        strange = int(np.count_nonzero(~np.isin(labels, self._classes)))
+        if examples.dtype.kind == "O":  # A table of several kinds of numbers, for example.
+            with contextlib.suppress(TypeError, ValueError):
+                examples = examples.astype(np.float64)
+        if examples.dtype.kind not in "fiub":
+            raise ParameterError(f"{name} has entries that are no real numbers; encode them before")
+        if not np.isfinite(examples).all():
+            raise ParameterError(f"{name} has entries that are NaN or infinite; fill or drop them before")
+        try:
+            strange = int(np.count_nonzero(~np.isin(labels, self._classes)))
+        except TypeError:  # Labels without an order among them, or with those of classes.
+            raise ParameterError(f"{name}: the labels are of another kind than classes") from None
         if strange:
             raise ParameterError(f"{name}: {strange} of {len(labels)} labels are not in classes")
         return examples, labels
@@ -207,8 +225,8 @@ class SklearnTrainer:
     def _layout(self) -> tuple[str, str]:
         try:
             model = self._unfitted(0)
-        except ValueError as error:  # only constants went in, so the text shows settings and no data
-            raise ParameterError(f"{type(self._template).__name__}: {error}") from error
+        except (TypeError, ValueError) as error:  # only constants went in: the text shows no data
+            raise ParameterError(f"{type(self._template).__name__}: {error}") from None
         for names in _LAYOUTS:
             if all(hasattr(model, name) for name in names):
                 return names
@@ -239,6 +257,29 @@ class SklearnTrainer:
             array[...] = weights[start : start + array.size].reshape(array.shape)
             start += array.size
         return model
+
+
+def _array(name: str, value: object) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):  # Rows of different lengths, for example.
+        raise ParameterError(f"{name} cannot be read as an array") from None
+
+
+def _pair(validation: Any) -> tuple[ArrayLike, ArrayLike]:
+    if not isinstance(validation, tuple | list) or len(validation) != 2:
+        raise ParameterError(f"validation is {shown(validation)}, must be a pair (x, y)")
+    x, y = validation
+    return x, y
+
+
+def _labels(classes: object) -> NDArray[Any]:
+    try:
+        return np.unique(_array("classes", classes))
+    except TypeError:
+        raise ParameterError(
+            "classes has labels of several kinds, must be all numbers or all texts"
+        ) from None
 
 
 def _seed(model: Any, seed: int) -> None:

@@ -24,7 +24,6 @@ Networks", equation 2 (the proximal term).
 from __future__ import annotations
 
 import copy
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,8 +37,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from secagg.errors import EnvironmentFault, ParameterError, UsageError
+from secagg.explanation import explained
 from secagg.learning.trainer import Evaluation, TrainingSettings, Update
 from secagg.names import RealVector
+from secagg.ranges import check_callable, positive, shown, whole
 from silo.manifest import Manifest
 
 Data: TypeAlias = DataLoader[Any] | Dataset[Any] | tuple[Tensor, Tensor]
@@ -84,8 +85,8 @@ class TorchTrainer:
         device: ``"auto"`` (CUDA where there is one, otherwise the CPU) or a torch device.
 
     Raises:
-        ParameterError: a value above is out of range, the data is empty or of no known form, or the
-            model has no floating-point parameter.
+        ParameterError: a value above is of another type or out of range, the data is empty or of no known
+            form, or the model has no floating-point parameter.
         EnvironmentFault: the device is not there.
 
     Guarantees:
@@ -96,6 +97,7 @@ class TorchTrainer:
         - torch's own random state is the same after a call as before.
     """
 
+    @explained()
     def __init__(
         self,
         model: nn.Module,
@@ -109,10 +111,11 @@ class TorchTrainer:
         batch_size: int = 32,
         device: str | torch.device = "auto",
     ) -> None:
-        if not (math.isfinite(learning_rate) and learning_rate > 0):
-            raise ParameterError(f"learning_rate must be a finite number above 0, not {learning_rate}")
-        if batch_size < 1:
-            raise ParameterError(f"batch_size must be at least 1, not {batch_size}")
+        if not isinstance(model, nn.Module):
+            raise ParameterError(f"model is {shown(model)}, must be an instance of torch.nn.Module")
+        _check_functions(loss, metrics, optimizer)
+        learning_rate = positive("learning_rate", learning_rate)
+        batch_size = whole("batch_size", batch_size, least=1)
         self.manifest = Manifest.of(model.state_dict())
         self._device = _device(device)
         self._model = _moved(copy.deepcopy(model), self._device)
@@ -278,17 +281,31 @@ def _add_proximal_gradient(parameters: list[nn.Parameter], anchors: list[Tensor]
             parameter.grad = pull if parameter.grad is None else parameter.grad.add_(pull)
 
 
+def _check_functions(loss: object, metrics: object, optimizer: object) -> None:
+    if loss is not None:
+        if isinstance(loss, type):  # Called with a batch, a class would give a module and no loss.
+            raise ParameterError(f"loss is {shown(loss)}, must be one of its instances")
+        check_callable("loss", loss, "a function (outputs, targets) -> mean loss")
+    if metrics is not None:
+        check_callable("metrics", metrics, "a function (outputs, targets) -> name -> value")
+    check_callable(
+        "optimizer", optimizer, "a class of torch.optim, or a function (parameters, rate) -> optimiser"
+    )
+
+
 def _examples(name: str, data: object) -> DataLoader[Any] | Dataset[Any]:
     """Check the form of a silo's data and refuse an empty one."""
     if isinstance(data, tuple):
         if len(data) != 2 or not all(isinstance(part, Tensor) for part in data):
             raise ParameterError(f"{name} as a tuple must be two tensors (inputs, targets)")
+        if 0 in (data[0].ndim, data[1].ndim):
+            raise ParameterError(f"{name} has a tensor of no dimension; the first one counts the examples")
         if len(data[0]) != len(data[1]):
             raise ParameterError(f"{name} has {len(data[0])} inputs and {len(data[1])} targets")
         data = TensorDataset(*data)
     if not isinstance(data, DataLoader | Dataset):
         raise ParameterError(
-            f"{name} is a {type(data).__name__}; give a DataLoader, a Dataset or a tuple of two tensors"
+            f"{name} is {shown(data)}, must be a DataLoader, a Dataset or a tuple of two tensors"
         )
     source = data.dataset if isinstance(data, DataLoader) else data
     if hasattr(source, "__len__") and len(source) == 0:
@@ -306,12 +323,14 @@ def _batches(
 
 
 def _device(device: str | torch.device) -> torch.device:
+    if not isinstance(device, str | torch.device):
+        raise ParameterError(f"device is {shown(device)}, must be a text or a torch.device")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.device(device)
-    except RuntimeError as error:
-        raise ParameterError(f"device {device!r} is not known to torch; 'auto' chooses one") from error
+    except RuntimeError:
+        raise ParameterError(f"device {device!r} is not known to torch; 'auto' chooses one") from None
 
 
 def _moved(model: nn.Module, device: torch.device) -> nn.Module:

@@ -146,7 +146,7 @@ def test_explain_finds_a_code_however_it_is_typed(code: str) -> None:
 def test_explain_alone_lists_every_code_and_word_without_open_names() -> None:
     done = run("explain")
     known = {line.split()[0] for line in done.stdout.splitlines() if line and line[0] != " "}
-    assert known == {*CATALOGUE, "schemes", "terms"}
+    assert known == {*CATALOGUE, "errors", "schemes", "strategies", "terms"}
     assert "{" not in done.stdout
 
 

@@ -23,13 +23,15 @@ from secagg.errors import (
     ParameterError,
     RoundAborted,
     SecaggError,
+    SiloLeftOut,
     TooFewSilos,
     TrainerFailed,
     exit_code,
 )
-from secagg.learning.federation import SiloLeftOut
 from secagg.learning.history import History
-from tests.learners import NAMES, Spoil, diverges, fails, grows, lines
+from secagg.learning.trainer import Evaluation
+from secagg.names import RealVector
+from tests.learners import NAMES, Line, Spoil, diverges, fails, grows, lines
 
 Action: TypeAlias = Callable[[], object]
 LINE = str(fails.__code__.co_firstlineno + 2)
@@ -41,6 +43,13 @@ def run(
 ) -> History:
     federation = Federation(lines(4, spoiled), seed=1, **named)
     return federation.run(rounds, progress=False, dropouts=dropouts)
+
+
+class Unmeasured(Line):
+    """A trainer that cannot measure the model it is given."""
+
+    def evaluate(self, weights: RealVector) -> Evaluation:
+        raise ValueError("patient 4711")
 
 
 def vectors(**changed: Any) -> dict[str, Any]:
@@ -174,9 +183,9 @@ x SA-2006  these numbers do not fit the words they are summed in
         InputRefused,
         lambda: secure_sum(vectors(b=[np.nan]), clip=1.0),
         """\
-x SA-2201  b left the round: its input holds NaN
+x SA-2201  b: its input holds NaN
   cause    b: entry 0 of 'sum' is NaN
-  safe     yes: nothing of this round left b; the model is unchanged
+  safe     yes: nothing left a silo; the model is unchanged
   you can  hand in finite numbers; where training made them, lower its rate or
            clip its gradients
   they can b: look for missing values in the data, and at the loss of the
@@ -186,12 +195,25 @@ x SA-2201  b left the round: its input holds NaN
         InputRefused,
         lambda: secure_mean(vectors(c=[1.0, 2.0]), weights=dict.fromkeys("abc", 1.0), clip=1.0),
         """\
-x SA-2204  c left the round: its vector has another shape than was agreed
+x SA-2204  c: its vector has another shape than was agreed
   cause    c: the vector has shape (2,); all need one 1-D shape
-  safe     yes: nothing of this round left c; the model is unchanged
+  safe     yes: nothing left a silo; the model is unchanged
   you can  hand in one shape at all silos; a model's layers stay as they are
            while it trains
   they can c: compare its shapes with those of the other silos            exit 2""",
+    ),
+    "trainers that fail before the first round": (
+        TrainerFailed,
+        lambda: Federation({name: Unmeasured() for name in NAMES[:4]}, seed=1).run(1, progress=False),
+        """\
+x SA-2301  north: its trainer raised an error
+  cause    north: evaluate() raised ValueError at test_errors_in_words.py:LINE
+  safe     yes: nothing left a silo; the model is unchanged
+  you can  correct the cause, then start again
+  they can north: look where the text says; the error's `original` has the whole
+           traceback                                                      exit 2""".replace(
+            "LINE", str(Unmeasured.evaluate.__code__.co_firstlineno + 1)
+        ),
     ),
     "no weight in a bare mean": (
         RoundAborted,

@@ -11,6 +11,7 @@ import pytest
 from secagg import errors
 from secagg.catalogue import CATALOGUE
 from secagg.cohort import Cohort
+from secagg.configuration import PARAMETER
 from secagg.errors import (
     EnvironmentFault,
     FaultyCoordinator,
@@ -44,6 +45,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (ParameterError("text", parameter="t"), "SA-2004"),
     (ParameterError("text", parameter="k_min"), "SA-2005"),
     (ParameterError("text", parameter="encoding"), "SA-2006"),
+    (ParameterError("text", parameter="configuration"), "SA-2007"),
     (ParameterError("text", parameter="something else"), "SA-2001"),
     (UsageError("text"), "SA-2101"),
     (InputRefused("unheard of", "text"), "SA-2200"),
@@ -192,6 +194,31 @@ def test_a_lock_names_whose_return_would_help() -> None:
     explanation = explain(PolicyRefused("lock", "text", ("a", "b")), silo="west", round_number=2)
     assert "a, b" in explanation.you_can
     assert explanation.they_can.startswith("a, b: ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        error
+        for error, _ in EXPECTED
+        if isinstance(error, ParameterError | InputRefused | TrainerFailed | EnvironmentFault | TrustError)
+        and not isinstance(error, ProtocolError)
+    ],
+    ids=lambda value: str(value),
+)
+def test_before_any_round_no_text_speaks_of_one(error: SecaggError) -> None:
+    early = explain(error, silo="west", started=False)
+    assert not re.search(r"\bround\b", early.text())
+    assert early.code == explain(error).code
+    assert "masked" not in early.text()
+
+
+def test_a_fault_of_the_machine_and_a_wrong_file_tell_of_themselves() -> None:
+    fault = explain(EnvironmentFault("silo.toml is not there: create it, or correct its path"))
+    assert fault.safe == "yes: because of it nothing is sent and no sum is opened; the model is unchanged"
+    wrong = explain(ParameterError("silo.toml, line 3: min_silo is no key", parameter=PARAMETER))
+    assert wrong.code == "SA-2007"
+    assert wrong.safe == "yes: nothing was started and nothing was sent"
 
 
 @pytest.mark.parametrize(

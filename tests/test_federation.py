@@ -19,9 +19,9 @@ from rich.console import Console
 
 from secagg import wire
 from secagg.cohort import Cohort
-from secagg.errors import ParameterError, TooFewSilos, TrainerFailed
+from secagg.errors import ParameterError, SiloLeftOut, TooFewSilos, TrainerFailed
 from secagg.learning import job
-from secagg.learning.federation import Federation, SiloLeftOut
+from secagg.learning.federation import Federation
 from secagg.learning.history import History
 from secagg.learning.progress import Progress
 from secagg.learning.strategies import FedAdam, FedAvg, FedProx, FedYogi, Strategy
@@ -67,6 +67,21 @@ class Recorder:
 
     def opened(self, terms: Terms, aggregate: Aggregate) -> None:
         self.sums.append((terms, aggregate))
+
+
+# --- what was planned for --------------------------------------------------------------------------------
+
+
+def test_a_run_says_where_its_weight_was_below_the_planned_one() -> None:
+    short = run(quick(lines(4, examples=50), least_total_weight=1e9)).records
+    assert {record.report.unmet_weight for record in short} == {400_000.0}, "more than the caps cannot be had"
+    assert "total weight 200, below the 400,000 that precision" in " ".join(short[0].report.text().split())
+    # Evaluations weigh half in ``Line``, so the sum of metrics alone has 100.
+    held = run(quick(lines(4, examples=50), least_total_weight=100, precision=1e-3)).records
+    assert [record.report.kind for record in held] == ["train", "train", "metrics"]
+    assert {record.report.unmet_weight for record in held} == {None}
+    mixed = run(quick(lines(4, examples=50), least_total_weight=150, precision=1e-3)).records
+    assert [record.report.unmet_weight for record in mixed] == [None, None, 150.0]
 
 
 # --- one model everywhere -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import io
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -128,6 +129,8 @@ def test_optional_figures_appear_only_when_they_were_counted() -> None:
         .split()
     )
     assert "total weight 4,027; 25 % of the entries clipped" in full
+    short = report(total_weight=50.0, unmet_weight=1e9).text(width=200)
+    assert "total weight 50, below the 1,000,000,000 that precision was planned for: lower least" in short
     assert "beware 1 metric value out of range: raise metric_bound" in full
     assert "attempts 2, each with new keys" in full
 
@@ -499,6 +502,36 @@ def test_an_error_gives_the_terminal_back() -> None:
 def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     play(Silent())
     assert capsys.readouterr() == ("", "")
+
+
+LONG = {"accuracy": 0.5, "loss": 0.6931, "balanced accuracy": 0.25}
+
+
+@pytest.mark.parametrize("width", [80, 100, 72])
+def test_a_terminal_wraps_a_long_line_under_the_metrics(width: int) -> None:
+    out = io.StringIO()
+    progress = Progress(Console(file=out, width=width, force_terminal=True, highlight=False))
+    progress.round_finished(report(2, saturated=3, **losing("b", "e")), LONG)
+    lines = out.getvalue().splitlines()
+    start = lines[0].index("after round 1:")
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= width
+    assert all(row[:start].isspace() and row[start] != " " for row in lines[1:])
+    whole = line(report(2, saturated=3, **losing("b", "e")), LONG, rounds=0)
+    assert " ".join(" ".join(lines).split()) == " ".join(whole.split())
+    assert any("accuracy 0.5000" in row for row in lines), "a metric stays with its value"
+
+
+def test_a_file_gets_one_line_of_any_length_and_a_narrow_terminal_a_small_indent() -> None:
+    out = io.StringIO()
+    Progress(Console(file=out, width=40)).round_finished(report(2, saturated=3), LONG)
+    assert out.getvalue() == line(report(2, saturated=3), LONG, rounds=0) + "\n"
+    assert "\N{NO-BREAK SPACE}" not in out.getvalue()
+    narrow = line(report(2, saturated=3), LONG, rounds=2, width=40).splitlines()
+    assert max(map(len, narrow)) <= 40
+    assert all(re.match(r"  \S", row) for row in narrow[1:])
+    short = line(report(2), {"accuracy": 0.5}, rounds=2)
+    assert line(report(2), {"accuracy": 0.5}, rounds=2, width=80) == short
 
 
 def test_lost_silos_stand_at_the_end_of_the_line() -> None:

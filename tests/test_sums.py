@@ -202,3 +202,32 @@ def test_no_seconds_are_shown_that_nobody_measured() -> None:
     ticks = iter(range(1000))
     timed = secure_sum(vectors, clip=2.0, timer=lambda: float(next(ticks))).report
     assert "seconds" in timed.text()
+
+
+@pytest.mark.parametrize("word_bits", [32, 64])
+def test_a_total_weight_below_the_planned_one_is_said_and_one_that_rounding_moved_is_not(
+    word_bits: int,
+) -> None:
+    vectors = {"a": [1 / 3], "b": [0.5], "c": [0.7]}
+    asked: dict[str, Any] = {"clip": 1.0, "word_bits": word_bits, "weight_cap": 300.0, "precision": 1e-3}
+    weights = {"a": 17.1, "b": 33.3, "c": 49.7}
+    total = sum(weights.values())
+    held = secure_mean(vectors, weights=weights, least_total_weight=total, **asked).report
+    assert held.unmet_weight is None
+    assert held.worst_error <= 1e-3 * (1 + 1e-3)
+    short = secure_mean(vectors, weights=weights, least_total_weight=total + 1, **asked).report
+    assert short.unmet_weight == total + 1
+    assert "that precision was planned for: lower least_total_weight" in " ".join(short.text().split())
+    assert "planned for" not in held.text(width=400)
+
+
+def test_the_weight_that_decides_is_the_one_that_was_opened() -> None:
+    """All silos together reach the planned weight, and three of them do not."""
+    vectors = {name: [0.5] for name in "abcd"}
+    asked: dict[str, Any] = {
+        "clip": 1.0,
+        "weights": dict.fromkeys("abcd", 100.0),
+        "least_total_weight": 350.0,
+    }
+    assert secure_mean(vectors, **asked).report.unmet_weight is None
+    assert secure_mean(vectors, dropouts={"d": "MaskedInput"}, **asked).report.unmet_weight == 350.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 from dataclasses import replace
 from typing import get_args
@@ -11,17 +12,18 @@ import numpy as np
 import pytest
 
 from secagg.catalogue import CATALOGUE
-from secagg.errors import ParameterError, TooFewSilos, UsageError
-from secagg.explanation import lookup
+from secagg.errors import FaultySilo, InputRefused, ParameterError, SecaggError, TooFewSilos, UsageError
+from secagg.explanation import explain, lookup
 from secagg.glossary import GLOSSARY
 from secagg.learning.history import History, Record
+from secagg.learning.strategies import FedAdam, FedProx, Strategy
 from secagg.masking.params import Masking
 from secagg.plain import Plain
 from secagg.policy import Policy
 from secagg.report import RoundReport, SchemeName
 from secagg.schemes import BYTES_A_SILO, SCHEMES, table
 from secagg.sums import secure_mean, secure_sum
-from secagg.topics import answer, contents
+from secagg.topics import ERRORS, STRATEGIES, answer, contents
 
 WORDS = sorted({word for term in GLOSSARY.values() for word in (term.name, *term.also)})
 
@@ -61,7 +63,8 @@ def test_hyphens_blanks_capitals_and_a_plural_do_not_matter(typed: str) -> None:
 def test_no_word_means_two_things() -> None:
     keys = [re.sub(r"[\s_-]", "", word).casefold() for word in WORDS]
     assert len(set(keys)) == len(keys) == sum(1 + len(term.also) for term in GLOSSARY.values())
-    assert not {*keys} & {scheme.casefold() for scheme in SCHEMES}
+    others = [name.casefold() for name in (*SCHEMES, *STRATEGIES, *ERRORS)]
+    assert len({*keys, *others}) == len(keys) + len(others)
 
 
 def test_terms_stand_in_alphabetical_order_and_point_to_terms() -> None:
@@ -81,6 +84,10 @@ def test_terms_stand_in_alphabetical_order_and_point_to_terms() -> None:
         ("weightcaps!", "weight cap"),
         ("unmask", "Unmasking"),
         ("survivers", "survivor set"),
+        ("FedProxx", "FedProx"),
+        ("FedYogurt", "FedYogi"),
+        ("TooFewSites", "TooFewSilos"),
+        ("LockRefused", "InputRefused"),
     ],
 )
 def test_a_near_miss_is_told_what_is_near(typed: str, meant: str) -> None:
@@ -96,7 +103,8 @@ def test_a_near_miss_is_told_what_is_near(typed: str, meant: str) -> None:
 def test_what_is_near_nothing_is_told_what_is_understood(typed: str) -> None:
     with pytest.raises(UsageError) as refused:
         answer(typed)
-    assert "Codes (SA-4102), schemes (masking) and terms (lock)" in str(refused.value)
+    known = "Codes (SA-4102), errors (TooFewSilos), schemes (masking), strategies (FedProx) and terms (lock)"
+    assert known in str(refused.value)
     assert "near it" not in str(refused.value)
 
 
@@ -108,7 +116,7 @@ def test_what_looks_like_a_code_is_looked_up_among_codes(typed: str) -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 110])
 def test_lines_fit_the_width(width: int) -> None:
-    for word in (*CATALOGUE, *SCHEMES, *WORDS):
+    for word in (*CATALOGUE, *ERRORS, *SCHEMES, *STRATEGIES, *WORDS):
         assert max(map(len, lines_of(word, width))) <= width, word
     assert max(map(len, contents(width=width).splitlines())) <= width
 
@@ -117,12 +125,77 @@ def test_the_contents_name_everything_once() -> None:
     text = contents()
     codes = re.findall(r"^SA-\d{4}", text, re.MULTILINE)
     assert codes == list(CATALOGUE)
-    schemes, terms = (
+    named, schemes, strategies, terms = (
         [name.strip() for name in re.sub(r"\s+", " ", part).split(",")]
-        for part in re.split(r"^(?:schemes|terms) ", text, flags=re.MULTILINE)[1:]
+        for part in re.split(r"^(?:errors|schemes|strategies|terms) ", text, flags=re.MULTILINE)[1:]
     )
     assert schemes == [scheme.lower() for scheme in SCHEMES]
     assert terms == list(GLOSSARY)
+    assert named == list(ERRORS)
+    assert strategies == [kind.__name__ for kind in get_args(Strategy)]
+
+
+# --- errors and strategies: what a traceback or a script names ---------------------------------------------
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_the_class_of_an_error_says_which_codes_it_may_have(name: str) -> None:
+    text = answer(name)
+    assert text.startswith(f"{name}: ")
+    assert answer(name.lower()) == answer(name.upper()) == answer(f"secagg.errors.{name}") == text
+    assert answer(f"secagg.errors.{name}: Unmasking: 2 silos answered,\n3 are needed") == text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ParameterError("text"),
+        ParameterError("text", parameter="t"),
+        ParameterError("text", parameter="configuration"),
+        InputRefused("nan", "text"),
+        InputRefused("another", "text"),
+        FaultySilo("west", "text"),
+        FaultySilo("west", "text", dealer=True),
+    ],
+)
+def test_the_code_that_an_error_carries_is_among_those_of_its_class(error: SecaggError) -> None:
+    code = explain(error).code
+    assert f"{code} {lookup(code).what}" in " ".join(answer(type(error).__name__).split())
+
+
+def test_a_class_with_one_code_explains_it_and_every_code_has_a_class() -> None:
+    assert answer("TooFewSilos").endswith(lookup("SA-4102").text())
+    codes = {code for name in ERRORS for code in re.findall(r"SA-\d{4}", answer(name))}
+    assert codes == {*CATALOGUE}
+    assert "SA-" not in answer("SecaggError"), "it is never raised itself"
+    assert "kinds of it: TooFewSilos, RunStopped" in answer("RoundAborted")
+
+
+def test_a_silo_left_out_gave_its_own_account() -> None:
+    codes = re.findall(r"SA-\d{4}", answer("SiloLeftOut"))
+    assert {"SA-2201", "SA-2301", "SA-6002", "SA-7001"} <= {*codes}
+    assert not {"SA-2001", "SA-4102", "SA-5101"} & {*codes}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_says_what_it_is_and_its_parameters(name: str) -> None:
+    text = answer(name)
+    assert text.startswith(f"{name}: ")
+    assert answer(name.lower()) == answer(f"secagg.{name}") == text
+    for parameter in inspect.signature(STRATEGIES[name]).parameters.values():
+        (line,) = re.findall(rf"^  {parameter.name}: (.*(?:\n    .*)*)", text, re.MULTILINE)
+        assert ("if not given" in " ".join(line.split())) is (parameter.default is not parameter.empty)
+    assert "`" not in text
+
+
+def test_the_defaults_of_a_strategy_are_those_it_has() -> None:
+    adam = FedAdam()
+    for name in ("server_learning_rate", "beta1", "beta2", "tau"):
+        default = f"{getattr(adam, name):g} if not given."
+        (line,) = re.findall(rf"^  {name}: (.*(?:\n    .*)*)", answer("FedAdam"), re.MULTILINE)
+        assert " ".join(line.split()).endswith(default)
+    assert FedProx(0.1).proximal_mu > 0
+    assert "mu: strength of the proximal term" in answer("fedprox")
 
 
 # --- scheme tables: what they say is so ------------------------------------------------------------------

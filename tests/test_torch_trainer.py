@@ -460,7 +460,7 @@ def test_a_vector_of_another_model_is_refused(vector: NDArray[Any], rule: str) -
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"batch_size": 0}, "batch_size"),
         ({"device": "abacus"}, "device 'abacus'"),
-        ({"validation": "scans"}, "validation is a str"),
+        ({"validation": "scans"}, "validation is of type str"),
         ({"validation": (pairs()[0], pairs(6)[1])}, "validation has 40 inputs and 6 targets"),
         ({"validation": (pairs()[0],)}, "validation as a tuple"),
         ({"validation": (torch.zeros(0, 4), torch.zeros(0))}, "validation holds no example"),

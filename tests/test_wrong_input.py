@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 import traceback
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,12 +15,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, SGDClassifier, SGDRegressor
+from torch import nn
 
 from secagg import FedAdam, FedAvg, Federation, FedProx, FedYogi, Masking, Plain, secure_mean, secure_sum
 from secagg.errors import ParameterError
 from secagg.learning.history import History
+from secagg.learning.trainer import TrainingSettings
 from secagg.policy import Policy
 from secagg.sums import MeanResult, SumResult
+from silo import SklearnTrainer, TorchTrainer
 from tests.learners import Line, lines
 
 Call: TypeAlias = Callable[..., object]
@@ -45,8 +51,35 @@ def averaged(vectors: Any = VECTORS, *, clip: Any = 8.0, weights: Any = WEIGHTS,
     return secure_mean(vectors, clip=clip, weights=weights, **named)
 
 
+def torch_trainer(model: Any = None, data: Any = None, **named: Any) -> TorchTrainer:
+    examples = (torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
+    return TorchTrainer(
+        nn.Linear(2, 2) if model is None else model, examples if data is None else data, **named
+    )
+
+
+def sklearn_trainer(
+    estimator: Any = None, x: Any = None, y: Any = None, *, classes: Any = (0, 1), **named: Any
+) -> SklearnTrainer:
+    return SklearnTrainer(
+        SGDClassifier() if estimator is None else estimator,
+        np.zeros((4, 2)) if x is None else x,
+        [0, 1, 0, 1] if y is None else y,
+        classes=classes,
+        **named,
+    )
+
+
 class Mine(FedAvg):
     """A strategy that the other silos cannot name."""
+
+
+class Watches:
+    """A view, whose instances could be told what the coordinator sees."""
+
+    def received(self, silo: str, message: object) -> None: ...
+
+    def opened(self, terms: object, aggregate: object) -> None: ...
 
 
 EVERY_SUM: tuple[Call, ...] = (federation, summed, averaged)
@@ -56,7 +89,7 @@ REALS: dict[str, tuple[Call, ...]] = {
     "weight_cap": (federation, averaged),
     "least_total_weight": (federation, averaged),
     "metric_bound": (federation,),
-    "learning_rate": (federation,),
+    "learning_rate": (federation, torch_trainer),
     "server_learning_rate": (FedAvg, lambda **rate: FedProx(0.1, **rate), FedAdam, FedYogi),
     "mu": (FedProx,),
     "tau": (FedAdam, FedYogi),
@@ -73,6 +106,7 @@ WHOLES: dict[str, tuple[int, tuple[Call, ...]]] = {
     "min_silos": (3, (Policy,)),
     "min_threshold": (3, (Policy,)),
     "word_bits": (32, EVERY_SUM),
+    "batch_size": (1, (torch_trainer,)),
 }
 NO_NUMBERS: tuple[Any, ...] = ("8", True, [8.0], DATA, 8j, float)
 NO_REALS: tuple[Any, ...] = (*NO_NUMBERS, math.nan, math.inf, np.float32("nan"), 10**400)
@@ -117,6 +151,39 @@ WRONG: list[tuple[Call, dict[str, Any], str]] = [
     (Policy, {"schemes": {"mask"}}, "schemes names one that there is not"),
     (Policy, {"min_silos": None}, "min_silos is None"),
     *((call, {"min_honest": None}, "min_honest is None") for call in (Masking, Policy)),
+    *((call, {"timer": 3}, "timer is 3, must be a function") for call in (summed, averaged)),
+    (summed, {"timer": time.perf_counter()}, "timer is"),
+    (run, {"view": 3}, "view is 3, must have the methods received() and opened()"),
+    (run, {"view": Watches}, "view is the class Watches"),
+    (torch_trainer, {"model": 3}, "model is 3, must be an instance of torch.nn.Module"),
+    (torch_trainer, {"model": nn.Linear}, "model is the class Linear"),
+    (torch_trainer, {"model": DATA}, "model is of type ndarray"),
+    (torch_trainer, {"learning_rate": None}, "learning_rate is None, must be a real number"),
+    (torch_trainer, {"optimizer": 3}, "optimizer is 3, must be a class of torch.optim"),
+    (torch_trainer, {"optimizer": "Adam"}, "optimizer is of type str"),
+    (torch_trainer, {"loss": "x"}, "loss is of type str, must be a function"),
+    (torch_trainer, {"loss": nn.CrossEntropyLoss}, "loss is the class CrossEntropyLoss"),
+    (torch_trainer, {"metrics": 3}, "metrics is 3, must be a function"),
+    (torch_trainer, {"device": 3}, "device is 3"),
+    (torch_trainer, {"device": "abacus"}, "device 'abacus' is not known to torch"),
+    (torch_trainer, {"data": 3}, "data is 3, must be a DataLoader"),
+    (torch_trainer, {"data": (DATA, DATA)}, "data as a tuple must be two tensors"),
+    (torch_trainer, {"data": (torch.tensor(4711.0),) * 2}, "data has a tensor of no dimension"),
+    (torch_trainer, {"validation": [DATA]}, "validation is of type list"),
+    (sklearn_trainer, {"estimator": "x"}, "estimator is of type str, must be an unfitted classifier"),
+    (sklearn_trainer, {"estimator": SGDClassifier}, "estimator is the class SGDClassifier"),
+    (sklearn_trainer, {"estimator": SGDRegressor()}, "estimator is of type SGDRegressor"),
+    (sklearn_trainer, {"estimator": LogisticRegression(C="x")}, "LogisticRegression: "),
+    (sklearn_trainer, {"x": 3}, "x must be (n, features)"),
+    (sklearn_trainer, {"x": [["4711", "a"]] * 4}, "x has entries that are no real numbers"),
+    (sklearn_trainer, {"x": [[4711.0, math.nan]] * 4}, "x has entries that are NaN or infinite"),
+    (sklearn_trainer, {"x": [[4711.0], [4711.0, 1.0]]}, "x cannot be read as an array"),
+    (sklearn_trainer, {"y": 3}, "x must be (n, features)"),
+    (sklearn_trainer, {"y": [None, 4711, "a", 1]}, "labels"),
+    (sklearn_trainer, {"classes": 3}, "classes must name at least 2 labels"),
+    (sklearn_trainer, {"classes": [None, 4711]}, "classes has labels of several kinds"),
+    (sklearn_trainer, {"validation": 3}, "validation is 3, must be a pair (x, y)"),
+    (sklearn_trainer, {"validation": (DATA,)}, "validation is of type tuple, must be a pair (x, y)"),
 ]
 
 
@@ -146,6 +213,20 @@ def test_any_real_number_is_taken_for_what_it_is(kind: Callable[[int], Any]) -> 
     plain = {"clip": 8.0, "learning_rate": 1.0, "strategy": FedAvg(1.0), "weight_cap": 200.0}
     silos = lines(4, examples=100)
     got, want = (federation(silos, **n).run(1, progress=False).model for n in (named, plain))
+    assert got.tobytes() == want.tobytes()
+
+
+def test_a_trainer_takes_any_number_for_what_it_is() -> None:
+    start = np.linspace(-1.0, 1.0, 6)
+    one = torch_trainer(learning_rate=np.float64(0.5), batch_size=np.int64(2))
+    other = torch_trainer(learning_rate=0.5, batch_size=2)
+    got, want = (trainer.train(start, TrainingSettings(round=1)).weights for trainer in (one, other))
+    assert got.tobytes() == want.tobytes()
+    table = np.array([[1, 2.5], [3, 4]] * 2, dtype=object)
+    got, want = (
+        sklearn_trainer(x=x).train(np.zeros(3), TrainingSettings(round=1)).weights
+        for x in (table, table.astype(float))
+    )
     assert got.tobytes() == want.tobytes()
 
 

@@ -29,8 +29,8 @@ from examples.medical_imaging.pictures import coordinator_saw, learning_curve, s
 from examples.medical_imaging.replay import CoordinatorView, Recorded, Replayed, same_sums
 from examples.processes import Processes
 from secagg import FedAvg, Federation, History, Masking, Plain, Trainer
+from secagg.errors import SiloLeftOut
 from secagg.learning.card import model_card
-from secagg.learning.federation import SiloLeftOut
 from secagg.learning.panel import panel
 from secagg.learning.progress import Progress
 from secagg.names import RealVector

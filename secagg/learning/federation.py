@@ -238,6 +238,7 @@ class Federation:
 
     # --- before the first round ----------------------------------------------------------------------------
 
+    @explained(started=False)
     def _prepare(self, rounds: int) -> tuple[Run, Job]:
         seed = self._fresh_seed()
         workloads = {silo: LearningWorkload(silo, trainer) for silo, trainer in self._trainers.items()}

@@ -180,9 +180,7 @@ class Progress:
             self._live.refresh()
 
 
-def line(
-    report: RoundReport, metrics: Mapping[str, float], *, rounds: int, width: int | None = None
-) -> str:
+def line(report: RoundReport, metrics: Mapping[str, float], *, rounds: int, width: int | None = None) -> str:
     """Return the one line that an opened sum leaves behind.
 
     The metrics of a sum are those of the model that its round started from; the line says so.
@@ -207,9 +205,7 @@ def line(
     if metrics:
         measured = "at the start" if report.round == 1 else f"after round {report.round - 1}"
         error = report.metric_error
-        shown = ", ".join(
-            f"{name}{_NO_BREAK}{metric_text(value, error)}" for name, value in metrics.items()
-        )
+        shown = ", ".join(f"{name}{_NO_BREAK}{metric_text(value, error)}" for name, value in metrics.items())
         parts.append(f"{measured}: {shown}" + (f" (± {error:.1e})" if error and _cuts(error) else ""))
     if report.saturated:
         parts.append(out_of_range(report.saturated))

@@ -90,10 +90,10 @@ class _ServerStep(ABC):
 
 @dataclass(frozen=True)
 class FedAvg(_ServerStep):
-    """``w + server_learning_rate * mean_delta``.
+    """Federated averaging: ``w + server_learning_rate * mean_delta``.
 
     Args:
-        server_learning_rate: > 0; 1 is plain federated averaging.
+        server_learning_rate: factor of the server's step, > 0; 1 is plain federated averaging.
 
     Source: McMahan et al. 2017, Algorithm 1; the rate is Reddi et al. 2021, Algorithm 1.
     """
@@ -111,7 +111,7 @@ class FedProx(_ServerStep):
 
     Args:
         mu: strength of the proximal term, > 0 and finite; usually 0.001 to 1.
-        server_learning_rate: > 0.
+        server_learning_rate: factor of the server's step, > 0.
 
     Source: Li et al. 2020, Algorithm 2.
     """
@@ -174,7 +174,7 @@ class FedAdam(_Adaptive):
     """Adam at the server: a step for each weight, shrunk where recent mean updates were large.
 
     Args:
-        server_learning_rate: > 0.
+        server_learning_rate: factor of the server's step, > 0.
         beta1: memory of the mean update, in [0, 1).
         beta2: memory of its square, in [0, 1).
         tau: adaptivity, > 0: the larger, the closer to FedAvg with momentum.
@@ -191,7 +191,7 @@ class FedYogi(_Adaptive):
     """FedAdam whose second moment moves by at most ``(1 - beta2) * mean_delta**2`` a round.
 
     Args:
-        server_learning_rate: > 0.
+        server_learning_rate: factor of the server's step, > 0.
         beta1: memory of the mean update, in [0, 1).
         beta2: memory of its square, in [0, 1).
         tau: adaptivity, > 0.

@@ -31,6 +31,7 @@ def describe_round(
     clipped_share: float | None = None,
     saturated: int | None = None,
     total_weight: float | None = None,
+    unmet_weight: float | None = None,
 ) -> RoundReport:
     """Return the report of a round that was opened."""
     losses = {**traffic.lost, **coordinator.losses}
@@ -56,6 +57,7 @@ def describe_round(
         clipped_share=clipped_share,
         saturated=saturated,
         total_weight=total_weight,
+        unmet_weight=unmet_weight,
         bytes_up=traffic.bytes_up,
         bytes_down=traffic.bytes_down,
         seconds=traffic.seconds,

@@ -39,12 +39,12 @@ from secagg.errors import (
     RoundAborted,
     RunStopped,
     SecaggError,
+    SiloLeftOut,
     TooFewSilos,
     TrustError,
     UsageError,
     exit_code,
 )
-from secagg.learning.federation import SiloLeftOut
 from secagg.learning.progress import Silent, State
 from secagg.learning.remote import Outcome
 from secagg.link.options import CHANNEL_OPTIONS
