@@ -12,6 +12,7 @@ import pytest
 import secagg
 import secagg.sums
 from secagg import cli
+from secagg.console import EXIT_BUG
 from secagg.errors import FaultyCoordinator, MissingExtra, PolicyRefused, SecaggError, TooFewSilos, exit_code
 from secagg.explanation import CATALOGUE
 
@@ -131,7 +132,7 @@ def test_demo_fails_when_the_opened_sum_is_wrong(
     monkeypatch.setattr(sys, "argv", ["secagg", "demo", "--length", "8"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == cli.EXIT_BUG
+    assert ended.value.code == EXIT_BUG
     assert "the opened sum is wrong" in capsys.readouterr().out
 
 
@@ -214,7 +215,7 @@ def test_debug_shows_the_traceback_before_the_same_text(failing_demo: FailingDem
 
 def test_a_foreign_error_shows_its_class_and_never_its_text(failing_demo: FailingDemo) -> None:
     code, _, err = failing_demo(ValueError("patient 4711"))
-    assert code == cli.EXIT_BUG
+    assert code == EXIT_BUG
     assert "ValueError" in err
     assert "4711" not in err
     assert "Traceback" not in err
