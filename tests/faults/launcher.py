@@ -25,10 +25,9 @@ from types import ModuleType
 from typing import Any
 
 from secagg import wire
-from secagg.link.frames import Begin, Piece, decode_link
+from secagg.link.frames import MAX_PIECE, Begin, Piece, decode_link
 from secagg.link.line import Outgoing
 from secagg.messages import TrainingOpened
-from secagg.payload import PIECE_SIZE
 from tests.faults.orders import Cut, Exchange, Kill, Orders, Repeat, Slow, Version, Way
 
 PHASE_OF = {
@@ -237,7 +236,7 @@ class OrderedStream:
         order, frame = self._orders.present, decode_link(data)
         if order is None or not isinstance(frame, Begin | Piece):
             return [data]
-        number = frame.offset // PIECE_SIZE + 1 if isinstance(frame, Piece) else 0
+        number = frame.offset // MAX_PIECE + 1 if isinstance(frame, Piece) else 0
         match order:
             case Cut(way=ordered, piece=piece) if (ordered, piece) == (way, number):
                 self._orders.withdraw()

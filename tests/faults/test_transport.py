@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from secagg.link.frames import MAX_PIECE
 from tests.faults.orders import Cut, Exchange, Order, Repeat, Slow, Way
 from tests.faults.world import World, said
 
 FAULTY = "south"
-LENGTH = 1_100_000
-"""Parameters: an upload of 17 pieces and a base of 34."""
+LENGTH = 1_600_000
+UPLOAD = -(-4 * (LENGTH + 1) // MAX_PIECE)
+BASE = -(-8 * LENGTH // MAX_PIECE)
+"""Parameters, and the pieces that an upload and a base model of so many go in."""
+PHASE = 3.0
+"""Seconds of a phase, where it matters."""
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +44,11 @@ def check_nothing_lost(world: World, order: Order) -> int:
 @pytest.mark.parametrize(
     ("way", "piece"),
     [
-        ("up", 9),
-        ("down", 20),
+        ("up", UPLOAD // 2),
+        ("down", BASE // 2),
         *(
             pytest.param(way, piece, marks=pytest.mark.full)
-            for way, piece in (("up", 1), ("up", 16), ("up", 17), ("down", 1), ("down", 34))
+            for way, piece in (("up", 1), ("up", UPLOAD - 1), ("up", UPLOAD), ("down", 1), ("down", BASE))
         ),
     ],
 )
@@ -61,24 +66,24 @@ def test_frames_that_come_twice_count_once(world: World, way: Way) -> None:
 
 @pytest.mark.parametrize("way", ["up", pytest.param("down", marks=pytest.mark.full)])
 def test_frames_that_come_in_another_order_are_asked_for_again(world: World, way: Way) -> None:
-    assert check_nothing_lost(world, Exchange(way, piece=5, times=3)) == 3
+    assert check_nothing_lost(world, Exchange(way, piece=2, times=3)) == 3
     assert world.obeyed(FAULTY)
 
 
 def test_a_slow_silo_is_awaited_while_its_bytes_move(world: World) -> None:
     """Its upload takes longer than a phase may; a megabyte of it does not."""
-    world.order(FAULTY, Slow(0.2))
-    run = world.begin(1, phase_seconds=3.0)
+    world.order(FAULTY, Slow(1.5 * PHASE / UPLOAD))
+    run = world.begin(1, phase_seconds=PHASE)
     world.check(run, 1)
     report = run.reports[0]
     assert report.survivors == world.silos
-    assert report.seconds["MaskedInput"] > 3.0
+    assert report.seconds["MaskedInput"] > PHASE
 
 
 def test_a_trickling_silo_is_not_awaited(world: World) -> None:
     """A megabyte takes it longer than a phase may: its upload is late, which is nobody's fault."""
-    world.order(FAULTY, Slow(1.5))
-    run = world.begin(1, phase_seconds=3.0)
+    world.order(FAULTY, Slow(1.5 * PHASE))
+    run = world.begin(1, phase_seconds=PHASE)
     run.until("opened", 1)
     world.withdraw(FAULTY)
     world.check(run, 1)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
@@ -188,6 +188,29 @@ class Watched(Silent):
             self._more.notify_all()
 
 
+class Gate:
+    """Where a training waits until this is called."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self._path = path
+        self._opened: Future[int] = Future()
+        threading.Thread(target=self._open, daemon=True).start()
+
+    def _open(self) -> None:
+        with suppress(OSError):  # The test has ended, and nobody came.
+            self._opened.set_result(os.open(self._path, os.O_WRONLY))
+
+    def reached(self) -> None:
+        """Return when the training waits here."""
+        self._opened.result(LIMIT)
+
+    def __call__(self) -> None:
+        self.reached()
+        self._path.unlink()
+        os.close(self._opened.result())
+
+
 class World:
     """A coordinator and its silos; all end with the block.
 
@@ -316,8 +339,7 @@ class World:
         for name in ("coordinator", *self.silos):
             self.withdraw(name)
         for gate in (self.folder / "diaries").glob("gate-*"):
-            with suppress(OSError):  # Nobody waits there.
-                os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+            os.close(os.open(gate, os.O_RDWR))  # Whoever waits at either end waits no longer.
             gate.unlink()
         down = [
             name for name in ("coordinator", *self.silos) if name not in self.running or not self[name].alive
@@ -396,17 +418,9 @@ class World:
     def _orders(self, name: str) -> Path:
         return self.folder / "orders" / f"{name}.json"
 
-    def shut(self, silo: SiloId, number: int) -> Callable[[], None]:
-        """Let the training of round ``number`` at ``silo`` wait; return what lets it go on, once it waits."""
-        gate = self.gate(silo, number)
-        os.mkfifo(gate)
-
-        def open_gate() -> None:
-            file = os.open(gate, os.O_WRONLY)
-            gate.unlink()
-            os.close(file)
-
-        return open_gate
+    def shut(self, silo: SiloId, number: int) -> Gate:
+        """Let the training of round ``number`` at ``silo`` wait; return what lets it go on."""
+        return Gate(self.gate(silo, number))
 
     def gate(self, silo: SiloId, number: int) -> Path:
         """Return the named pipe at which the training of round ``number`` waits, if it is there."""
