@@ -27,8 +27,9 @@ import grpc  # isort: skip
 from secagg import __version__
 from secagg.errors import MalformedMessage, SecaggError, TrustError, UsageError
 from secagg.learning.request import RunRequest
+from secagg.link.frames import MAX_PIECE
 from secagg.names import RealVector, SiloId
-from secagg.payload import PIECE_SIZE, Payload
+from secagg.payload import Payload
 from secagg.terms import Digest
 
 CONTROL = "secagg.v1.Control"
@@ -163,7 +164,7 @@ class Gathered:
         Raises:
             MalformedMessage: it is empty, too large, or more than was announced.
         """
-        if not 0 < len(piece) <= min(PIECE_SIZE, self.missing):
+        if not 0 < len(piece) <= min(MAX_PIECE, self.missing):
             raise MalformedMessage(f"a piece of {len(piece)} bytes; {self.missing} are missing")
         self._data += piece
 

@@ -17,6 +17,7 @@ from coordinator.lines import IDLE_BYTES, LONGEST_PAUSE, Line, Lines
 from secagg import __version__
 from secagg.errors import EnvironmentFault, MalformedMessage, TrustError
 from secagg.link.frames import (
+    MAX_PIECE,
     PROTOCOL,
     Begin,
     Hello,
@@ -28,7 +29,6 @@ from secagg.link.frames import (
 )
 from secagg.link.line import OutOfOrder
 from secagg.names import SiloId
-from secagg.payload import PIECE_SIZE
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext, whose stubs know no generic handlers.
 
@@ -149,7 +149,7 @@ class SiloService:
                 return  # The silo closed its side, or speaks on another stream: there this comes again.
             before = line.incoming.held.part
             self._take(line, data, loop.time())
-            if line.incoming.held.part < before + PIECE_SIZE:
+            if line.incoming.held.part < before + MAX_PIECE:
                 await asyncio.sleep(line.pace.spend(1 + len(data) // IDLE_BYTES, loop.time()))
 
     def _take(self, line: Line, data: bytes, now: float) -> None:

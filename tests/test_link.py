@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from secagg.errors import MalformedMessage
 from secagg.link.frames import (
     MAX_FRAME_SIZE,
+    MAX_PIECE,
     Begin,
     Held,
     Hello,
@@ -22,7 +23,6 @@ from secagg.link.frames import (
     encode_link,
 )
 from secagg.link.line import Frame, Incoming, InMemory, Outgoing, Store
-from secagg.payload import PIECE_SIZE
 
 BOOT = bytes(range(16))
 EVERY = (
@@ -52,7 +52,7 @@ def test_a_frame_survives_the_wire(frame: Any) -> None:
 
 
 def test_the_bytes_of_a_piece_are_not_copied() -> None:
-    data = encode_link(Piece(1, 0, memoryview(bytes(PIECE_SIZE))))
+    data = encode_link(Piece(1, 0, memoryview(bytes(MAX_PIECE))))
     piece = decode_link(data)
     assert isinstance(piece, Piece)
     assert piece.data.obj is data
@@ -69,7 +69,7 @@ def test_the_bytes_of_a_piece_are_not_copied() -> None:
         msgspec.msgpack.encode({"type": "Received", "number": 1, "more": 1}),
         msgspec.msgpack.encode({"type": "Goodbye", "number": 1}),
         encode_link(Piece(1, 0, memoryview(b""))),
-        encode_link(Piece(1, 0, memoryview(bytes(PIECE_SIZE + 1)))),
+        encode_link(Piece(1, 0, memoryview(bytes(MAX_PIECE + 1)))),
         msgspec.msgpack.encode({"type": "Begin", "number": 1, "header": b"", "size": 1 << 60}),
         b"\x91" * 10_000,
     ],
@@ -108,7 +108,7 @@ EVENTS = st.sampled_from(["write", "write", "write", "write", "cut", "repeat", "
 
 
 @given(
-    st.lists(st.sampled_from([0, 1, PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1, 3 * PIECE_SIZE]), max_size=5),
+    st.lists(st.sampled_from([0, 1, MAX_PIECE - 1, MAX_PIECE, MAX_PIECE + 1, 3 * MAX_PIECE]), max_size=5),
     st.lists(EVENTS, max_size=60),
 )
 def test_each_message_comes_out_once_and_in_order(sizes: list[int], events: list[str]) -> None:
@@ -146,26 +146,26 @@ def test_each_message_comes_out_once_and_in_order(sizes: list[int], events: list
 
 def test_a_cut_upload_goes_on_where_it_broke_off() -> None:
     outgoing, incoming = Outgoing(), Incoming()
-    outgoing.put(message(1, 4 * PIECE_SIZE))
+    outgoing.put(message(1, 4 * MAX_PIECE))
     for _ in range(3):
         taken = outgoing.take()
         assert taken is not None
         incoming.take(taken)
-    assert incoming.held == Held(0, 2 * PIECE_SIZE)
+    assert incoming.held == Held(0, 2 * MAX_PIECE)
     outgoing.resume(incoming.held)
     again = []
     while (taken := outgoing.take()) is not None:
         again.append(taken)
     assert isinstance(again[0], Begin)
     assert [piece.offset for piece in again[1:] if isinstance(piece, Piece)] == [
-        2 * PIECE_SIZE,
-        3 * PIECE_SIZE,
+        2 * MAX_PIECE,
+        3 * MAX_PIECE,
     ]
 
 
 def test_a_payload_is_handed_out_uncopied() -> None:
     outgoing = Outgoing()
-    payload = memoryview(bytes(PIECE_SIZE))
+    payload = memoryview(bytes(MAX_PIECE))
     outgoing.put((b"", payload))
     outgoing.take()
     piece = outgoing.take()

@@ -1,7 +1,7 @@
 """What travels on the stream between one silo and the coordinator, below the messages of the protocol.
 
 A message goes as one ``Begin`` with its header and the size of its payload, then as ``Piece`` of at most
-256 KiB. Numbers and offsets let a cut stream go on where it broke off. Nothing here is signed: the stream is
+1 MiB. Numbers and offsets let a cut stream go on where it broke off. Nothing here is signed: the stream is
 mutual TLS, and what matters is signed or bound inside the messages.
 
 Source: "Connection" in ``docs/wire.md``.
@@ -14,12 +14,13 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from secagg.errors import MalformedMessage
-from secagg.payload import PIECE_SIZE
 from secagg.terms import Digest
 from secagg.wire import MAX_HEADER_SIZE, MAX_LENGTH
 
 PROTOCOL = 1
 BOOT_SIZE = 16
+MAX_PIECE = 1024 * 1024
+"""Bytes of one piece at the most. Each costs a turn of Python's event loop, whatever its size."""
 MAX_FRAME_SIZE = MAX_HEADER_SIZE + 1024
 """Bytes of one frame at the most: a header in full, or a piece, and their numbers."""
 
@@ -125,6 +126,6 @@ def decode_link(data: bytes) -> LinkFrame:
         frame: LinkFrame = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise MalformedMessage("bytes are not a frame of this protocol") from error
-    if isinstance(frame, Piece) and not 0 < len(frame.data) <= PIECE_SIZE:
-        raise MalformedMessage(f"a piece of {len(frame.data)} bytes; 1 to {PIECE_SIZE} are taken")
+    if isinstance(frame, Piece) and not 0 < len(frame.data) <= MAX_PIECE:
+        raise MalformedMessage(f"a piece of {len(frame.data)} bytes; 1 to {MAX_PIECE} are taken")
     return frame

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from secagg.errors import MalformedMessage
-from secagg.link.frames import Begin, Held, Piece, Received
-from secagg.payload import PIECE_SIZE
+from secagg.link.frames import MAX_PIECE, Begin, Held, Piece, Received
 
 Frame: TypeAlias = tuple[bytes, memoryview | None]
 """Header and payload of one message, as ``wire`` encodes and decodes them."""
@@ -104,7 +103,7 @@ class Outgoing:
                 return Begin(message.number, message.header, size)
             if message.payload is not None and message.sent < message.size:
                 start = message.sent
-                data = message.payload[start : start + PIECE_SIZE]
+                data = message.payload[start : start + MAX_PIECE]
                 message.sent += len(data)
                 return Piece(message.number, start, data)
         return None

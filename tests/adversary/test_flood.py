@@ -21,6 +21,7 @@ from coordinator.lines import Line, Pace
 from coordinator.service import STREAM_FRAMES, SiloService
 from secagg.link.frames import (
     BOOT_SIZE,
+    MAX_PIECE,
     PROTOCOL,
     Begin,
     Held,
@@ -31,7 +32,6 @@ from secagg.link.frames import (
     encode_link,
 )
 from secagg.messages import BaseRequested, Ready
-from secagg.payload import PIECE_SIZE
 from secagg.wire import encode
 from tests.loopback.campaign import Campaign, campaign
 from tests.loopback.world import connect
@@ -39,6 +39,7 @@ from tests.loopback.world import connect
 import grpc  # isort: skip
 
 SUSPECT = "west"
+PIECE = 256 * 1024
 RATE = 256
 """Frames that a flooder has read in a second, and in a first second once more; from the threat model."""
 
@@ -53,16 +54,16 @@ async def acknowledgements(call: Any, _: int) -> None:
 
 async def repeated_pieces(call: Any, number: int) -> None:
     """Send one whole piece of an upload again and again."""
-    await call.write(encode_link(Begin(number, b"\x01", 4 * PIECE_SIZE)))
-    piece = encode_link(Piece(number, 0, memoryview(bytes(PIECE_SIZE))))
+    await call.write(encode_link(Begin(number, b"\x01", 4 * PIECE)))
+    piece = encode_link(Piece(number, 0, memoryview(bytes(PIECE))))
     while True:
         await call.write(piece)
 
 
 async def short_pieces(call: Any, number: int) -> None:
     """Send an upload byte by byte."""
-    await call.write(encode_link(Begin(number, b"\x01", 4 * PIECE_SIZE)))
-    for offset in range(4 * PIECE_SIZE):
+    await call.write(encode_link(Begin(number, b"\x01", 4 * PIECE)))
+    for offset in range(4 * PIECE):
         await call.write(encode_link(Piece(number, offset, memoryview(b"\x00"))))
 
 
@@ -160,7 +161,7 @@ class Counted:
             before = line.incoming.held
             take(service, line, data, now)
             # A piece in full that is new is no flood: there is an upload's worth of them.
-            full = line.incoming.held.part >= before.part + PIECE_SIZE
+            full = line.incoming.held.part >= before.part + MAX_PIECE
             if line.silo == SUSPECT and not full:
                 self.cost += 1 + len(data) // 65536
 
@@ -218,7 +219,7 @@ def by_count(self: Pace, frames: float, now: float) -> float:
         ("coordinator.lines.Pace.spend", unhurried, "acknowledgements: .* are read"),
         ("coordinator.lines.Pace.spend", by_count, "large_headers: .* are read|reconnects: .* are read"),
         ("coordinator.lines.IDLE_FRAMES", 1e9, "acknowledgements: .* are read"),
-        ("coordinator.service.PIECE_SIZE", 1, "short_pieces: .* are read"),
+        ("coordinator.service.MAX_PIECE", 1, "short_pieces: .* are read"),
         ("coordinator.service.STREAM_FRAMES", 0, "reconnects: .* are read"),
     ],
 )

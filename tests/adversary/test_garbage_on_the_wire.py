@@ -19,10 +19,9 @@ from msgspec.structs import replace
 from coordinator.lines import Lines, Spooled
 from secagg import wire
 from secagg.errors import MalformedMessage
-from secagg.link.frames import Begin, Held, Hello, Piece, Received, decode_link, encode_link
+from secagg.link.frames import MAX_PIECE, Begin, Held, Hello, Piece, Received, decode_link, encode_link
 from secagg.link.line import Incoming, InMemory, OutOfOrder
 from secagg.messages import AdvertiseKeys, BaseRequested, MaskedInput, Ready, ShareKeys, Voided
-from secagg.payload import PIECE_SIZE
 from secagg.rounds.driver import RoundDriver
 from tests.adversary.test_decode_fuzz import any_payload, corpus, flip, mutated, pick
 from tests.counts import count
@@ -90,7 +89,7 @@ def to_piece(change: Callable[[Piece], list[Sent]]) -> Once:
         assert isinstance(frame, Piece)
         return change(frame)
 
-    return Once(lambda frame: isinstance(frame, Piece) and frame.offset == PIECE_SIZE, changed)
+    return Once(lambda frame: isinstance(frame, Piece) and frame.offset == MAX_PIECE, changed)
 
 
 def with_vector(begin: Begin, dtype: str, length: int) -> Begin:
@@ -134,10 +133,10 @@ NAMED: dict[str, Callable[[], Change]] = {
     "more than an upload": lambda: to_begin(
         MaskedInput, lambda frame: [replace(frame, size=(frame.size or 0) + 4)]
     ),
-    "less than was announced": lambda: to_begin(MaskedInput, lambda frame: [replace(frame, size=PIECE_SIZE)]),
+    "less than was announced": lambda: to_begin(MaskedInput, lambda frame: [replace(frame, size=MAX_PIECE)]),
     "a message without its payload": lambda: to_begin(MaskedInput, lambda frame: [replace(frame, size=None)]),
     "a message that changes under way": lambda: to_piece(
-        lambda piece: [Begin(piece.number, foreign(Ready), 2 * PIECE_SIZE), piece]
+        lambda piece: [Begin(piece.number, foreign(Ready), 2 * MAX_PIECE), piece]
     ),
     "an empty header": lambda: to_begin(ShareKeys, lambda frame: [replace(frame, header=b"")]),
     "a header of another message": lambda: to_begin(
@@ -285,7 +284,7 @@ class Vandal:
                 header, _ = pick(random, corpus())
                 return [replace(frame, header=header)]
             case 5, Begin():
-                sizes = (None, 0, 1, PIECE_SIZE, 2**20, 2**31, (frame.size or 0) + 1)
+                sizes = (None, 0, 1, MAX_PIECE, 2**20, 2**31, (frame.size or 0) + 1)
                 return [replace(frame, size=pick(random, sizes))]
             case _, Piece():
                 data = flip(random, bytes(frame.data))[: random.integers(1, len(frame.data) + 1)]

@@ -17,8 +17,17 @@ import pytest
 
 import coordinator.lines
 import coordinator.service
-from secagg.link.frames import MAX_FRAME_SIZE, PROTOCOL, Begin, Held, Hello, Piece, decode_link, encode_link
-from secagg.payload import PIECE_SIZE
+from secagg.link.frames import (
+    MAX_FRAME_SIZE,
+    MAX_PIECE,
+    PROTOCOL,
+    Begin,
+    Held,
+    Hello,
+    Piece,
+    decode_link,
+    encode_link,
+)
 from tests.federations import Federation
 from tests.loopback.test_silo_service import check, everybody, federation_of, opened, run
 from tests.loopback.world import Sent, Service, connect, serving, speak
@@ -38,8 +47,8 @@ def more_than_allowed(frame: Sent) -> list[Sent]:
 
 def more_than_announced(frame: Sent) -> list[Sent]:
     """Go on after the last piece."""
-    if isinstance(frame, Piece) and len(frame.data) < PIECE_SIZE:
-        return [Piece(frame.number, frame.offset, memoryview(bytes(PIECE_SIZE)))]
+    if isinstance(frame, Piece) and len(frame.data) < MAX_PIECE:
+        return [Piece(frame.number, frame.offset, memoryview(bytes(MAX_PIECE)))]
     return [frame]
 
 

@@ -23,7 +23,7 @@ from secagg.session import Aggregate
 from tests.federations import Federation
 from tests.loopback.world import Service, Speaker, serving, speak
 
-LENGTH = 269_999
+LENGTH = 539_999
 """Entries: an upload is more than 1 MiB, so it is spooled, and five pieces; its bytes are whole words
 of 8, with the count entry."""
 SECONDS = 10.0

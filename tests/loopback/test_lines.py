@@ -31,6 +31,7 @@ from coordinator.service import SiloService
 from secagg.errors import EnvironmentFault, MalformedMessage
 from secagg.link.frames import (
     BOOT_SIZE,
+    MAX_PIECE,
     PROTOCOL,
     Begin,
     Held,
@@ -42,7 +43,6 @@ from secagg.link.frames import (
     decode_link,
     encode_link,
 )
-from secagg.payload import PIECE_SIZE
 from secagg.rounds.driver import RoundDriver
 from tests.federations import roster_of
 from tests.loopback.test_silo_service import check, everybody, federation_of, opened, run
@@ -194,7 +194,7 @@ class FullOnce:
     def write(self, data: memoryview) -> int:
         if self._full:
             return int(self._file.write(data))
-        if len(data) < PIECE_SIZE:
+        if len(data) < MAX_PIECE:
             self._full = True
             raise OSError(28, "No space left on device")
         return int(self._file.write(data[: len(data) // 2]))
@@ -210,7 +210,7 @@ class FullOnce:
 
 
 def test_a_piece_that_was_written_in_part_is_written_again(tmp_path: Path) -> None:
-    piece = memoryview(os.urandom(PIECE_SIZE))
+    piece = memoryview(os.urandom(MAX_PIECE))
     spooled = Spooled(tmp_path)
     spooled._file = FullOnce(spooled._file)  # type: ignore[assignment]
     with pytest.raises(EnvironmentFault):
@@ -321,6 +321,9 @@ def test_a_pace_holds_for_all_frames() -> None:
     assert pace.spend(1, now + 1000.0) == 0.0
 
 
+PIECE = QUANTUM // 4
+
+
 def test_repeated_pieces_are_no_progress(tmp_path: Path) -> None:
     async def work() -> None:
         lines, line = lines_of(tmp_path)
@@ -331,13 +334,13 @@ def test_repeated_pieces_are_no_progress(tmp_path: Path) -> None:
         reading = asyncio.create_task(SiloService(lines)._read(line, line.stream, context))
         context.say(Begin(1, b"", 2 * QUANTUM))
         for _ in range(9):
-            context.say(Piece(1, 0, memoryview(bytes(PIECE_SIZE))))
+            context.say(Piece(1, 0, memoryview(bytes(PIECE))))
         for _ in range(100):  # Turns of the loop, more than the frames need.
             await asyncio.sleep(0)
         assert context.inbox.empty()
-        assert line.incoming.held == Held(0, PIECE_SIZE)
+        assert line.incoming.held == Held(0, PIECE)
         assert line.moved == 0.0
-        assert line._bytes == PIECE_SIZE
+        assert line._bytes == PIECE
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         lines.close()
@@ -455,7 +458,7 @@ def test_nothing_is_left_when_a_server_has_stopped(busy: bool, tmp_path: Path) -
                 half = asyncio.Event()
 
                 def halfway(frame: Sent) -> list[Sent]:
-                    if isinstance(frame, Piece) and frame.offset > PIECE_SIZE:
+                    if isinstance(frame, Piece) and frame.offset > MAX_PIECE:
                         half.set()
                     return [frame]
 

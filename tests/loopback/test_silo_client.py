@@ -15,6 +15,7 @@ import trustme
 from secagg import __version__
 from secagg.errors import EnvironmentFault, SecaggError, TrustError
 from secagg.link.frames import (
+    MAX_PIECE,
     PROTOCOL,
     Begin,
     Held,
@@ -24,7 +25,6 @@ from secagg.link.frames import (
     encode_link,
 )
 from secagg.link.line import Frame
-from secagg.payload import PIECE_SIZE
 from silo.client import MAX_UNREAD, Client
 from tests.loopback.scripted import Coordinator
 
@@ -34,7 +34,7 @@ import grpc.aio  # isort: skip
 SECONDS = 30
 """A test that hangs ends here."""
 ROSTER = bytes(range(32))
-SIZE = 6 * PIECE_SIZE + 1
+SIZE = 6 * MAX_PIECE + 1
 
 
 @cache
@@ -126,7 +126,7 @@ async def exchange(coordinator: Coordinator, silo: Client, sizes: list[int]) -> 
 def test_messages_and_replies_cross_once_and_in_order() -> None:
     async def test() -> None:
         async with serving(Coordinator()) as coordinator, running(silo := client(coordinator.port)):
-            await exchange(coordinator, silo, [0, 1, SIZE, 0, PIECE_SIZE])
+            await exchange(coordinator, silo, [0, 1, SIZE, 0, MAX_PIECE])
             (hello,) = coordinator.hellos
             assert (hello.protocol, hello.version, hello.roster) == (PROTOCOL, __version__, ROSTER)
             assert (hello.peer, hello.held) == (None, Held())

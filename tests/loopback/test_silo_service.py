@@ -37,7 +37,7 @@ from tests.federations import Federation
 from tests.loopback.world import Sent, Service, Speaker, connect, serving, speak
 
 LENGTH = 2_000_000
-PIECES = 31  # of 256 KiB: more than the transport takes ahead of what is read
+PIECES = 8  # of 1 MiB: more than the transport takes ahead of what is read
 
 
 def federation_of(n: int, **changes: Any) -> Federation:
