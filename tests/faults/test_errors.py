@@ -313,6 +313,7 @@ def test_a_silo_that_can_write_no_file_ends_before_it_answers(world: World) -> N
 
 
 @mounts
+@pytest.mark.full
 def test_a_full_disk_halts_the_coordinator_and_the_run_goes_on_when_there_is_space(own: World) -> None:
     own.end("coordinator")
     with small_disk(own.state("coordinator")):

@@ -127,6 +127,7 @@ def test_too_few_halt_the_run_and_it_goes_on_when_they_are_back(world: World, ph
     world.check(world.again(run), 2)
 
 
+@pytest.mark.full
 def test_a_silo_that_is_stopped_says_goodbye_and_a_run_goes_on(world: World) -> None:
     """SIGTERM while it trains: nothing is lost, and it is waited for no longer."""
     world.shut(BYSTANDER, 1)
