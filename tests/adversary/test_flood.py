@@ -217,7 +217,11 @@ def by_count(self: Pace, frames: float, now: float) -> float:
     ("defence", "mutant", "found"),
     [
         ("coordinator.lines.Pace.spend", unhurried, "acknowledgements: .* are read"),
-        ("coordinator.lines.Pace.spend", by_count, "large_headers: .* are read|reconnects: .* are read"),
+        (
+            "coordinator.lines.Pace.spend",
+            by_count,
+            "repeated_pieces: .* are read|large_headers: .* are read|reconnects: .* are read",
+        ),
         ("coordinator.lines.IDLE_FRAMES", 1e9, "acknowledgements: .* are read"),
         ("coordinator.service.MAX_PIECE", 1, "short_pieces: .* are read"),
         ("coordinator.service.STREAM_FRAMES", 0, "reconnects: .* are read"),
