@@ -87,9 +87,11 @@ class Payload:
             raise MalformedMessage(f"a payload of {self.size} bytes was announced, another size came")
 
     def buffer(self) -> memoryview:
-        """Return all bytes at once; without a copy where the payload is in memory."""
+        """Return all bytes at once; without a copy where the payload is in memory, and else with one."""
         held: memoryview | None = self.__dict__.get("_buffer")
-        return held if held is not None else memoryview(b"".join(self.pieces()))
+        if held is None:
+            held = self.__dict__["_buffer"] = memoryview(b"".join(self.pieces()))
+        return held
 
     def array(self) -> NDArray[Any]:
         """Return the vector, read-only."""

@@ -319,5 +319,8 @@ def test_a_base_is_sent_without_being_joined_first() -> None:
     assert sent.digest == Payload.of(model.to_payload()).digest
     assert sent.size == 8 * 3 * 70_000
     assert GlobalModel.from_payload(1, sent.array(), length=70_000).digest == model.digest
-    first = next(sent.pieces())
+    first = next(model.payload().pieces())
     assert np.shares_memory(np.frombuffer(first, np.uint8), model.weights)
+    assert sent.buffer().obj is sent.buffer().obj, "it is joined once, however many silos ask for it"
+    bare = GlobalModel(1, model.weights)
+    assert np.shares_memory(bare.payload().array(), model.weights)

@@ -74,7 +74,9 @@ class GlobalModel:
         return np.concatenate((self.weights, *self.state))
 
     def payload(self) -> Payload:
-        """Return ``to_payload()`` as a payload that copies nothing until it is sent."""
+        """Return ``to_payload()`` as a payload; a model with state is joined when it is first sent, once."""
+        if not self.state:
+            return Payload.of(self.weights)
 
         def pieces() -> Iterator[memoryview]:
             for vector in (self.weights, *self.state):
