@@ -75,10 +75,10 @@ def up(
     import asyncio
     import signal
 
-    from coordinator import logs
     from coordinator.config import CoordinatorConfig
+    from secagg import logs
 
-    logs.configure(log_level)
+    logs.configure(log_level, extra="coordinator", tracebacks=True)
     settings = CoordinatorConfig.load(config)
 
     from coordinator.server import serve

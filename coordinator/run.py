@@ -129,7 +129,7 @@ class Driving:
 
     def _tell_wait(self, connected: frozenset[SiloId], quorum: int, since: float, until: float) -> None:
         missing = self._missing(connected)
-        log.info("run waits", run=self._name, missing=missing, have=len(connected), need=quorum)
+        log.info("run waits", run=self._name, missing=", ".join(missing), have=len(connected), need=quorum)
         self._feed.waiting(Waiting(missing, len(connected), quorum, since, until))
 
     def _missing(self, connected: frozenset[SiloId]) -> tuple[SiloId, ...]:

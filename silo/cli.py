@@ -73,10 +73,10 @@ def run(
     """Take part in rounds until stopped by Ctrl-C or SIGTERM; nothing is lost by either."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # What it would print, the log says in words.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # A loader's workers never use the connection.
-    from silo import logs
+    from secagg import logs
     from silo.config import SiloConfig
 
-    logs.configure(log_level)
+    logs.configure(log_level, extra="silo")
     settings = SiloConfig.load(config)
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # Read when an app loads torch.
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeAlias
 
 import stamina
+import stamina.instrumentation
 import structlog
 
 from secagg import __version__
@@ -53,6 +54,8 @@ LONGEST_TEXT = 500
 
 # Each try makes a connection of its own: when to try is decided here alone.
 OPTIONS: Options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+
+stamina.instrumentation.set_on_retry_hooks([])  # The client says itself for whom it waits.
 
 log = structlog.get_logger("silo")
 

@@ -1,4 +1,4 @@
-"""A silo's log: words and numbers, one JSON object a line where no person watches."""
+"""The log of a process: words and numbers, one JSON object a line where no person watches."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from silo.logs import only_words
+from secagg.logs import only_words
 
 WRITE = """
 import structlog
-from silo import logs
-logs.configure({level!r})
+from secagg import logs
+logs.configure({level!r}, extra="silo")
 log = structlog.get_logger("silo")
 structlog.contextvars.bind_contextvars(silo="north")
 log.debug("fine", key=b"secret"); log.info("plain", rounds=3); log.warning("bad")
