@@ -240,15 +240,21 @@ def test_ctrl_c_on_a_watch_says_how_to_go_on(here: Hospitals, tmp_path: Path) ->
     person = ("--credentials", here.folder / "scientist")
     with up(here):
         run = typed("run", "start", tmp_path / "job.toml", *person).stdout.split()[1]
-        command = [sys.executable, "-c", "from coordinator.cli import main; main()", "run", "watch", run]
+        # A job in the background begins with Ctrl-C ignored.
+        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        code = f"{heard}; from coordinator.cli import main; main()"
+        command = [sys.executable, "-c", code, "run", "watch", run]
         with subprocess.Popen(
-            [*command, *map(str, person)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            [*command, *map(str, person)],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
         ) as watching:
             assert watching.stderr is not None
             assert "waiting for north, south, west, east: 0 silos connected" in watching.stderr.readline()
             watching.send_signal(signal.SIGINT)
-            told = watching.stderr.read()
-            assert watching.wait() == 130
+            _, told = watching.communicate(timeout=60)
+            assert watching.returncode == 130
         assert f"run {run} goes on at the coordinator" in told
         assert f"coordinator run halt {run}" in told
         assert "Traceback" not in told
