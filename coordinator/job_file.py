@@ -18,6 +18,7 @@ from coordinator.config import FilePath, Table, read_text
 from secagg.cohort import MIN_HONEST
 from secagg.configuration import parse, rebased
 from secagg.errors import ParameterError
+from secagg.learning.request import MAX_ROUNDS
 from secagg.learning.strategies import Strategy
 from secagg.masking.params import Masking
 from secagg.names import APP_PATTERN
@@ -136,7 +137,7 @@ class JobFile(Table):
     """
 
     name: Annotated[str, AfterValidator(_name)]
-    rounds: int = Field(ge=1)
+    rounds: int = Field(ge=1, le=MAX_ROUNDS)
     app: Annotated[str, AfterValidator(_app)]
     initial: FilePath
     metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()

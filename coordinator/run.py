@@ -257,7 +257,7 @@ async def _undisturbed(work: Callable[[], None]) -> None:
 def _quorum(request: RunRequest, roster: Roster) -> int:
     match scheme_of(request.scheme).parameters(roster.n):
         case MaskingParameters(cohort=cohort):
-            return cohort.t
+            return cohort.min_survivors
         case PlainParameters():
             return 1
 

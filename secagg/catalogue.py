@@ -409,6 +409,14 @@ _ENTRIES = (
         you_can="name an app that all silos have approved, or go on without {silo}",
         they_can="{silo}: read the source, then put its line under [policy.apps] of silo.toml",
     ),
+    Explanation(
+        code="SA-6011",
+        what="{silo} refused {round}: the weight cap is below its floor",
+        cause="a cap that a silo's examples could exceed would tell by its refusal that they do",
+        safe=SILO_KEPT,
+        you_can="raise weight_cap",
+        they_can="{silo}: lower its min_weight_cap, never below what it could ever have",
+    ),
     # --- 7: privacy budget ------------------------------------------------------------------------
     Explanation(
         code="SA-7001",

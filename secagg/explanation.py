@@ -199,6 +199,7 @@ _RULE_CODES = {
     "encoding": "SA-6008",
     "release": "SA-6009",
     "app": "SA-6010",
+    "min_weight_cap": "SA-6011",
 }
 
 

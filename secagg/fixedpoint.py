@@ -56,6 +56,8 @@ class Segment:
     fraction_bits: int
 
     def __post_init__(self) -> None:
+        if not (self.name.isprintable() and 0 < len(self.name) <= 256):
+            raise ParameterError(f"segment {self.name[:32]!r}: a name is 1 to 256 printable characters")
         if self.length < 1:
             raise ParameterError(f"segment {self.name!r}: length is {self.length}, must be at least 1")
         if not (math.isfinite(self.bound) and self.bound > 0):

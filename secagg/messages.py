@@ -62,8 +62,8 @@ class Refused(Part, frozen=True, tag=True):
     The rule, and for a lock who is missing; no more.
     """
 
-    rule: Annotated[str, msgspec.Meta(max_length=64)]
-    silos: tuple[Name, ...] = ()
+    rule: Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[a-z][a-z_ :]*\Z")]
+    silos: Annotated[tuple[Name, ...], msgspec.Meta(max_length=256)] = ()
     attempt: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] = 0
 
 
@@ -217,13 +217,13 @@ class SumOpened(Part, frozen=True, tag=True):
 class VoidRequested(Part, frozen=True, tag=True):
     """Coordinator to silos: promise never to sign or release for these rounds."""
 
-    round_ids: tuple[Digest, ...]
+    round_ids: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=1024)]
 
 
 class Voided(Part, frozen=True, tag=True):
     """Silo to coordinator: the promises it can make."""
 
-    voids: tuple[Void, ...]
+    voids: Annotated[tuple[Void, ...], msgspec.Meta(max_length=1024)]
 
 
 # --- plain ---------------------------------------------------------------------------------------------

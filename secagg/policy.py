@@ -33,6 +33,9 @@ class Policy:
         min_honest: k_min, at least 2.
         min_threshold: a floor for t above the formula, at least 3, or None.
         max_clip: largest bound of one entry of an upload, above 0, or None.
+        min_weight_cap: smallest cap of one silo's examples that may be offered, above 0, or None. A silo
+            whose examples are more than an offered cap refuses, which tells that they are: with a floor
+            that they never reach, refusals tell nothing.
 
     Raises:
         ParameterError: a floor below what the protocol promises, or a scheme that there is not.
@@ -44,6 +47,7 @@ class Policy:
     min_honest: int = MIN_HONEST
     min_threshold: int | None = None
     max_clip: float | None = None
+    min_weight_cap: float | None = None
 
     @explained()
     def __post_init__(self) -> None:
@@ -62,6 +66,8 @@ class Policy:
             self._keep("min_threshold", whole("min_threshold", self.min_threshold, least=MIN_THRESHOLD))
         if self.max_clip is not None:
             self._keep("max_clip", positive("max_clip", self.max_clip))
+        if self.min_weight_cap is not None:
+            self._keep("min_weight_cap", positive("min_weight_cap", self.min_weight_cap))
 
     def _keep(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -92,6 +98,9 @@ class Policy:
                     raise PolicyRefused(
                         "max_clip", f"clip {segment.bound:g} is offered, {self.max_clip:g} is the cap"
                     )
+        cap, floor = terms.encoding.weight_cap, self.min_weight_cap
+        if floor is not None and terms.kind != "sum" and cap < floor:
+            raise PolicyRefused("min_weight_cap", f"weight cap {cap:g} is offered, {floor:g} is the least")
         if terms.encoding.cohort < roster.n:
             raise PolicyRefused(
                 "encoding", f"the encoding is proven for {terms.encoding.cohort} silos, not {roster.n}"

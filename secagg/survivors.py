@@ -212,6 +212,10 @@ class Locks:
         """Return a record for each of ``round_ids`` of which nothing was released here."""
         return tuple(VoidSigned(r) for r in dict.fromkeys(round_ids) if r not in self._released)
 
+    def is_void(self, round_id: bytes) -> bool:
+        """Whether a record of its void was applied."""
+        return round_id in self._dead
+
     def lift(
         self, key: LockKey, voids: Iterable[Void], roster: Roster, *, threshold: int
     ) -> LockLifted | None:

@@ -195,6 +195,11 @@ def _code(app: str, package: str, places: Sequence[str]) -> dict[str, Path]:
     size = 0
     for folder in map(Path, places):
         for path in folder.rglob("*"):
+            if path.is_symlink() and path.is_dir():
+                # Python follows it and would import what lies there; this list would not have it.
+                raise ParameterError(
+                    f"the package of {app} has a folder {path.name} that is a link; copy it there"
+                )
             if path.name.endswith(_CODE) and "__pycache__" not in path.parts and path.is_file():
                 files.setdefault(f"{package}/{path.relative_to(folder).as_posix()}", path)
                 size += path.stat().st_size

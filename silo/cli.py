@@ -76,6 +76,8 @@ def run(
     from secagg import logs
     from silo.config import SiloConfig
 
+    sys.dont_write_bytecode = True  # Nothing is written outside the state folder.
+
     logs.configure(log_level, extra="silo")
     settings = SiloConfig.load(config)
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))  # Read when an app loads torch.

@@ -99,6 +99,7 @@ class Floors(_Table):
     min_honest: int | None = None
     min_threshold: int | None = None
     max_clip: float | None = None
+    min_weight_cap: float | None = None
     apps: dict[Annotated[str, AfterValidator(_app)], Annotated[str, AfterValidator(_source_hash)]] = Field(
         default_factory=dict
     )

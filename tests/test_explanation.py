@@ -84,6 +84,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (PolicyRefused("encoding", "text"), "SA-6008"),
     (PolicyRefused("release", "text"), "SA-6009"),
     (PolicyRefused("app", "text"), "SA-6010"),
+    (PolicyRefused("min_weight_cap", "text"), "SA-6011"),
     (PrivacyBudgetExhausted("text"), "SA-7001"),
 )
 SHAPE = re.compile(

@@ -27,6 +27,11 @@ def encoded(name: str = "update", bound: float = 2.0, cohort: int = N) -> Terms:
     return replace(TERMS, encoding=Encoding(32, cohort, (Segment(name, 3, bound, 8),)))
 
 
+def capped(weight_cap: float) -> Terms:
+    encoding = Encoding(32, N, (Segment("update", 3, 2.0, 8),), weight_cap)
+    return replace(TERMS, kind="train", encoding=encoding)
+
+
 @pytest.mark.parametrize(
     ("policy", "good", "bad", "rule"),
     [
@@ -46,6 +51,8 @@ def encoded(name: str = "update", bound: float = 2.0, cohort: int = N) -> Terms:
         ({"min_honest": 4}, masking(k_min=4), masking(k_min=3), "min_honest"),
         ({"max_clip": 2.0}, encoded(bound=2.0), encoded(bound=2.0001), "max_clip"),
         ({"max_clip": 2.0}, encoded("weight", 9.0), encoded("sum", 9.0), "max_clip"),
+        ({"min_weight_cap": 1000.0}, capped(1000.0), capped(999.0), "min_weight_cap"),
+        ({"min_weight_cap": 1000.0}, replace(capped(999.0), kind="sum"), None, ""),
         ({}, encoded(cohort=N), encoded(cohort=N - 1), "encoding"),
         ({}, encoded(cohort=N + 1), None, ""),
     ],

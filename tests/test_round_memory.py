@@ -22,8 +22,11 @@ from secagg.messages import (
     MaskedInput,
     Ready,
     Refused,
+    RoundOpened,
     ShareKeys,
     Unmasking,
+    Void,
+    Voided,
 )
 from secagg.names import SiloId
 from secagg.payload import Payload
@@ -33,6 +36,7 @@ from secagg.rounds.driver import Frame, RoundDriver
 from secagg.rounds.memory import Memory
 from secagg.rounds.reporting import describe_round
 from secagg.scheme import Scheme
+from secagg.survivors import sign_void
 from tests.federations import MODEL, Federation, Witness
 
 Fate: TypeAlias = Callable[[SiloId, FromSilo], str | None]
@@ -399,3 +403,73 @@ def test_a_memory_survives_its_bytes() -> None:
     assert memory.asked[0].survivors == stage.names[:5]
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(memory), type=Memory) == memory
     assert memory.next_round() == Memory(past=memory.past)
+
+
+# --- what a silo may say ---
+
+
+def test_only_voids_that_were_asked_for_are_handed_on() -> None:
+    """A silo that answers with thousands of others would make the next message too long for everybody."""
+    stage = Stage(6)
+    stage.run(released_by_three_of_six(stage), until=lambda: stage.coordinator.phase == "Voided")
+    west, asked = stage.names[5], stage.coordinator.memory.asked[0].round_id
+    identity = stage.federation.identities[west]
+    junk = tuple(Void(west, bytes([n]) * 32, bytes(64)) for n in range(200))
+    forged = Void(west, asked, bytes(64))
+    true = sign_void(identity, west, asked)
+    stage.coordinator.receive(west, Voided((*junk, true, forged, true)))
+    stage.downlink = deque(frame for frame in stage.downlink if frame[0] != west)
+    stage.run(released_by_three_of_six(stage), until=lambda: stage.coordinator.attempt == 2)
+    opened = next(m for _, m in reversed(stage.coordinator.log) if isinstance(m, RoundOpened))
+    assert [void for void in opened.voids if void.silo == west] == [true]
+
+
+def test_a_process_that_ended_after_the_sum_was_opened_still_knows_the_set() -> None:
+    """The sum was announced and not yet kept: silos are locked, so the round is opened again for that set."""
+    stage = Stage(5)
+    west = stage.names[-1]
+
+    def fate(silo: SiloId, message: FromSilo) -> str | None:
+        return "silent" if silo == west and isinstance(message, MaskedInput) else None
+
+    stage.run(fate)
+    assert stage.survivors == stage.names[:-1]
+    assert [asked.survivors for asked in stage.coordinator.memory.asked] == [stage.names[:-1]]
+    stage.restart()
+    stage.run()
+    assert stage.survivors == stage.names[:-1]
+
+
+def test_a_short_outage_during_training_does_not_end_the_round() -> None:
+    stage = Stage(4)
+    for silo in stage.names:
+        stage.driver.lose(silo)
+    assert stage.driver.advance(6.0) == []
+    assert stage.coordinator.waiting == set(stage.names)
+    stage.run()
+    assert len(stage.survivors) >= 3  # Once the quorum is there, who is still away is not waited for.
+
+
+def test_silos_that_refuse_are_not_waited_for() -> None:
+    stage = Stage(4)
+    stage.downlink.clear()
+    for silo in stage.names[:2]:
+        stage.coordinator.receive(silo, Refused("min_silos"))
+    stage.driver.lose(stage.names[2])
+    assert stage.coordinator.waiting == set(stage.names[2:])
+    with pytest.raises(TooFewSilos):
+        stage.driver.advance(1e9)
+
+
+@pytest.mark.parametrize("rule", ["", "\x1b[2J", "faulty: north\nx", "Lock", "a" * 65, "1"])
+def test_a_rule_is_words(rule: str) -> None:
+    header, _ = wire.encode(Refused("lock"))
+    spoiled = header.replace(b"\xa4lock", msgspec.msgpack.encode(rule))
+    with pytest.raises(MalformedMessage):
+        wire.decode_from_silo(spoiled)
+
+
+def test_a_refusal_names_members_only() -> None:
+    stage = Stage(4)
+    stage.coordinator.receive("west", Refused("lock", ("north", "nobody", "north")))
+    assert stage.coordinator.losses["west"] == "refused: lock (needs north)"

@@ -306,3 +306,17 @@ def test_an_app_that_failed_is_tried_again(site: Site) -> None:
     failure(site.apps(), site.app)
     site.write("app.py", SOURCE.format(package=f"{site.package}.training"))
     assert isinstance(site.apps().trainer(site.app), Trainer)
+
+
+def test_a_link_to_a_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python imports what lies behind it, and the list of files would not have it."""
+    package, elsewhere = tmp_path / "linked", tmp_path / "elsewhere"
+    package.mkdir()
+    elsewhere.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    (package / "app.py").write_text("def trainer(): ...\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert source_hash("linked.app:trainer").startswith("sha256:")
+    (package / "sub").symlink_to(elsewhere, target_is_directory=True)
+    with pytest.raises(ParameterError, match="a folder sub that is a link"):
+        source_hash("linked.app:trainer")

@@ -95,7 +95,13 @@ def test_the_floors_are_those_of_the_policy_and_no_second_list() -> None:
     assert set(Floors.model_fields) - {"apps"} == {field.name for field in fields(Policy)}
     assert Floors().policy() == Policy()
     every = Policy(
-        schemes=frozenset({"plain"}), min_silos=9, colluders=2, min_honest=3, min_threshold=7, max_clip=1.5
+        schemes=frozenset({"plain"}),
+        min_silos=9,
+        colluders=2,
+        min_honest=3,
+        min_threshold=7,
+        max_clip=1.5,
+        min_weight_cap=5000.0,
     )
     assert Floors(**vars(every)).policy() == every
     assert all(getattr(every, field.name) != field.default for field in fields(Policy))

@@ -22,9 +22,10 @@ from secagg.names import RealVector, WordBits
 from secagg.plain import Plain
 from secagg.roster import Roster
 from secagg.scheme import Scheme
-from secagg.terms import Counter, Name, Seconds, Setting
+from secagg.terms import Name, Seconds, Setting
 
 Text = Annotated[str, msgspec.Meta(max_length=256)]
+MAX_ROUNDS = 100_000
 
 
 class MaskingAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="masking"):
@@ -59,7 +60,7 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """
 
     name: Name
-    rounds: Counter
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROUNDS)]
     app: Text
     scheme: SchemeAsked
     strategy: tuple[Setting, ...]

@@ -219,7 +219,9 @@ class RoundCoordinator:
             raise UsageError("a round is opened once")
         everyone = frozenset(self._roster.silos)
         deadline = now + self._training_seconds
-        self._state = _Training(Gate("Training", everyone, quorum=self._quorum, deadline=deadline))
+        self._state = _Training(
+            Gate("Training", everyone, quorum=self._quorum, deadline=deadline, patient=True)
+        )
         return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, self.invitation))
 
     def receive(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
@@ -242,7 +244,8 @@ class RoundCoordinator:
             return Step((), {})
         match message:
             case Refused():
-                missing = f" (needs {', '.join(message.silos)})" if message.silos else ""
+                known = [silo for silo in dict.fromkeys(message.silos) if silo in self._roster]
+                missing = f" (needs {', '.join(known)})" if known else ""
                 self._losses[sender] = f"refused: {message.rule}{missing}"
                 self._absent.add(sender)
             case BoxReport():
@@ -270,7 +273,7 @@ class RoundCoordinator:
             case (_Voiding() as state, Voided()):
                 if any(void.silo != sender for void in message.voids):
                     raise FaultySilo(sender, "sends a void in another silo's name")
-                state.gate.admit(sender, message.voids)
+                state.gate.admit(sender, self._wanted(message.voids))
             case (_Attempting() | _Voiding(), Ready()):
                 pass  # It was late, or has restarted; the next attempt invites it.
             case (_Attempting() as state, _):
@@ -278,6 +281,12 @@ class RoundCoordinator:
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted in {self.phase}")
         return Step((InputAccepted(sender, message),), {})
+
+    def _wanted(self, voids: tuple[Void, ...]) -> tuple[Void, ...]:
+        """Return one void for each round that was asked about; what else a silo sends goes to nobody."""
+        asked = {asked.round_id for asked in self._memory.asked}
+        first = {void.round_id: void for void in reversed(voids) if void.round_id in asked}
+        return tuple(void for void in first.values() if valid_voids([void], self._roster))
 
     def lose(self, silo: SiloId, *, fault: ProtocolError | None = None) -> CoordinatorStep:
         """Wait for ``silo`` no longer, in this attempt and the next ones, until it is heard of again.
@@ -392,6 +401,8 @@ class RoundCoordinator:
         phase, waiting, deadline = session.phase, session.waiting, session.deadline
         if self._failed is not None:
             return self._retry(session, self._failed, now)
+        # Before the sum is opened: afterwards the session no longer tells what silos had signed.
+        known = self.memory
         try:
             step = session.advance(now)
         except (RoundAborted, FaultySilo) as failure:
@@ -400,8 +411,7 @@ class RoundCoordinator:
         if deadline is not None and now >= deadline and session.phase != phase:
             self._note(phase, waiting)
         if session.outcome is not None:
-            if isinstance(session, MaskingCoordinator):
-                self._memory = self._recalled(session)
+            self._memory = known
             self._state = _Done(session.outcome)
         elif session.phase != phase:
             for silo in self._apart:

@@ -225,11 +225,10 @@ class Participant:
 
     def _void(self, requested: VoidRequested) -> SiloStep:
         records = self._locks.void(requested.round_ids)
-        for record in records:
+        fresh = tuple(record for record in records if not self._locks.is_void(record.round_id))
+        for record in fresh:  # A promise is written once, however often it is asked for.
             self._locks.apply(record)
-        return Step(
-            records, Voided(tuple(sign_void(self._identity, self._silo, r.round_id) for r in records))
-        )
+        return Step(fresh, Voided(tuple(sign_void(self._identity, self._silo, r.round_id) for r in records)))
 
 
 def answer(

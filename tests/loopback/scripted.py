@@ -124,9 +124,9 @@ class Coordinator:
         finally:
             for task in tasks:
                 task.cancel()
+            self.streams -= 1  # Before anything is awaited: this call may be cancelled a second time.
+            self._telling = asyncio.create_task(self.tell())
             ends = await asyncio.gather(*tasks, return_exceptions=True)
-            self.streams -= 1
-            await self.tell()
         unexpected = [end for end in ends if not isinstance(end, None | Cut | asyncio.CancelledError)]
         assert not unexpected, unexpected
         await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
