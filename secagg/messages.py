@@ -62,7 +62,7 @@ class Refused(Part, frozen=True, tag=True):
     The rule, and for a lock who is missing; no more.
     """
 
-    rule: Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[a-z][a-z_ :]*\Z")]
+    rule: Annotated[str, msgspec.Meta(max_length=64)]
     silos: Annotated[tuple[Name, ...], msgspec.Meta(max_length=256)] = ()
     attempt: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] = 0
 
@@ -223,7 +223,7 @@ class VoidRequested(Part, frozen=True, tag=True):
 class Voided(Part, frozen=True, tag=True):
     """Silo to coordinator: the promises it can make."""
 
-    voids: Annotated[tuple[Void, ...], msgspec.Meta(max_length=1024)]
+    voids: tuple[Void, ...]
 
 
 # --- plain ---------------------------------------------------------------------------------------------

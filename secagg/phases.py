@@ -20,7 +20,6 @@ class Gate(Generic[T]):
         quorum: replies without which the phase fails.
         deadline: seconds on the driver's clock after which it closes with what is there.
         enough: replies with which it closes at once; None waits for everybody who was not lost.
-        patient: while the quorum is not there, those who were lost are waited for until the deadline.
 
     Guarantees:
         A stranger's and a second reply are refused and change nothing.
@@ -37,14 +36,12 @@ class Gate(Generic[T]):
         quorum: int,
         deadline: float,
         enough: int | None = None,
-        patient: bool = False,
     ) -> None:
         self.phase = phase
         self.expected = expected
         self.quorum = quorum
         self.deadline = deadline
         self._enough = enough
-        self._patient = patient
         self._replies: dict[SiloId, T] = {}
         self._lost: set[SiloId] = set()
         self._struck: set[SiloId] = set()
@@ -89,8 +86,7 @@ class Gate(Generic[T]):
     @property
     def waiting(self) -> frozenset[SiloId]:
         """Who is still awaited."""
-        needed = self._patient and len(self._replies) < self.quorum
-        return self.expected - self._replies.keys() - (self._struck if needed else self._lost)
+        return self.expected - self._replies.keys() - self._lost
 
     def closable(self, now: float) -> bool:
         """Whether nothing more need be waited for."""

@@ -219,9 +219,7 @@ class RoundCoordinator:
             raise UsageError("a round is opened once")
         everyone = frozenset(self._roster.silos)
         deadline = now + self._training_seconds
-        self._state = _Training(
-            Gate("Training", everyone, quorum=self._quorum, deadline=deadline, patient=True)
-        )
+        self._state = _Training(Gate("Training", everyone, quorum=self._quorum, deadline=deadline))
         return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, self.invitation))
 
     def receive(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
@@ -246,7 +244,8 @@ class RoundCoordinator:
             case Refused():
                 known = [silo for silo in dict.fromkeys(message.silos) if silo in self._roster]
                 missing = f" (needs {', '.join(known)})" if known else ""
-                self._losses[sender] = f"refused: {message.rule}{missing}"
+                rule = "".join(c if c.isprintable() else " " for c in message.rule)
+                self._losses[sender] = f"refused: {rule}{missing}"
                 self._absent.add(sender)
             case BoxReport():
                 self._losses[sender] = f"refused: boxes of {message.dealer}"
