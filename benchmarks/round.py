@@ -61,7 +61,7 @@ def measure(length: int, silos: int, rounds: int) -> tuple[Stopwatch, float, flo
             Path(folder) / "federation",
             names,
             app=APP,
-            policy=Policy(min_silos=silos),
+            policy=Policy(min_silos=silos, min_weight_cap=1000.0),
             arguments={name: {"slot": slot} for slot, name in enumerate(names)},
         )
         with processes:

@@ -39,12 +39,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from coordinator.config import read_private
 from secagg.address import split_address
 from secagg.certificates import Caller, Role, check_name, grouped_fingerprint
 from secagg.errors import EnvironmentFault, ParameterError
-from secagg.file_faults import unreadable
 from secagg.names import SiloId
+from secagg.operator_files import read_private, unreadable
 
 AUTHORITY_DAYS = 365
 CERTIFICATE_DAYS = 90

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
 from coordinator import tls  # Before grpc: it sets what grpc reads when it is imported.
-from coordinator.config import ClientConfig, read_text
+from coordinator.config import ClientConfig
 from coordinator.control import (
     CONTROL,
     Ask,
@@ -37,6 +37,7 @@ from coordinator.control import (
 from coordinator.failures import Failed
 from coordinator.feed import Ended, RoundFinished, RoundStarted, RunStarted, SiloPhase, Waiting
 from coordinator.model_file import read_initial
+from secagg.operator_files import read_text
 
 import grpc  # isort: skip
 

@@ -5,7 +5,6 @@ Paths are taken from the file's own folder. Whether certificates fit is ``tls``'
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -19,7 +18,7 @@ except ModuleNotFoundError as missing:
 from secagg.address import split_address
 from secagg.certificates import check_name, parse_fingerprint
 from secagg.configuration import parse, rebased
-from secagg.file_faults import check_private, unreadable
+from secagg.operator_files import read_private, read_text
 from secagg.roster import Roster
 from secagg.roster_file import parse_roster
 
@@ -75,7 +74,25 @@ class ServerTls(Tls):
     )
 
 
-class CoordinatorConfig(Table):
+class _File(Table):
+    """A whole file; its paths are relative to its folder."""
+
+    tls: Tls
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read ``path``.
+
+        Raises:
+            ParameterError: naming every problem with its line.
+            EnvironmentFault: a file cannot be read, or the private key is not its owner's alone.
+        """
+        config = rebased(parse(read_text(path), cls, source=str(path)), path.absolute().parent)
+        read_private(config.tls.key)
+        return config
+
+
+class CoordinatorConfig(_File):
     """The whole file.
 
     Attributes:
@@ -92,18 +109,6 @@ class CoordinatorConfig(Table):
     roster: FilePath
     tls: ServerTls
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read ``path``.
-
-        Raises:
-            ParameterError: naming every problem with its line.
-            EnvironmentFault: a file cannot be read, or the private key is not its owner's alone.
-        """
-        config = rebased(parse(read_text(path), cls, source=str(path)), path.absolute().parent)
-        read_private(config.tls.key)
-        return config
-
     def members(self) -> Roster:
         """Return the roster.
 
@@ -114,7 +119,7 @@ class CoordinatorConfig(Table):
         return parse_roster(read_text(self.roster), str(self.roster))
 
 
-class ClientConfig(Table):
+class ClientConfig(_File):
     """``client.toml``: how a scientist or an operator reaches a coordinator.
 
     Attributes:
@@ -125,42 +130,3 @@ class ClientConfig(Table):
 
     coordinator: Annotated[str, AfterValidator(_dialled)]
     roster: FilePath
-    tls: Tls
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read ``path``.
-
-        Raises:
-            ParameterError: naming every problem with its line.
-            EnvironmentFault: a file cannot be read, or the private key is not its owner's alone.
-        """
-        config = rebased(parse(read_text(path), cls, source=str(path)), path.absolute().parent)
-        read_private(config.tls.key)
-        return config
-
-
-def read_text(path: Path) -> str:
-    """Return the UTF-8 text of ``path``.
-
-    Raises:
-        EnvironmentFault: it cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")  # Some editors begin a file with a mark.
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, error) from None
-
-
-def read_private(path: Path) -> bytes:
-    """Return the bytes of a private key's file.
-
-    Raises:
-        EnvironmentFault: it cannot be read, or is not its owner's alone.
-    """
-    try:
-        with path.open("rb") as file:
-            check_private(path, os.fstat(file.fileno()), user=os.getuid())
-            return file.read()
-    except OSError as error:
-        raise unreadable(path, error) from None

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from coordinator.config import FilePath, Table, read_text
+from coordinator.config import FilePath, Table
 from secagg.cohort import MIN_HONEST
 from secagg.configuration import parse, rebased
 from secagg.errors import ParameterError
@@ -22,6 +22,7 @@ from secagg.learning.request import MAX_ROUNDS
 from secagg.learning.strategies import Strategy
 from secagg.masking.params import Masking
 from secagg.names import APP_PATTERN
+from secagg.operator_files import read_text
 from secagg.plain import Plain
 from secagg.roster import SILO_ID_PATTERN
 

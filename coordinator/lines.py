@@ -68,7 +68,14 @@ class Broken:
     fault: ProtocolError
 
 
-Event: TypeAlias = Arrived | Joined | Gone | Broken
+@dataclass(frozen=True)
+class Unkept:
+    """An upload cannot be kept here: the disk is full, say. No silo is at fault."""
+
+    fault: EnvironmentFault
+
+
+Event: TypeAlias = Arrived | Joined | Gone | Broken | Unkept
 
 
 class Spooled:
@@ -359,6 +366,10 @@ class Lines:
     def broken(self, silo: SiloId, fault: ProtocolError) -> None:
         """Tell the run that ``silo`` left the protocol."""
         self._tell(Broken(silo, fault))
+
+    def unkept(self, fault: EnvironmentFault) -> None:
+        """Tell the run that an upload cannot be kept."""
+        self._tell(Unkept(fault))
 
     def held(self, silo: SiloId) -> Held:
         """Return what is here of the silo's messages."""

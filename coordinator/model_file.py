@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import EnvironmentFault, InputRefused, MalformedMessage, MissingExtra, ParameterError
-from secagg.file_faults import unreadable
 from secagg.learning.history import Record
 from secagg.learning.model import GlobalModel, frozen
 from secagg.names import RealVector
+from secagg.operator_files import unreadable
 
 try:
     from safetensors import SafetensorError, safe_open

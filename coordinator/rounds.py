@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from coordinator.lines import QUANTUM, Arrived, Broken, Event, Gone, Joined, Lines
-from secagg.names import SiloId
+from coordinator.lines import QUANTUM, Arrived, Broken, Event, Gone, Joined, Lines, Unkept
 from secagg.rounds.driver import Frames, RoundDriver
 from secagg.session import Aggregate
 
@@ -15,7 +14,11 @@ FLUSH_SECONDS = 30.0
 
 
 async def run_round(
-    driver: RoundDriver, lines: Lines, *, seconds: float, started: Callable[[SiloId], None] | None = None
+    driver: RoundDriver,
+    lines: Lines,
+    *,
+    seconds: float,
+    keep: Callable[[Aggregate], Awaitable[None]] | None = None,
 ) -> Aggregate:
     """Run one round to its end.
 
@@ -23,25 +26,34 @@ async def run_round(
         driver: around a round that is not yet opened.
         lines: of its roster.
         seconds: of a phase; a silo whose bytes move is awaited so long after the last ``QUANTUM``.
-        started: told that a silo was sent a message.
+        keep: puts the opened sum where it survives a crash; nobody is told of it before.
 
     Returns:
-        The opened sum, when every connected silo that is in it has taken it.
+        The opened sum, when every connected silo that is in it has taken it, or ``FLUSH_SECONDS`` later.
 
     Raises:
         RoundAborted, FaultySilo: the sum could not be formed.
+        EnvironmentFault: an upload, or what ``keep`` was given, could not be kept here.
 
     Guarantees:
         Driving, adding and opening never hold up the event loop.
+        A sum that was not kept is not announced.
     """
-    return await _Round(driver, lines, seconds).run()
+    return await _Round(driver, lines, seconds, keep).run()
 
 
 class _Round:
-    def __init__(self, driver: RoundDriver, lines: Lines, seconds: float) -> None:
+    def __init__(
+        self,
+        driver: RoundDriver,
+        lines: Lines,
+        seconds: float,
+        keep: Callable[[Aggregate], Awaitable[None]] | None,
+    ) -> None:
         self._driver = driver
         self._lines = lines
         self._seconds = seconds
+        self._keep = keep
         self._loop = asyncio.get_running_loop()
         self._phase: tuple[int, str] | None = None
         self._deferred = 0
@@ -55,7 +67,10 @@ class _Round:
                 self._driver.lose(silo)
             while (outcome := self._driver.outcome) is None:
                 await self._take(await self._next(box))  # No name outlives it: an upload is freed when added.
-                self._send(await self._do(self._driver.advance, self._loop.time()))
+                frames = await self._do(self._driver.advance, self._loop.time())
+                if self._driver.outcome is not None and self._keep is not None:
+                    await self._keep(self._driver.outcome)
+                self._send(frames)
             self._lines.deafen()  # So that whoever says more than there is room for is still read.
             with self._driver.measured():
                 # Who is not in the sum may take nothing, so as to hold everybody up.
@@ -104,6 +119,8 @@ class _Round:
                 self._driver.lose(silo)
             case Broken(silo, fault):
                 self._driver.lose(silo, fault=fault)
+            case Unkept(fault):
+                raise fault
 
     def _send(self, frames: Frames) -> None:
         for silo, frame in frames:

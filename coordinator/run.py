@@ -33,17 +33,14 @@ from secagg.errors import PolicyRefused, RunStopped, SecaggError, TooFewSilos, U
 from secagg.explanation import annotate, explain
 from secagg.learning.card import model_card
 from secagg.learning.progress import PhaseWatcher
-from secagg.learning.request import RunRequest, scheme_of
 from secagg.learning.run import Run
 from secagg.names import SiloId
 from secagg.records import CoordinatorRecord
 from secagg.report import plural
-from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import RoundDriver
 from secagg.rounds.reporting import reasons_of
 from secagg.session import Aggregate
-from secagg.terms import MaskingParameters, PlainParameters
 
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
@@ -73,7 +70,7 @@ class Driving:
         self._feed = feed
         self._roster = run.roster
         self._wanted = stored.request.silos or run.roster.n
-        self._quorum = _quorum(stored.request, run.roster)
+        self._quorum = run.quorum
         self._coordinator: RoundCoordinator | None = None
         self._driver: RoundDriver | None = None
         self.last = ""  # Why no other round may begin.
@@ -152,20 +149,19 @@ class Driving:
         log.info("round begins", run=self._name, round=number, attempted=known.attempt)
         self._driver = driver
         try:
-            aggregate = await run_round(driver, self._lines, seconds=self._request.phase_seconds)
+            await run_round(
+                driver,
+                self._lines,
+                seconds=self._request.phase_seconds,
+                keep=lambda aggregate: _undisturbed(lambda: self._keep(driver, aggregate)),
+            )
         except asyncio.CancelledError:
             memory.close()
-            if driver.outcome is not None:
-                # Silos may have the sum already, so it is kept, whoever stops the run.
-                await _undisturbed(lambda: self._keep(driver, driver.outcome))
             raise
         finally:
             self._driver = None
-        await _undisturbed(lambda: self._keep(driver, aggregate))
 
-    def _keep(self, driver: RoundDriver, aggregate: Aggregate | None) -> None:
-        if aggregate is None:
-            return
+    def _keep(self, driver: RoundDriver, aggregate: Aggregate) -> None:
         record = self._run.opened(driver, aggregate)
         write_checkpoint(self._folder / CHECKPOINT, self._run.model, record)
         self._store.add_record(self._name, record)
@@ -245,21 +241,17 @@ class _Memory:
 
 
 async def _undisturbed(work: Callable[[], None]) -> None:
-    """Do ``work`` in a thread, to its end even if this task is cancelled meanwhile."""
+    """Do ``work`` in a thread, to its end however often this task is cancelled meanwhile."""
     task = asyncio.create_task(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
-
-
-def _quorum(request: RunRequest, roster: Roster) -> int:
-    match scheme_of(request.scheme).parameters(roster.n):
-        case MaskingParameters(cohort=cohort):
-            return cohort.min_survivors
-        case PlainParameters():
-            return 1
+    stopped: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            stopped = error
+    task.result()
+    if stopped is not None:
+        raise stopped
 
 
 def _refusal(error: SecaggError, reasons: dict[SiloId, str]) -> tuple[str, PolicyRefused] | None:

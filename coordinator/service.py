@@ -214,6 +214,7 @@ class SiloService:
                     await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
                 case EnvironmentFault() as fault:
                     log.error("an upload cannot be kept", silo=line.silo, fault=str(fault))
+                    self._lines.unkept(fault)
                     await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, fault)
                 case TimeoutError():
                     await _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "too slow to take a piece")

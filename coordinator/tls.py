@@ -20,10 +20,10 @@ from typing import Protocol
 
 from cryptography import x509
 
-from coordinator.config import ServerTls, Tls, read_private
+from coordinator.config import ServerTls, Tls
 from secagg.certificates import Caller, Pem, Role, check_own, grouped_fingerprint, identify
 from secagg.errors import MissingExtra, TrustError, UsageError
-from secagg.file_faults import unreadable
+from secagg.operator_files import read_private, unreadable
 from secagg.roster import Roster
 
 _VARIABLE, _CIPHERS = "GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384"

@@ -19,6 +19,7 @@ from secagg.ranges import positive, shown, whole
 from secagg.roster import Roster
 from secagg.terms import MaskingParameters, PlainParameters, Terms
 
+MIN_WEIGHT_CAP = 100_000.0
 SCHEMES = frozenset({"masking", "plain"})
 
 
@@ -33,8 +34,8 @@ class Policy:
         min_honest: k_min, at least 2.
         min_threshold: a floor for t above the formula, at least 3, or None.
         max_clip: largest bound of one entry of an upload, above 0, or None.
-        min_weight_cap: smallest cap of one silo's examples that may be offered, above 0, or None. A silo
-            whose examples are more than an offered cap refuses, which tells that they are: with a floor
+        min_weight_cap: smallest cap of one silo's examples that may be offered, above 0; None for no floor. A
+            silo whose examples are more than an offered cap refuses, which tells that they are: with a floor
             that they never reach, refusals tell nothing.
 
     Raises:
@@ -47,7 +48,7 @@ class Policy:
     min_honest: int = MIN_HONEST
     min_threshold: int | None = None
     max_clip: float | None = None
-    min_weight_cap: float | None = None
+    min_weight_cap: float | None = MIN_WEIGHT_CAP
 
     @explained()
     def __post_init__(self) -> None:
@@ -99,7 +100,7 @@ class Policy:
                         "max_clip", f"clip {segment.bound:g} is offered, {self.max_clip:g} is the cap"
                     )
         cap, floor = terms.encoding.weight_cap, self.min_weight_cap
-        if floor is not None and terms.kind != "sum" and cap < floor:
+        if floor is not None and terms.kind != "sum" and cap < floor:  # A bare sum has no weights.
             raise PolicyRefused("min_weight_cap", f"weight cap {cap:g} is offered, {floor:g} is the least")
         if terms.encoding.cohort < roster.n:
             raise PolicyRefused(

@@ -159,13 +159,13 @@ class RoundReport:
         return "; ".join(parts)
 
     def traffic(self) -> Iterator[tuple[str, str, str, str]]:
-        """Yield (phase, bytes up, bytes down, seconds), the total last; no seconds if none were measured."""
+        """Yield (phase, bytes up, bytes down, seconds), the total last; seconds where they were measured."""
         for phase in dict.fromkeys((*self.seconds, *self.bytes_up, *self.bytes_down)):
             yield (
                 phase,
                 size(self.bytes_up.get(phase, 0)),
                 size(self.bytes_down.get(phase, 0)),
-                f"{self.seconds.get(phase, 0.0):.3f}" if self.seconds else "",
+                f"{self.seconds[phase]:.3f}" if phase in self.seconds else "",
             )
         yield (
             "all phases",

@@ -348,6 +348,6 @@ def policy_for(parameters: SchemeParameters) -> Policy:
     """Return the policy of a simulated silo: what the caller chose is what its silos agree to."""
     match parameters:
         case PlainParameters():
-            return Policy(schemes=frozenset({"plain"}))
+            return Policy(schemes=frozenset({"plain"}), min_weight_cap=None)
         case MaskingParameters(cohort=cohort):
-            return Policy(colluders=cohort.c, min_honest=cohort.k_min)
+            return Policy(colluders=cohort.c, min_honest=cohort.k_min, min_weight_cap=None)

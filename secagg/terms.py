@@ -29,9 +29,19 @@ class MaskingParameters(msgspec.Struct, frozen=True, tag="masking"):
 
     cohort: Cohort
 
+    @property
+    def quorum(self) -> int:
+        """Silos without which no sum can be opened."""
+        return self.cohort.min_survivors
+
 
 class PlainParameters(msgspec.Struct, frozen=True, tag="plain"):
     """No protection."""
+
+    @property
+    def quorum(self) -> int:
+        """Silos without which no sum can be opened."""
+        return 1
 
 
 SchemeParameters: TypeAlias = MaskingParameters | PlainParameters

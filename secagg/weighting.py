@@ -96,20 +96,15 @@ def plan_mean(
     least_total_weight = positive("least_total_weight", least_total_weight)
     if least_total_weight > cohort * weight_cap:
         raise ParameterError("least_total_weight must be at most cohort * weight_cap")
-    bounds: list[tuple[str, int, float]] = [
-        *([(UPDATE, length, clip)] if length else []),
-        (WEIGHT, 1, 1.0),
-        (CLIPPED, 1, 1.0),
-        (EVALUATION_WEIGHT, 1, 1.0),
-        *((METRIC + name, 1, metric_bound) for name in metrics),
-        (SATURATED, 1, max(1.0, float(len(metrics)))),
-    ]
+    bounds = {UPDATE: clip, SATURATED: max(1.0, float(len(metrics)))}
+    bounds |= {METRIC + name: metric_bound for name in metrics}
     words = words_for(word_bits)
     worst = math.inf
     for word in words:
         segments = tuple(
-            Segment(name, int(size), bound, most_fraction_bits(bound, cohort=cohort, word_bits=word))
-            for name, size, bound in bounds
+            Segment(name, size, bound, most_fraction_bits(bound, cohort=cohort, word_bits=word))
+            for name, size in _layout(int(length), metrics)
+            for bound in (bounds.get(name, 1.0),)
         )
         encoding = Encoding(word, int(cohort), segments, weight_cap)
         worst = worst_error_of_mean(encoding, least_total_weight)
@@ -120,6 +115,23 @@ def plan_mean(
         f"{'clip' if length else 'metric_bound'} or weight_cap, or loosen precision {precision:.3g}",
         parameter="encoding",
     )
+
+
+def _layout(length: int, metrics: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    return (
+        *(((UPDATE, length),) if length else ()),
+        (WEIGHT, 1),
+        (CLIPPED, 1),
+        (EVALUATION_WEIGHT, 1),
+        *((METRIC + name, 1) for name in metrics),
+        (SATURATED, 1),
+    )
+
+
+def is_mean(encoding: Encoding, length: int) -> bool:
+    """Tell whether ``encoding`` is laid out as ``plan_mean(length, ...)`` does; 0 for metrics alone."""
+    segments = tuple((segment.name, segment.length) for segment in encoding.segments)
+    return segments == _layout(length, metric_names(encoding))
 
 
 def metric_names(encoding: Encoding) -> tuple[str, ...]:

@@ -57,16 +57,18 @@ class AppWorkload:
     Args:
         silo: whose it is.
         apps: which apps are approved, and with what arguments.
-        journal: keeps the model.
+        journal: keeps what the model was.
+        most_examples: that this silo may have.
 
     Guarantees:
         Terms whose app is not approved get nowhere.
     """
 
-    def __init__(self, silo: SiloId, apps: Apps, journal: Journal) -> None:
+    def __init__(self, silo: SiloId, apps: Apps, journal: Journal, *, most_examples: float | None) -> None:
         self._silo = silo
         self._apps = apps
         self._journal = journal
+        self._most_examples = most_examples
         self._workloads: dict[str, LearningWorkload] = {}
 
     def accept(self, terms: Terms) -> None:
@@ -77,7 +79,11 @@ class AppWorkload:
         if app not in self._workloads:
             log.info("app loaded", app=app)
             self._workloads[app] = LearningWorkload(
-                self._silo, trainer, pin=self._journal.model, keep=self._journal.keep
+                self._silo,
+                trainer,
+                pin=self._journal.model,
+                keep=self._journal.keep,
+                most_examples=self._most_examples,
             )
         self._workloads[app].accept(terms)
 
@@ -128,12 +134,13 @@ class Agent:
         credentials = channel_credentials(config.tls, name=config.name)
         self._journal = Journal(config.state, roster=roster.digest)
         apps = Apps(config.name, config.policy.apps, config.data.arguments)
+        policy = config.policy.policy()
         self._participant = Participant(
             config.name,
             identity=identity,
             roster=roster,
-            policy=config.policy.policy(),
-            workload=AppWorkload(config.name, apps, self._journal),
+            policy=policy,
+            workload=AppWorkload(config.name, apps, self._journal, most_examples=policy.min_weight_cap),
             data_set=config.data.name,
             records=self._journal.records,
             cache=self._journal.cache,

@@ -6,7 +6,6 @@ certificates fit is ``tls``'s matter, and what a round asks for is ``secagg.poli
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -25,9 +24,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from secagg.address import split_address
 from secagg.configuration import parse, rebased
 from secagg.errors import ParameterError
-from secagg.file_faults import check_private, unreadable
 from secagg.hazmat.identity import IdentityKey, fingerprint
 from secagg.names import APP_PATTERN
+from secagg.operator_files import read_private, read_text
 from secagg.policy import Policy
 from secagg.roster import SILO_ID_PATTERN, Roster, check_silo
 from secagg.roster_file import parse_roster
@@ -182,32 +181,6 @@ class SiloConfig(_Table):
                 f"{self.identity} is {fingerprint(identity.public)}"
             )
         return identity, roster
-
-
-def read_text(path: Path) -> str:
-    """Return the UTF-8 text of ``path``.
-
-    Raises:
-        EnvironmentFault: it cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")  # Some editors begin a file with a mark.
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, error) from None
-
-
-def read_private(path: Path) -> bytes:
-    """Return the bytes of a private key's file.
-
-    Raises:
-        EnvironmentFault: it cannot be read, or is not its owner's alone.
-    """
-    try:
-        with path.open("rb") as file:
-            check_private(path, os.fstat(file.fileno()), user=os.getuid())
-            return file.read()
-    except OSError as error:
-        raise unreadable(path, error) from None
 
 
 def _identity(path: Path) -> IdentityKey:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from secagg.certificates import Pem, check_own
 from secagg.errors import MissingExtra, TrustError
-from secagg.file_faults import unreadable
 from secagg.names import SiloId
-from silo.config import Tls, read_private
+from secagg.operator_files import read_private, unreadable
+from silo.config import Tls
 
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
 

@@ -193,7 +193,7 @@ def test_the_exit_code_of_a_run_is_its_verdict(here: Hospitals, tmp_path: Path) 
         ({"spoiled": {"north": fails}}, 8, "degraded: 2 rounds, 3 of 4 silos"),
         ({"spoiled": {"north": fails, "west": fails}}, 4, "x SA-4102  round 1 halted: 2 of 4 silos answered"),
         (
-            {"policies": dict.fromkeys(("north", "west"), Policy(max_clip=1.0))},
+            {"policies": dict.fromkeys(("north", "west"), Policy(max_clip=1.0, min_weight_cap=1000.0))},
             6,
             "x SA-6007  north and west refused round 1",
         ),

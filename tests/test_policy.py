@@ -51,6 +51,8 @@ def capped(weight_cap: float) -> Terms:
         ({"min_honest": 4}, masking(k_min=4), masking(k_min=3), "min_honest"),
         ({"max_clip": 2.0}, encoded(bound=2.0), encoded(bound=2.0001), "max_clip"),
         ({"max_clip": 2.0}, encoded("weight", 9.0), encoded("sum", 9.0), "max_clip"),
+        ({}, capped(100_000.0), capped(99_999.0), "min_weight_cap"),
+        ({"min_weight_cap": None}, capped(1.0), None, ""),
         ({"min_weight_cap": 1000.0}, capped(1000.0), capped(999.0), "min_weight_cap"),
         ({"min_weight_cap": 1000.0}, replace(capped(999.0), kind="sum"), None, ""),
         ({}, encoded(cohort=N), encoded(cohort=N - 1), "encoding"),

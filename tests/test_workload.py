@@ -21,6 +21,7 @@ from secagg.errors import (
     TrainerFailed,
     UsageError,
 )
+from secagg.fixedpoint import Encoding, Segment
 from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAdam, FedAvg, Strategy
@@ -185,6 +186,41 @@ def test_the_metrics_only_sum_trains_nothing() -> None:
     assert not trainer.trained
     assert mean.values is None
     assert workload.holds(at(1)) == model.digest, "a sum of metrics changes no model"
+
+
+@pytest.mark.parametrize("cap", [1000.0, 400.0])
+def test_whether_a_silo_takes_part_depends_on_its_own_bound_and_on_no_offer(cap: float) -> None:
+    """Guarantee: whatever cap is offered above the floor, the answer is the same."""
+    model = base()
+    terms = terms_for(model)
+    terms = msgspec.structs.replace(terms, encoding=replace(terms.encoding, weight_cap=cap))
+    for most, refuses_it in ((299.0, True), (300.0, False)):
+        workload = LearningWorkload("west", Line(examples=300.0), most_examples=most)
+        workload.adopt(terms, payload(model))
+        if refuses_it:
+            with pytest.raises(InputRefused, match="more examples than min_weight_cap, 299") as refused:
+                workload.vector(terms)
+            assert refused.value.rule == "weight"
+        else:
+            workload.vector(terms)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "sum"},
+        {"kind": "metrics"},
+        {"encoding": encoding(length=WEIGHTS - 1)},
+        {"encoding": encoding(length=0)},
+        {"encoding": Encoding(64, 4, (Segment("update", WEIGHTS, 8.0, 20),), 1000.0)},
+    ],
+    ids=["a bare sum", "metrics with an update", "another length", "no update", "no weight"],
+)
+def test_an_encoding_of_something_else_is_refused_before_anything_is_done(changes: dict[str, Any]) -> None:
+    workload = LearningWorkload("west", Line())
+    workload.accept(terms_for(base()))
+    with pytest.raises(FaultyCoordinator, match="encoding is not that of a mean"):
+        workload.accept(msgspec.structs.replace(terms_for(base()), **changes))
 
 
 @pytest.mark.parametrize("strategy", [FedAvg(), FedAdam(0.1)], ids=str)

@@ -39,7 +39,7 @@ def main(
         federation="compose",
         hosts=(host, "localhost", "127.0.0.1"),
         listen=f"0.0.0.0:{port}" if host != "localhost" else f"127.0.0.1:{port}",
-        policy=Policy(min_silos=3, max_clip=8.0),
+        policy=Policy(min_silos=3, max_clip=8.0, min_weight_cap=1000.0),
         apps={APP: source_hash(APP)},
         data="patients",
         arguments={name: {"seed": seed, "patients": n} for seed, (name, n) in enumerate(PATIENTS.items())},

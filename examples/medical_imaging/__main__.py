@@ -45,6 +45,8 @@ LOST: Dropouts = {"coast": "MaskedInput", "hill": "Unmasking"}
 KILLED, PHASE, AWAY = "hill", "MaskedInput", 2
 """As processes: who is killed, while it masks its vector, and how many rounds later it is started again."""
 WATCHED = "north"
+WEIGHT_CAP = 64
+"""Training slices of one hospital, at the most."""
 EPOCHS = 3
 """Passes over the local slices a round."""
 
@@ -147,7 +149,7 @@ def run_processes(
         tuple(trainers),
         app=APP,
         federation="brains",
-        policy=Policy(min_silos=len(trainers), max_clip=8.0),
+        policy=Policy(min_silos=len(trainers), max_clip=8.0, min_weight_cap=WEIGHT_CAP),
         data="slices",
         arguments={name: {"name": name, "seed": seed} for name in trainers},
     )
@@ -202,7 +204,7 @@ def federation(
         strategy=FedAvg(),
         epochs=EPOCHS,
         seed=seed,
-        weight_cap=64,  # training slices of one hospital, at the most
+        weight_cap=WEIGHT_CAP,
         least_total_weight=32,
         metric_bound=8,
         **named,

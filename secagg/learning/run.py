@@ -85,6 +85,11 @@ class Run:
         return isinstance(self._scheme, MaskingParameters)
 
     @property
+    def quorum(self) -> int:
+        """Silos without which no sum can be opened."""
+        return self._scheme.quorum
+
+    @property
     def phases(self) -> tuple[str, ...]:
         """The phases of the scheme, in order."""
         return PHASES if self.protected else ("Training", "PlainInput")

@@ -28,7 +28,7 @@ from secagg.names import IntegerVector, RealVector, SiloId
 from secagg.payload import Payload
 from secagg.session import Aggregate
 from secagg.terms import Terms
-from secagg.weighting import Mean, decode_mean, encode_mean, metric_names
+from secagg.weighting import Mean, decode_mean, encode_mean, is_mean, metric_names
 
 T = TypeVar("T")
 
@@ -60,10 +60,12 @@ class LearningWorkload:
         trainer: the local learner. Whatever it raises becomes TrainerFailed.
         pin: of the model that was held when the silo's process ended; the model itself is asked for again.
         keep: told of every model that comes to be held, so that what it was survives the process.
+        most_examples: a silo that has more takes no part, whatever cap is offered; None for no such bound.
 
     Guarantees:
         The model changes only by an opened sum, or by a base that t silos signed for.
         After a restart no other model is taken for the pinned one's round.
+        With ``most_examples``, and a policy whose floor it is, refusals tell no more of a count than that.
     """
 
     def __init__(
@@ -73,17 +75,21 @@ class LearningWorkload:
         *,
         pin: Pin | None = None,
         keep: Callable[[Pin], None] | None = None,
+        most_examples: float | None = None,
     ) -> None:
         self._silo = silo
         self._trainer = trainer
         self._pin = pin
         self._keep = keep
+        self._most_examples = most_examples
         self._model: GlobalModel | None = None
         self._candidate: GlobalModel | None = None
 
     def accept(self, terms: Terms) -> None:
         """Check that the plan can be followed, from the base that is pinned; see ``Workload.accept``."""
-        TrainingPlan.of(terms)
+        plan = TrainingPlan.of(terms)
+        if terms.kind == "sum" or not is_mean(terms.encoding, plan.length if terms.kind == "train" else 0):
+            raise FaultyCoordinator("the encoding is not that of a mean over this model and its metrics")
         pin = self._pin
         if pin is not None and self._is_for(terms) and pin.digest != terms.base:
             raise FaultyCoordinator(
@@ -130,15 +136,25 @@ class LearningWorkload:
             update = self._train(base.weights, plan.for_round(terms.round))
             delta, examples = self._delta(update.weights, base.weights), update.examples
         try:
-            return encode_mean(
+            vector = encode_mean(
                 terms.encoding,
                 update=delta,
                 weight=examples,
                 metrics={name: value for name, value in evaluation.metrics.items() if name in wanted},
                 evaluation_weight=evaluation.examples,
             )
+            self._check_count(max(float(examples), float(evaluation.examples)))
         except InputRefused as error:
             raise InputRefused(error.rule, f"{self._silo}: {error}") from None  # The same, with its silo.
+        return vector
+
+    def _check_count(self, examples: float) -> None:
+        if self._most_examples is not None and examples > self._most_examples:
+            raise InputRefused(
+                "weight",
+                f"there are more examples than min_weight_cap, {self._most_examples:g}: raise it in "
+                "silo.toml above what this silo will ever have",
+            )
 
     @property
     def initialises(self) -> bool:

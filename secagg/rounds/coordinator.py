@@ -5,6 +5,7 @@ Pure like the sessions, with the same five methods, so that a driver sees one th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -219,7 +220,9 @@ class RoundCoordinator:
             raise UsageError("a round is opened once")
         everyone = frozenset(self._roster.silos)
         deadline = now + self._training_seconds
-        self._state = _Training(Gate("Training", everyone, quorum=self._quorum, deadline=deadline))
+        self._state = _Training(
+            Gate("Training", everyone, quorum=self._terms.scheme.quorum, deadline=deadline)
+        )
         return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, self.invitation))
 
     def receive(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
@@ -332,14 +335,6 @@ class RoundCoordinator:
     # --- attempts ------------------------------------------------------------------------------------------
 
     @property
-    def _quorum(self) -> int:
-        match self._terms.scheme:
-            case MaskingParameters(cohort=cohort):
-                return cohort.min_survivors
-            case PlainParameters():
-                return 1
-
-    @property
     def excluded(self) -> frozenset[SiloId]:
         """Dealers that the next attempt leaves out."""
         match self._terms.scheme:
@@ -355,13 +350,17 @@ class RoundCoordinator:
 
         With anybody else in it the next attempt would only be refused.
         """
-        if not isinstance(self._terms.scheme, MaskingParameters):
-            return None
-        voided = valid_voids(voids, self._roster)
-        for asked in reversed(self._memory.asked):
-            if len(voided.get(asked.round_id, frozenset())) < self._terms.scheme.cohort.t:
-                return frozenset(asked.survivors)
-        return None
+        match self._terms.scheme:
+            case MaskingParameters(cohort=cohort):
+                voided = Counter(void.round_id for void in voids)  # One of each silo: see ``_wanted``.
+                sets = (
+                    asked.survivors
+                    for asked in reversed(self._memory.asked)
+                    if voided[asked.round_id] < cohort.t
+                )
+                return next(map(frozenset, sets), None)
+            case PlainParameters():
+                return None
 
     def _new_attempt(self, now: float, voids: tuple[Void, ...]) -> CoordinatorStep:
         self._memory = msgspec.structs.replace(self._memory, attempt=self.attempt + 1)
@@ -387,7 +386,7 @@ class RoundCoordinator:
                 )
         step = session.open(now)
         self._state = _Attempting(session)
-        needed = len(invited) if self._bound_to else self._quorum
+        needed = len(invited) if self._bound_to else self._terms.scheme.quorum
         if len(invited - self._absent) < needed:
             self._apart = set()  # Without them there is no sum: they are waited for.
         else:
@@ -420,22 +419,17 @@ class RoundCoordinator:
     def _retry(self, session: _Session, failure: SecaggError, now: float) -> CoordinatorStep:
         if isinstance(failure, FaultySilo):
             self._blame(failure)
-        asked = False
-        if isinstance(session, MaskingCoordinator):
-            self._memory = self._recalled(session)
-            asked = session.round_id is not None
+        self._memory = self.memory
         for dealer in self.excluded - self._faults.keys():
             self._blame(FaultySilo(dealer, "its boxes or shares are not what it committed to", dealer=True))
-        if self.attempt >= self._attempts or self._roster.n - len(self.excluded) < self._quorum:
+        if self.attempt >= self._attempts or self._roster.n - len(self.excluded) < self._terms.scheme.quorum:
             raise self._verdict(failure)
         self._first_failure = self._first_failure or self._with_all_missing(failure)
         if isinstance(session, MaskingCoordinator) and session.evidence:
             # It moves the locks by itself, to the set without the dealer; voids cannot exist beside it.
             self._bound_to = frozenset(self._memory.asked[-1].survivors)
             return self._new_attempt(now, ())
-        if not asked:
-            return self._new_attempt(now, ())
-        return self._ask_voids(now)
+        return self._ask_voids(now) if self._memory.asked else self._new_attempt(now, ())
 
     def _verdict(self, failure: SecaggError) -> SecaggError:
         """Return what ends the round: where silos were lost says more than where they did not return."""

@@ -58,7 +58,7 @@ def describe_round(
         saturated=saturated,
         total_weight=total_weight,
         unmet_weight=unmet_weight,
-        bytes_up=traffic.bytes_up,
-        bytes_down=traffic.bytes_down,
-        seconds=traffic.seconds,
+        bytes_up=dict(traffic.bytes_up),  # The driver goes on counting while the sum is handed out.
+        bytes_down=dict(traffic.bytes_down),
+        seconds=dict(traffic.seconds),
     )

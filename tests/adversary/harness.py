@@ -202,7 +202,8 @@ class Federation:
         self.identities = {silo: IdentityKey.generate(self.random) for silo in names}
         self.roster = Roster.of({silo: self.identities[silo].public for silo in names})
         self.cohort = Cohort.of(n, c=c, t=t, k_min=k_min)
-        self.policy = Policy() if policy is None else policy
+        # A bare vector in the place of an update has no weight that a cap could bound.
+        self.policy = Policy(min_weight_cap=None) if policy is None else policy
         self.policies: dict[SiloId, Policy] = {}
         self.encoding = plan_sum(length, clip=8.0, cohort=n)
         self.colluders = frozenset(colluders)

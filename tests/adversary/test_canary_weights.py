@@ -21,7 +21,7 @@ from coordinator.client import Coordinator
 from secagg.learning.progress import Silent, State
 from secagg.policy import Policy
 from tests.adversary.marks import Mark, found, found_in_memory
-from tests.adversary.watching import SECONDS, SILOS, Federation, Mutants
+from tests.adversary.watching import FLOORS, SECONDS, SILOS, Federation, Mutants
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="reads the memory of a process")
 
@@ -83,7 +83,7 @@ def searched(
     scheme: str,
     gates: dict[str, str],
     *,
-    policy: Policy | None = None,
+    policy: Policy = FLOORS,
     mutants: Mutants | None = None,
 ) -> list[str]:
     """Return where the canary was found in a run that is held at each of ``gates``, phase -> step."""
@@ -135,7 +135,7 @@ def test_canary_weights(tmp_path: Path) -> None:
 
 
 def test_the_search_finds_the_canary_where_nothing_protects_it(tmp_path: Path) -> None:
-    allowed = Policy(schemes=frozenset({"masking", "plain"}))
+    allowed = Policy(schemes=frozenset({"masking", "plain"}), min_weight_cap=100.0)
     hits = searched(tmp_path, "plain", {"PlainInput": "input"}, policy=allowed)
     assert f"{CANARY}: encoded is in memory at PlainInput" in hits
 

@@ -35,6 +35,7 @@ from tests.test_threat_model import resolve
 ROOT = Path(__file__).parents[2]
 SILOS = ("north", "south", "east", "west")
 SECONDS = 60.0
+FLOORS = Policy(min_weight_cap=100.0)
 
 Mutants = Mapping[str, Callable[..., Any]]
 
@@ -59,7 +60,7 @@ class Federation:
         self,
         folder: Path,
         *,
-        policy: Policy | None = None,
+        policy: Policy = FLOORS,
         mutants: Mutants | None = None,
         fails: Mapping[str, int] | None = None,
         dies: Mapping[str, int] | None = None,

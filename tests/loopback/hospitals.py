@@ -36,6 +36,7 @@ from tests.loopback.world import Service, Speaker, speak
 
 APP = "hospital.training:trainer"
 INITIAL = np.linspace(-1.0, 1.0, WEIGHTS)
+FLOORS = Policy(min_weight_cap=1000.0)
 SETTINGS: dict[str, Any] = {
     "seed": 7,
     "metrics": ["loss"],
@@ -128,7 +129,7 @@ def hospitals(
                 name,
                 identity=identity,
                 roster=roster,
-                policy=(policies or {}).get(name, Policy()),
+                policy=(policies or {}).get(name, FLOORS),
                 workload=workload,
                 records=records,
                 cache=cache,

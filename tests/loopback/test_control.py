@@ -24,6 +24,7 @@ from coordinator.client import Coordinator
 from coordinator.control import CONTROL, MAX_WEIGHTS, Ask, Start, Weights, decode, encode
 from coordinator.failures import Failed
 from coordinator.feed import Ended, Feed, RoundFinished, RoundStarted, RunStarted, SiloPhase
+from coordinator.run import _undisturbed
 
 import grpc  # isort: skip
 
@@ -220,7 +221,7 @@ def test_too_few_silos_halt_a_run(tmp_path: Path) -> None:
 
 
 def test_policies_refuse_a_run_with_the_rule_alone(tmp_path: Path) -> None:
-    strict = Policy(max_clip=1.0)
+    strict = Policy(max_clip=1.0, min_weight_cap=1000.0)
     here = hospitals(tmp_path / "f", policies={"north": strict, "west": strict})
     error, outcome, _ = failed(here, PolicyRefused)
     assert isinstance(error, PolicyRefused)
@@ -858,3 +859,27 @@ def test_what_a_person_may_know_has_no_key_in_it(tmp_path: Path) -> None:
     here = hospitals(tmp_path / "f", 3)
     with here.person() as coordinator:
         assert repr(coordinator) == f"Coordinator(grpcs://{coordinator.address})"
+
+
+def test_what_is_being_written_is_written_however_often_the_run_is_stopped() -> None:
+    """A second stop must not let another run begin while a checkpoint is half written."""
+    began, go_on, written = threading.Event(), threading.Event(), threading.Event()
+
+    def write() -> None:
+        began.set()
+        go_on.wait(30)
+        written.set()
+
+    async def test() -> None:
+        task = asyncio.create_task(_undisturbed(write))
+        await asyncio.to_thread(began.wait, 30)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0)
+            assert not task.done()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert written.is_set()
+
+    asyncio.run(test())

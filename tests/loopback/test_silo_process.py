@@ -188,7 +188,7 @@ def build(folder: Path, monkeypatch: pytest.MonkeyPatch, **arguments: str) -> Si
         folder / "federation",
         SILOS,
         listen=f"127.0.0.1:{port}",
-        policy=Policy(schemes=frozenset({"plain", "masking"}), min_silos=3),
+        policy=Policy(schemes=frozenset({"plain", "masking"}), min_silos=3, min_weight_cap=1000.0),
         apps={app: source_hash(app)},
         arguments={"north": {"count": str(folder / "count"), **arguments}},
     )

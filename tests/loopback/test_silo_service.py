@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from coordinator.lines import Lines
+from coordinator.lines import Lines, Spooled
 from coordinator.rounds import run_round
 
 import grpc  # isort: skip
 
-from secagg.errors import TooFewSilos
+from secagg.errors import EnvironmentFault, TooFewSilos
 from secagg.fixedpoint import Encoding, Segment
 from secagg.link.frames import (
     PROTOCOL,
@@ -240,6 +240,50 @@ def test_too_few_silos_end_the_round_without_a_sum(tmp_path: Path) -> None:
             assert all(not work.applied for work in federation.work.values())
 
     run(work)
+
+
+def test_a_full_spool_ends_the_round_blaming_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    federation = federation_of(5)
+
+    def full(self: Spooled, data: memoryview) -> None:
+        raise EnvironmentFault("the disk is full")
+
+    monkeypatch.setattr(Spooled, "write", full)
+
+    async def work() -> None:
+        async with serving(federation.roster, tmp_path) as service:
+            speakers = speak(service, federation.roster, federation.silos)
+            await everybody(service.lines, frozenset(speakers))
+            driver = RoundDriver(federation.coordinator())
+            with pytest.raises(EnvironmentFault, match="full"):
+                await run_round(driver, service.lines, seconds=20.0)
+            assert driver.coordinator.losses == {}
+
+    run(work)
+
+
+def test_a_sum_that_was_not_kept_is_not_announced(tmp_path: Path) -> None:
+    """Guarantee."""
+    federation = federation_of(4)
+    kept: list[Aggregate] = []
+
+    async def keep(aggregate: Aggregate) -> None:
+        assert not any(work.applied for work in federation.work.values())
+        kept.append(aggregate)
+        raise EnvironmentFault("the disk is full")
+
+    async def work() -> None:
+        async with serving(federation.roster, tmp_path) as service:
+            speakers = speak(service, federation.roster, federation.silos)
+            await everybody(service.lines, frozenset(speakers))
+            driver = RoundDriver(federation.coordinator())
+            with pytest.raises(EnvironmentFault):
+                await run_round(driver, service.lines, seconds=20.0, keep=keep)
+            assert not any(line.outgoing.pending for line in map(service.lines.__getitem__, speakers))
+
+    run(work)
+    assert [aggregate.survivors for aggregate in kept] == [federation.roster.silos]
+    assert not any(work.applied for work in federation.work.values())
 
 
 def test_more_than_an_upload_is_cut_off_before_any_of_it_is_kept(tmp_path: Path) -> None:

@@ -1,16 +1,39 @@
-"""What is wrong with an operator's file, in words with the command that mends it.
-
-It opens no file: the processes do, and hand in what the system said.
-"""
+"""Reading an operator's files: what is wrong with one, in words with the command that mends it."""
 
 from __future__ import annotations
 
 import os
 import stat
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from shlex import quote
 
 from secagg.errors import EnvironmentFault
+
+
+def read_text(path: Path) -> str:
+    """Return the UTF-8 text of ``path``.
+
+    Raises:
+        EnvironmentFault: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")  # Some editors begin a file with a mark.
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from None
+
+
+def read_private(path: Path) -> bytes:
+    """Return the bytes of a private key's file.
+
+    Raises:
+        EnvironmentFault: it cannot be read, or is not its owner's alone.
+    """
+    try:
+        with path.open("rb") as file:
+            check_private(path, os.fstat(file.fileno()), user=os.getuid())
+            return file.read()
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def unreadable(path: PurePath, error: OSError | UnicodeDecodeError) -> EnvironmentFault:
