@@ -44,7 +44,7 @@ def watch(speaker: Speaker, latencies: list[float]) -> None:
         latencies.extend(now - begun.pop(done) for done in [n for n in begun if n <= number])
 
     speaker.change = change
-    speaker.outgoing.acknowledge = acknowledged  # type: ignore[method-assign]
+    speaker.outgoing.acknowledge = acknowledged  # type: ignore[method-assign]  # Watched here alone.
 
 
 async def one_round(rounds: Campaign, flood: Flood | None) -> list[float]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from secagg.console import EXIT_STOPPED, new_app, version_printer
+from secagg.console import EXIT_STOPPED, new_app
 
 if TYPE_CHECKING:
     from coordinator.client import Coordinator
@@ -31,7 +31,10 @@ Address = Annotated[str | None, typer.Option("--address", help="host:port, if no
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="As `coordinator runs` lists it.")]
 HERE = Path()
 
-app = new_app()
+app = new_app(
+    "coordinator",
+    "Adds what silos mask, and cannot read it. Silos dial in; it holds no data and no key of theirs.",
+)
 runs_app = typer.Typer(no_args_is_help=True, help="Start, watch, halt or go on with a run.")
 app.add_typer(runs_app, name="run")
 
@@ -39,20 +42,6 @@ app.add_typer(runs_app, name="run")
 def main() -> None:
     """Run the command line; the entry point of the console script."""
     app(prog_name="coordinator")
-
-
-@app.callback()
-def options(
-    *,
-    debug: Annotated[bool, typer.Option("--debug", help="Also show the traceback of an error.")] = False,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=version_printer("coordinator"), is_eager=True, help="Show the version."
-        ),
-    ] = False,
-) -> None:
-    """Adds what silos mask, and cannot read it. Silos dial in; it holds no data and no key of theirs."""
 
 
 # --- the service --------------------------------------------------------------------------------------------

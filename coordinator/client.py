@@ -258,7 +258,7 @@ def _read(data: object, kind: type[M]) -> M:
     reply: Any = decode(data, kind | Failed)  # type: ignore[arg-type]  # As above.
     if isinstance(reply, Failed):
         raise reply.error()
-    return reply  # type: ignore[no-any-return]
+    return reply  # type: ignore[no-any-return]  # One of two, and not the other.
 
 
 def _is_handshake(text: str) -> bool:

@@ -5,27 +5,18 @@ Paths are taken from the file's own folder. Whether certificates fit is ``tls``'
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 from secagg.errors import MissingExtra
 
 try:
-    from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+    from pydantic import AfterValidator, Field
 except ModuleNotFoundError as missing:
     raise MissingExtra("coordinator", "pydantic") from missing
 
 from secagg.address import split_address
 from secagg.certificates import check_name, parse_fingerprint
-from secagg.configuration import parse, rebased
-from secagg.operator_files import read_private, read_text
-from secagg.roster import Roster
-from secagg.roster_file import parse_roster
-
-
-def _dialled(text: str) -> str:
-    split_address(text)
-    return text
+from secagg.operator_tables import Dialled, FilePath, PartyFile, Tls
 
 
 def _listened(text: str) -> str:
@@ -36,29 +27,6 @@ def _listened(text: str) -> str:
 def _name(text: str) -> str:
     check_name(text)
     return text
-
-
-FilePath = Annotated[Path, Field(strict=False)]  # TOML has no paths, so a text must be taken for one.
-
-
-class Table(BaseModel):
-    """A table of the coordinator's files: no unknown key, no conversion of types, no change afterwards."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Tls(Table):
-    """``[tls]``: files in PEM.
-
-    Attributes:
-        authority: the certificate that the other side's must be signed by.
-        certificate: this party's own.
-        key: its private key, 0600.
-    """
-
-    authority: FilePath
-    certificate: FilePath
-    key: FilePath
 
 
 class ServerTls(Tls):
@@ -74,25 +42,7 @@ class ServerTls(Tls):
     )
 
 
-class _File(Table):
-    """A whole file; its paths are relative to its folder."""
-
-    tls: Tls
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read ``path``.
-
-        Raises:
-            ParameterError: naming every problem with its line.
-            EnvironmentFault: a file cannot be read, or the private key is not its owner's alone.
-        """
-        config = rebased(parse(read_text(path), cls, source=str(path)), path.absolute().parent)
-        read_private(config.tls.key)
-        return config
-
-
-class CoordinatorConfig(_File):
+class CoordinatorConfig(PartyFile):
     """The whole file.
 
     Attributes:
@@ -106,20 +56,10 @@ class CoordinatorConfig(_File):
     federation: Annotated[str, AfterValidator(_name)]
     listen: Annotated[str, AfterValidator(_listened)] = "127.0.0.1:7443"
     state: FilePath
-    roster: FilePath
     tls: ServerTls
 
-    def members(self) -> Roster:
-        """Return the roster.
 
-        Raises:
-            ParameterError: the file holds none.
-            EnvironmentFault: it cannot be read.
-        """
-        return parse_roster(read_text(self.roster), str(self.roster))
-
-
-class ClientConfig(_File):
+class ClientConfig(PartyFile):
     """``client.toml``: how a scientist or an operator reaches a coordinator.
 
     Attributes:
@@ -128,5 +68,4 @@ class ClientConfig(_File):
         tls: certificates.
     """
 
-    coordinator: Annotated[str, AfterValidator(_dialled)]
-    roster: FilePath
+    coordinator: Dialled

@@ -9,30 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from coordinator.config import FilePath, Table
 from secagg.cohort import MIN_HONEST
-from secagg.configuration import parse, rebased
 from secagg.errors import ParameterError
 from secagg.learning.request import MAX_ROUNDS
 from secagg.learning.strategies import Strategy
 from secagg.masking.params import Masking
-from secagg.names import APP_PATTERN
-from secagg.operator_files import read_text
+from secagg.operator_tables import AppPath, FilePath, OperatorFile, Table
 from secagg.plain import Plain
 from secagg.roster import SILO_ID_PATTERN
 
-_APP, _NAME = re.compile(APP_PATTERN), re.compile(SILO_ID_PATTERN)
-
-
-def _app(path: str) -> str:
-    if not _APP.fullmatch(path):
-        raise ParameterError('an app is "package.module:function"')
-    return path
+_NAME = re.compile(SILO_ID_PATTERN)
 
 
 def _name(text: str) -> str:
@@ -119,7 +109,7 @@ class WaitsTable(Table):
     attempts: int = Field(default=3, ge=1, le=100)
 
 
-class JobFile(Table):
+class JobFile(OperatorFile):
     """The whole file.
 
     Attributes:
@@ -139,7 +129,7 @@ class JobFile(Table):
 
     name: Annotated[str, AfterValidator(_name)]
     rounds: int = Field(ge=1, le=MAX_ROUNDS)
-    app: Annotated[str, AfterValidator(_app)]
+    app: AppPath
     initial: FilePath
     metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()
     scheme: Literal["masking", "plain"] = "masking"
@@ -157,16 +147,6 @@ class JobFile(Table):
         if len(set(self.metrics)) < len(self.metrics):
             raise ParameterError("metrics names one twice")
         return self
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read ``path``.
-
-        Raises:
-            ParameterError: naming every problem with its line.
-            EnvironmentFault: the file cannot be read.
-        """
-        return rebased(parse(read_text(path), cls, source=str(path)), path.absolute().parent)
 
     def protection(self) -> Masking | Plain:
         """Return the scheme."""

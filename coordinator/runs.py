@@ -150,7 +150,7 @@ class Runs:
                 try:
                     await self.resume(stored.id)
                 except SecaggError as error:
-                    log.error("a run cannot go on", run=stored.id, why=str(error))  # noqa: TRY400
+                    log.error("a run cannot go on", run=stored.id, why=str(error))  # noqa: TRY400 - it says all
                     self._store.end(stored.id, verdict_on("halted", error), now=datetime.now(UTC))
                     return None
                 return stored.id
@@ -317,7 +317,7 @@ class Runs:
         except SecaggError as error:
             keep = not (present.keep and isinstance(error, RunStopped))
             verdict = present.driving.judge(error)
-        except Exception as error:
+        except Exception as error:  # Watchers get a verdict whatever it is, and the next run may start.
             log.exception("a run ended by a mistake of this program", run=name)
             text = f"x an unexpected {type(error).__name__}; the coordinator's log shows where"
             verdict = Verdict(state="halted", exit=FAILED, text=text)
@@ -325,7 +325,7 @@ class Runs:
             if keep:
                 self._store.end(name, verdict, now=datetime.now(UTC))
         except SecaggError as error:
-            log.error("a verdict cannot be kept", run=name, why=str(error))  # noqa: TRY400
+            log.error("a verdict cannot be kept", run=name, why=str(error))  # noqa: TRY400 - it says all
         log.info("run ended", run=name, state=verdict.state, exit=verdict.exit)
         present.verdict = verdict
         self._present = None

@@ -15,15 +15,14 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Protocol
 
 from cryptography import x509
 
-from coordinator.config import ServerTls, Tls
-from secagg.certificates import Caller, Pem, Role, check_own, grouped_fingerprint, identify
+from coordinator.config import ServerTls
+from secagg.certificates import Caller, Role, grouped_fingerprint, identify
 from secagg.errors import MissingExtra, TrustError, UsageError
-from secagg.operator_files import read_private, unreadable
+from secagg.operator_tables import Tls
 from secagg.roster import Roster
 
 _VARIABLE, _CIPHERS = "GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384"
@@ -65,11 +64,11 @@ def server_credentials(
     """
     if _LATE:
         raise UsageError("grpc was imported before coordinator.tls and would serve TLS 1.2: import it after")
-    who, authority, certificate, key = _own(tls, now)
+    who, authority, certificate, key = tls.read(now=now or datetime.now(UTC))
     if (who.role, who.name) != ("coordinator", federation):
         raise TrustError(f"{tls.certificate} is for {who.role} {who.name}, not for coordinator {federation}")
     return grpc.ssl_server_credentials(
-        [(key, certificate)], root_certificates=authority, require_client_auth=True
+        [(key.content, certificate.content)], root_certificates=authority.content, require_client_auth=True
     )
 
 
@@ -83,12 +82,12 @@ def channel_credentials(tls: Tls, *, now: datetime | None = None) -> grpc.Channe
     Raises:
         EnvironmentFault, TrustError: as ``server_credentials``.
     """
-    who, authority, certificate, key = _own(tls, now)
+    who, authority, certificate, key = tls.read(now=now or datetime.now(UTC))
     if who.role not in {"scientist", "operator"}:
         raise TrustError(
             f"{tls.certificate} is for {who.role} {who.name}, not for a scientist or an operator"
         )
-    return grpc.ssl_channel_credentials(authority, key, certificate)
+    return grpc.ssl_channel_credentials(authority.content, key.content, certificate.content)
 
 
 def caller(
@@ -130,17 +129,3 @@ def caller(
     if who.role == "silo" and roster is not None and who.name not in roster:
         raise TrustError(f"{shown} is not in the roster")
     return who
-
-
-def _own(tls: Tls, now: datetime | None) -> tuple[Caller, bytes, bytes, bytes]:
-    authority, certificate = (_read(path) for path in (tls.authority, tls.certificate))
-    key = Pem(tls.key, read_private(tls.key))
-    who = check_own(authority, certificate, key, now=now or datetime.now(UTC))
-    return who, authority.content, certificate.content, key.content
-
-
-def _read(path: Path) -> Pem:
-    try:
-        return Pem(path, path.read_bytes())
-    except OSError as error:
-        raise unreadable(path, error) from None

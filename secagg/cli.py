@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secagg.console import EXIT_BUG, new_app, version_printer
+from secagg.console import EXIT_BUG, new_app
 
 if TYPE_CHECKING:
     from secagg.names import SiloId
@@ -22,26 +22,12 @@ LOST: dict[SiloId, Phase] = {"docklands": "MaskedInput", "forest": "Unmasking"}
 CLIP = 1.0
 
 
-app = new_app()
+app = new_app("secagg", "Sums over silos, and models learned from them, that show no single silo.")
 
 
 def main() -> None:
     """Run the command line; the entry point of the console script."""
-    app()
-
-
-@app.callback()
-def options(
-    *,
-    debug: Annotated[bool, typer.Option("--debug", help="Also show the traceback of an error.")] = False,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=version_printer("secagg"), is_eager=True, help="Show the version."
-        ),
-    ] = False,
-) -> None:
-    """Sums over silos, and models learned from them, that show no single silo."""
+    app(prog_name="secagg")
 
 
 @app.command()

@@ -6,8 +6,7 @@ It knows no command. What is heavy loads when something went wrong.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -42,22 +41,33 @@ class Commands(TyperGroup):
             raise typer.Exit(verdict) from error
 
 
-def new_app() -> typer.Typer:
-    """Return a command line without commands."""
-    return typer.Typer(
-        cls=Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+def new_app(command: str, text: str) -> typer.Typer:
+    """Return the command line ``command`` without commands, whose ``--help`` says ``text``."""
+    app = typer.Typer(
+        name=command,
+        cls=Commands,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
     )
+    app.callback(help=text)(_options)
+    return app
 
 
-def version_printer(command: str) -> Callable[[bool], None]:
-    """Return what ``--version`` of ``command`` does."""
+def _show_version(ctx: typer.Context, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{ctx.info_name} {__version__}")
+        raise typer.Exit
 
-    def show(wanted: bool) -> None:
-        if wanted:
-            typer.echo(f"{command} {__version__}")
-            raise typer.Exit
 
-    return show
+def _options(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Also show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take what is read elsewhere: ``version`` by its callback, ``debug`` by ``Commands``."""
 
 
 def _verdict(error: Exception, *, command: str) -> tuple[int, str]:

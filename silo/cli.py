@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from secagg.console import EXIT_STOPPED, new_app, version_printer
+from secagg.console import EXIT_STOPPED, new_app
 
 if TYPE_CHECKING:
     from silo.agent import Agent
@@ -24,7 +24,9 @@ LogLevel = Annotated[
 ]
 SILO_TOML = Path("silo.toml")
 
-app = new_app()
+app = new_app(
+    "silo", "One data holder's side of a federation. It dials out to the coordinator; nothing listens here."
+)
 apps = typer.Typer(no_args_is_help=True, help="Training code that this silo may run.")
 rosters = typer.Typer(no_args_is_help=True, help="The silos whose keys are pinned here.")
 app.add_typer(apps, name="app")
@@ -47,18 +49,6 @@ def _leave(end: SystemExit) -> None:
         sys.stderr.flush()
         os._exit(end.code if isinstance(end.code, int) else 0)
     raise end
-
-
-@app.callback()
-def options(
-    *,
-    debug: Annotated[bool, typer.Option("--debug", help="Also show the traceback of an error.")] = False,
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=version_printer("silo"), is_eager=True, help="Show the version."),
-    ] = False,
-) -> None:
-    """One data holder's side of a federation. It dials out to the coordinator; nothing listens here."""
 
 
 @app.command()

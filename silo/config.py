@@ -7,13 +7,14 @@ certificates fit is ``tls``'s matter, and what a round asks for is ``secagg.poli
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from secagg.errors import EnvironmentFault, MissingExtra, TrustError
 
 try:
-    from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+    from pydantic import AfterValidator, Field, model_validator
 except ModuleNotFoundError as missing:
     raise MissingExtra("silo", "pydantic") from missing
 
@@ -21,17 +22,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from secagg.address import split_address
-from secagg.configuration import parse, rebased
 from secagg.errors import ParameterError
 from secagg.hazmat.identity import IdentityKey, fingerprint
-from secagg.names import APP_PATTERN
-from secagg.operator_files import read_private, read_text
+from secagg.operator_files import read_private
+from secagg.operator_tables import AppPath, Dialled, FilePath, PartyFile, Table
 from secagg.policy import Policy
 from secagg.roster import SILO_ID_PATTERN, Roster, check_silo
-from secagg.roster_file import parse_roster
 
-_APP = re.compile(APP_PATTERN)
 _NAME = re.compile(SILO_ID_PATTERN)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -47,45 +44,13 @@ def _data_set(name: str) -> str:
     return name
 
 
-def _address(text: str) -> str:
-    split_address(text)
-    return text
-
-
-def _app(path: str) -> str:
-    if not _APP.fullmatch(path):
-        raise ParameterError('an app is "package.module:function"')
-    return path
-
-
 def _source_hash(text: str) -> str:
     if not _HASH.fullmatch(text):
         raise ParameterError('a hash is "sha256:" and 64 hex digits, as `silo app hash` prints it')
     return text
 
 
-FilePath = Annotated[Path, Field(strict=False)]  # TOML has no paths, so a text must be taken for one.
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Tls(_Table):
-    """``[tls]``: files in PEM.
-
-    Attributes:
-        authority: the certificate that the coordinator's must be signed by.
-        certificate: this silo's own.
-        key: its private key, 0600.
-    """
-
-    authority: FilePath
-    certificate: FilePath
-    key: FilePath
-
-
-class Floors(_Table):
+class Floors(Table):
     """``[policy]``: what is not given is as in ``secagg.policy.Policy``, whose attributes these are.
 
     Attributes:
@@ -99,9 +64,7 @@ class Floors(_Table):
     min_threshold: int | None = None
     max_clip: float | None = None
     min_weight_cap: float | None = None
-    apps: dict[Annotated[str, AfterValidator(_app)], Annotated[str, AfterValidator(_source_hash)]] = Field(
-        default_factory=dict
-    )
+    apps: dict[AppPath, Annotated[str, AfterValidator(_source_hash)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -113,7 +76,7 @@ class Floors(_Table):
         return Policy(**{name: getattr(self, name) for name in self.model_fields_set - {"apps"}})
 
 
-class Data(_Table):
+class Data(Table):
     """``[data]``: what the app is called with.
 
     Attributes:
@@ -125,7 +88,7 @@ class Data(_Table):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-class SiloConfig(_Table):
+class SiloConfig(PartyFile):
     """The whole file.
 
     Attributes:
@@ -141,27 +104,16 @@ class SiloConfig(_Table):
     """
 
     name: Annotated[str, AfterValidator(_silo)]
-    coordinator: Annotated[str, AfterValidator(_address)]
+    coordinator: Dialled
     state: FilePath
-    roster: FilePath
     identity: FilePath
     threads: int = Field(default=1, ge=1, le=1024)
-    tls: Tls
     policy: Floors = Floors()
     data: Data
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read ``path``.
-
-        Raises:
-            ParameterError: naming every problem with its line.
-            EnvironmentFault: a file cannot be read, or a private key is not its owner's alone.
-        """
-        config = rebased(parse(read_text(path), cls, source=str(path)), path.absolute().parent)
-        for key in (config.identity, config.tls.key):
-            read_private(key)
-        return config
+    def private_keys(self) -> Sequence[Path]:
+        """Return the files that must be their owner's alone."""
+        return (self.identity, *super().private_keys())
 
     def member(self) -> tuple[IdentityKey, Roster]:
         """Return this silo's identity and the roster that it pinned.
@@ -172,7 +124,7 @@ class SiloConfig(_Table):
             TrustError: the roster has not this name with this key.
         """
         identity = _identity(self.identity)
-        roster = parse_roster(read_text(self.roster), str(self.roster))
+        roster = self.members()
         if self.name not in roster:
             raise TrustError(f"{self.roster} has no silo {self.name}; it has {', '.join(roster.silos)}")
         if roster.key(self.name) != identity.public:

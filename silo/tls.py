@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from pathlib import Path
 
-from secagg.certificates import Pem, check_own
 from secagg.errors import MissingExtra, TrustError
 from secagg.names import SiloId
-from secagg.operator_files import read_private, unreadable
-from silo.config import Tls
+from secagg.operator_tables import Tls
 
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
 
@@ -40,16 +37,7 @@ def channel_credentials(tls: Tls, *, name: SiloId, now: datetime | None = None) 
         EnvironmentFault: a file cannot be read or is not what it should be; others may use the key.
         TrustError: the files do not fit together, are outside their dates, or for another party.
     """
-    authority, certificate = (_read(path) for path in (tls.authority, tls.certificate))
-    key = Pem(tls.key, read_private(tls.key))
-    who = check_own(authority, certificate, key, now=now or datetime.now(UTC))
+    who, authority, certificate, key = tls.read(now=now or datetime.now(UTC))
     if (who.role, who.name) != ("silo", name):
         raise TrustError(f"{tls.certificate} is for {who.role} {who.name}, not for silo {name}")
     return grpc.ssl_channel_credentials(authority.content, key.content, certificate.content)
-
-
-def _read(path: Path) -> Pem:
-    try:
-        return Pem(path, path.read_bytes())
-    except OSError as error:
-        raise unreadable(path, error) from None

@@ -33,7 +33,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from coordinator import tls as coordinator_tls
 from coordinator.authority import Authority, Issued
 from coordinator.config import ServerTls
-from coordinator.config import Tls as ClientTls
 from coordinator.control import CONTROL, Ask, ControlService, encode
 from coordinator.lines import Lines
 from coordinator.service import SiloService
@@ -43,9 +42,9 @@ from secagg.errors import EnvironmentFault, TrustError
 from secagg.hazmat.identity import IdentityKey
 from secagg.link.frames import PROTOCOL, Held, Hello, encode_link
 from secagg.link.options import CHANNEL_OPTIONS, SERVER_OPTIONS
+from secagg.operator_tables import Tls
 from secagg.roster import Roster
 from silo import tls as silo_tls
-from silo.config import Tls as SiloTls
 from tests.loopback.world import connect
 
 import grpc  # isort: skip - after tls, which sets what it reads
@@ -149,7 +148,7 @@ def refused_in_handshake(folder: Path, door: Door, credentials: grpc.ChannelCred
 
 
 def test_the_right_silo_is_let_in_under_its_own_name_over_tls_1_3(tmp_path: Path) -> None:
-    credentials = silo_tls.channel_credentials(SiloTls(**written(tmp_path, NORTH)), name="north")
+    credentials = silo_tls.channel_credentials(Tls(**written(tmp_path, NORTH)), name="north")
     code, answer = outcome(tmp_path, Door(), credentials)
     assert code is grpc.StatusCode.OK, answer
     # grpcio says the version from 1.85 on.
@@ -160,7 +159,7 @@ def test_the_right_silo_is_let_in_under_its_own_name_over_tls_1_3(tmp_path: Path
 @pytest.mark.parametrize("role", ["scientist", "operator"])
 def test_people_are_let_in_where_their_role_may_call(tmp_path: Path, role: Any) -> None:
     person = AUTHORITY.issue_person(role, "ada")
-    credentials = coordinator_tls.channel_credentials(ClientTls(**written(tmp_path, person)))
+    credentials = coordinator_tls.channel_credentials(Tls(**written(tmp_path, person)))
     code, answer = outcome(tmp_path, Door(roles=("scientist", "operator")), credentials)
     assert code is grpc.StatusCode.OK, answer
     assert answer.startswith(f"secagg:{role}:ada ")
@@ -247,12 +246,12 @@ def test_a_client_without_tls_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_server_that_is_not_the_coordinator_hears_nothing(tmp_path: Path, served: Issued) -> None:
-    credentials = silo_tls.channel_credentials(SiloTls(**written(tmp_path, NORTH)), name="north")
+    credentials = silo_tls.channel_credentials(Tls(**written(tmp_path, NORTH)), name="north")
     refused_in_handshake(tmp_path, Door(served=served), credentials)
 
 
 def test_the_same_server_with_the_right_certificate_is_believed(tmp_path: Path) -> None:
-    credentials = silo_tls.channel_credentials(SiloTls(**written(tmp_path, NORTH)), name="north")
+    credentials = silo_tls.channel_credentials(Tls(**written(tmp_path, NORTH)), name="north")
     assert outcome(tmp_path, Door(served=AGAIN), credentials)[0] is grpc.StatusCode.OK
 
 
@@ -345,7 +344,7 @@ def test_what_the_handshake_did_not_establish_is_not_assumed() -> None:
 
 def test_a_silo_sees_before_it_dials_what_is_wrong_with_its_files(tmp_path: Path) -> None:
     def load(issued: Issued, authority: bytes = AUTHORITY.certificate) -> None:
-        silo_tls.channel_credentials(SiloTls(**written(tmp_path, issued, authority)), name="north")
+        silo_tls.channel_credentials(Tls(**written(tmp_path, issued, authority)), name="north")
 
     load(NORTH)
     with pytest.raises(TrustError, match=r"certificate expired on \d{4}-\d\d-\d\d \d\d:\d\d UTC"):
@@ -361,11 +360,11 @@ def test_a_silo_sees_before_it_dials_what_is_wrong_with_its_files(tmp_path: Path
     files = written(tmp_path, NORTH)
     files["certificate"].unlink()
     with pytest.raises(EnvironmentFault, match=r"certificate is not there"):
-        silo_tls.channel_credentials(SiloTls(**files), name="north")
+        silo_tls.channel_credentials(Tls(**files), name="north")
     files = written(tmp_path, NORTH)
     files["key"].chmod(0o644)
     with pytest.raises(EnvironmentFault, match=r"chmod 600"):
-        silo_tls.channel_credentials(SiloTls(**files), name="north")
+        silo_tls.channel_credentials(Tls(**files), name="north")
 
 
 def test_a_coordinator_sees_before_it_listens_what_is_wrong_with_its_files(tmp_path: Path) -> None:
@@ -381,7 +380,7 @@ def test_a_coordinator_sees_before_it_listens_what_is_wrong_with_its_files(tmp_p
     with pytest.raises(TrustError, match="expired on"):
         load(AUTHORITY.issue_coordinator("f", [HOST], now=LONG_AGO))
     with pytest.raises(TrustError, match="is for silo north, not for a scientist or an operator"):
-        coordinator_tls.channel_credentials(ClientTls(**written(tmp_path, NORTH)))
+        coordinator_tls.channel_credentials(Tls(**written(tmp_path, NORTH)))
 
 
 # --- the cipher list ----------------------------------------------------------------------------------------
@@ -547,7 +546,7 @@ def test_mtls_matrix(tmp_path: Path) -> None:
     assert done.returncode == 0, "TLS 1.2 is negotiated"
     # A silo's certificate that names the host would be believed for its name.
     serving = with_names("secagg:silo:south", host=HOST)
-    dialled = silo_tls.channel_credentials(SiloTls(**written(tmp_path, NORTH)), name="north")
+    dialled = silo_tls.channel_credentials(Tls(**written(tmp_path, NORTH)), name="north")
     code, _ = outcome(tmp_path, Door(served=serving), dialled)
     assert code is UNHEARD, "a silo serves"
     asyncio.run(matrix(tmp_path))
