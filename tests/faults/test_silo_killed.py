@@ -86,7 +86,7 @@ def test_a_silo_that_is_killed_anywhere_is_back_in_a_later_round(world: World, p
             there -= {KILLED} - set(report.survivors)  # It may be back before the others are ready.
         elif report.round == point.round and not point.counted:
             there -= {KILLED}
-        assert set(report.survivors) == there, report.round
+        assert set(report.survivors) == there, (report.round, report.dropouts)
     here = {attempt for attempt in world.joined(KILLED) if attempt.job.endswith(run.run)}
     again = {attempt.round for attempt in here - before}
     assert {rounds, rounds + 1} <= again

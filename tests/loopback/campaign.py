@@ -70,6 +70,7 @@ class Campaign:
         base = digest("base", self.round)
         for work in self.federation.work.values():
             work.model = base
+            work.applied.clear()  # A sum has megabytes, a campaign thousands of rounds.
         terms = replace(self.federation.terms, round=self.round, base=base)
         coordinator = RoundCoordinator(
             self.federation.roster,
