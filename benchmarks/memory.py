@@ -50,7 +50,7 @@ def measure(federation: Federation, dropouts: frozenset[SiloId]) -> Peak:
             reply, vector = sessions[asked].receive(message).output, None
             if isinstance(reply, MaskedInput):
                 vector = (reply.round_id, reply.vector.dtype, reply.vector.length, reply.vector.digest)
-                spool.write_bytes(reply.vector.buffer())
+                spool.write_bytes(reply.vector.buffer()[:])
             here.send(vector)
             if vector is None:
                 here.send(None if reply is None else wire.encode(reply)[0])

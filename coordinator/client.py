@@ -49,6 +49,7 @@ from secagg.learning.remote import Layout, Outcome
 from secagg.learning.request import RunRequest
 from secagg.link.options import CHANNEL_OPTIONS
 from secagg.names import RealVector
+from secagg.payload import Payload
 from secagg.report import plural
 from secagg.roster_file import parse_roster
 
@@ -120,8 +121,9 @@ class Coordinator:
         """
 
         def frames() -> Iterator[bytes]:
-            yield encode(Start(request, weights_of(weights), self._roster.digest))
-            yield from pieces(weights)
+            payload = Payload.of(weights)
+            yield encode(Start(request, weights_of(payload), self._roster.digest))
+            yield from pieces(payload)
 
         call: Call = self._channel.stream_unary(f"/{CONTROL}/Start")
         with self._reaching():
@@ -170,7 +172,7 @@ class Coordinator:
             gathered = Gathered(_read(next(answer, b""), Weights))
             for piece in answer:
                 gathered.add(piece)
-            return gathered.whole()
+            return gathered.whole().array()
 
     def halt(self, run: str) -> None:
         """Stop a run now; it can be resumed.

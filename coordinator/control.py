@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
-import numpy as np
 import structlog
 
 from coordinator import tls  # Before grpc: it sets what grpc reads when it is imported.
@@ -28,7 +27,8 @@ from secagg import __version__
 from secagg.errors import MalformedMessage, SecaggError, TrustError, UsageError
 from secagg.learning.request import RunRequest
 from secagg.link.frames import MAX_PIECE
-from secagg.names import RealVector, SiloId
+from secagg.link.line import InMemory, Store
+from secagg.names import SiloId
 from secagg.payload import Payload
 from secagg.terms import Digest
 
@@ -130,56 +130,60 @@ class Standing(Part, frozen=True, tag=True):
     phase: str | None
 
 
-def pieces(weights: RealVector) -> Iterator[bytes]:
+def pieces(weights: Payload) -> Iterator[bytes]:
     """Yield the bytes of ``weights``."""
-    for piece in Payload.of(weights).pieces():
+    for piece in weights.pieces():
         yield bytes(piece)
 
 
-def weights_of(weights: RealVector) -> Weights:
+def weights_of(weights: Payload) -> Weights:
     """Return what announces ``weights``."""
-    payload = Payload.of(weights)
-    return Weights(payload.length, payload.digest)
+    return Weights(weights.length, weights.digest)
 
 
 class Gathered:
     """Puts the pieces of announced weights together.
 
+    Args:
+        announced: what is to arrive.
+        store: where it is put together; None for memory.
+
     Guarantees:
         It grows with what arrives, never with what was announced.
     """
 
-    def __init__(self, announced: Weights) -> None:
+    def __init__(self, announced: Weights, store: Store | None = None) -> None:
         self._announced = announced
-        self._data = bytearray()
-
-    @property
-    def missing(self) -> int:
-        """Bytes that have not arrived."""
-        return 8 * self._announced.length - len(self._data)
+        self._store = store or InMemory(0)
+        self.missing = 8 * announced.length
 
     def add(self, piece: bytes) -> None:
         """Append a piece.
 
         Raises:
             MalformedMessage: it is empty, too large, or more than was announced.
+            EnvironmentFault: the disk is full.
         """
         if not 0 < len(piece) <= min(MAX_PIECE, self.missing):
             raise MalformedMessage(f"a piece of {len(piece)} bytes; {self.missing} are missing")
-        self._data += piece
+        self._store.write(memoryview(piece))
+        self.missing -= len(piece)
 
-    def whole(self) -> RealVector:
-        """Return the vector.
+    def whole(self) -> Payload:
+        """Return the vector; call once.
 
         Raises:
             MalformedMessage: its digest is not the announced one.
         """
-        payload = Payload.over("f8", self._announced.length, memoryview(self._data))
+        data = self._store.whole()
+        payload = Payload.over("f8", self._announced.length, memoryview(b"") if data is None else data)
         if payload.digest != self._announced.digest:
             raise MalformedMessage("the weights are not those whose digest was announced")
-        vector: RealVector = np.frombuffer(self._data, dtype="<f8")
-        vector.flags.writeable = False  # So that nobody need copy it.
-        return vector
+        return payload
+
+    def discard(self) -> None:
+        """Free what was put together, if nobody took it."""
+        self._store.discard()
 
 
 def encode(part: object) -> bytes:
@@ -248,10 +252,13 @@ class ControlService:
             if self._receiving.locked():
                 raise UsageError("another run is being handed in, and there is one at a time")
             async with self._receiving:
-                gathered = Gathered(asked.weights)
-                while gathered.missing:
-                    gathered.add(await _next(requests))
-                weights = await asyncio.to_thread(gathered.whole)
+                gathered = Gathered(asked.weights, self._runs.spool())
+                try:
+                    while gathered.missing:
+                        gathered.add(await _next(requests))
+                    weights = await asyncio.to_thread(gathered.whole)
+                finally:
+                    gathered.discard()
                 return encode(Done(await self._runs.start(asked.request, weights, asker=who)))
         except SecaggError as error:
             return _failed(error, who)
@@ -278,7 +285,7 @@ class ControlService:
         except SecaggError as error:
             yield _failed(error, who)
             return
-        async with self._sending:  # Each is held in memory while it is sent.
+        async with self._sending:
             try:
                 weights = await asyncio.to_thread(self._runs.model, asked.run)
                 announced = await asyncio.to_thread(weights_of, weights)

@@ -7,7 +7,6 @@ stays away for longer than ``GRACE``, is reported to the run, which then waits f
 from __future__ import annotations
 
 import asyncio
-import mmap
 import os
 import tempfile
 from collections.abc import Callable, Collection
@@ -15,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from coordinator.on_disk import OnDisk
 from secagg.errors import EnvironmentFault, MalformedMessage, ProtocolError
 from secagg.link.frames import BOOT_SIZE, Begin, Held, Hello, Piece
-from secagg.link.line import Frame, Incoming, InMemory, Outgoing, Store
+from secagg.link.line import Incoming, InMemory, Outgoing, Store
 from secagg.names import SiloId
+from secagg.payload import Frame
 from secagg.roster import Roster
 
 GRACE = 5.0
@@ -104,10 +105,10 @@ class Spooled:
             raise _disk(error, self._folder) from error
         self._size += len(data)
 
-    def whole(self) -> memoryview:
-        """Return the bytes as they lie on disk, mapped and not read."""
+    def whole(self) -> OnDisk:
+        """Return the bytes as they lie on disk."""
         with self._file as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return OnDisk(file.fileno(), 0, self._size)
 
     def discard(self) -> None:
         """Free the disk."""

@@ -10,29 +10,35 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from secagg.errors import EnvironmentFault, InputRefused, MalformedMessage, MissingExtra, ParameterError
+from coordinator.on_disk import OnDisk
+from secagg.errors import EnvironmentFault, MalformedMessage, MissingExtra, ParameterError
+from secagg.fixedpoint import BLOCK
 from secagg.learning.history import Record
-from secagg.learning.model import GlobalModel, frozen
+from secagg.learning.model import Blocks, GlobalModel, begin_digest, frozen
+from secagg.learning.strategies import Strategy
 from secagg.names import RealVector
 from secagg.operator_files import unreadable
+from secagg.payload import PIECE_SIZE, Payload
 
 try:
     from safetensors import SafetensorError, safe_open
-    from safetensors.numpy import save_file
 except ModuleNotFoundError as missing:
     raise MissingExtra("coordinator", "safetensors") from missing
 
 Layout: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 """(name, shape) of each tensor, in the order of the vector."""
+Facts: TypeAlias = Mapping[str, str]
 
 MANIFEST = "secagg.manifest"
 FLOATS = {"F16", "F32", "F64"}
@@ -77,26 +83,25 @@ def read_initial(path: Path) -> tuple[RealVector, Layout]:
     return frozen(np.concatenate([tensor.ravel() for tensor in tensors], dtype=np.float64)), layout
 
 
-def write_model(path: Path, weights: RealVector, layout: Layout) -> None:
-    """Write ``weights`` as 32 bit floats, whole or not at all; stock torch loads the file.
+def write_model(path: Path, base: Blocks, layout: Layout) -> None:
+    """Write the weights of ``base`` as 32 bit floats, whole or not at all; stock torch loads the file.
 
     Args:
         path: is replaced.
-        weights: float64, shape (length,).
+        base: whose weights; read block by block.
         layout: of the tensors; empty for one tensor ``weights``.
 
     Raises:
         ParameterError: the layout is of another length.
         EnvironmentFault: it cannot be written.
     """
-    layout = layout or (("weights", weights.shape),)
-    check_layout(layout, weights.size)
-    single, at, tensors = weights.astype(np.float32), 0, {}
-    for name, shape in layout:
-        size = prod(shape)
-        tensors[name] = single[at : at + size].reshape(shape)
-        at += size
-    _write(path, tensors, {MANIFEST: json.dumps([name for name, _ in layout])})
+    layout = layout or (("weights", (base.length,)),)
+    check_layout(layout, base.length)
+    header = _header("F32", layout, {MANIFEST: json.dumps([name for name, _ in layout])})
+    with _replacing(path) as file:
+        file.write(header)
+        for block in base.blocks():
+            file.write(block.weights.astype("<f4").data)
 
 
 def check_layout(layout: Layout, length: int) -> None:
@@ -113,50 +118,155 @@ def check_layout(layout: Layout, length: int) -> None:
         raise ParameterError(f"the layout is of {described} weights, the model has {length}")
 
 
-def write_checkpoint(path: Path, model: GlobalModel, record: Record | None) -> None:
+@dataclass(frozen=True, eq=False)
+class FirstModel:
+    """The base of round 1, made of the weights that somebody handed in; ``Blocks``.
+
+    Args:
+        strategy: whose fresh state comes beside the weights.
+        handed_in: the weights, float64.
+    """
+
+    strategy: Strategy
+    handed_in: Payload
+
+    round = 1
+
+    @property
+    def length(self) -> int:
+        """Number of weights."""
+        return self.handed_in.length
+
+    @property
+    def slots(self) -> int:
+        """Vectors of the strategy's state."""
+        return self.strategy.slots
+
+    def blocks(self) -> Iterator[GlobalModel]:
+        """Yield the base block by block; see ``Blocks``.
+
+        Raises:
+            InputRefused: a weight is NaN or infinite.
+        """
+        data = self.handed_in.buffer()
+        for start in range(0, len(data), 8 * BLOCK):
+            yield self.strategy.start(np.frombuffer(data[start : start + 8 * BLOCK], "<f8"))
+
+
+class StoredModel:
+    """A base on disk, in a checkpoint that is not written to any more; a ``Base``.
+
+    Args:
+        round: the round that trains from it.
+        length: number of weights.
+        digest: as of ``GlobalModel``.
+        data: the bytes of weights and state, float64, little-endian.
+    """
+
+    def __init__(self, round: int, length: int, digest: bytes, data: OnDisk) -> None:
+        self.round = round
+        self.length = length
+        self.digest = digest
+        self._data = data
+
+    @property
+    def slots(self) -> int:
+        """Vectors of the strategy's state."""
+        return len(self._data) // (8 * self.length) - 1
+
+    def blocks(self) -> Iterator[GlobalModel]:
+        """Yield the base block by block; see ``Blocks``."""
+        for start in range(0, self.length, BLOCK):
+            stop = min(self.length, start + BLOCK)
+            weights, *state = (
+                np.frombuffer(self._data[8 * (at + start) : 8 * (at + stop)], "<f8")
+                for at in range(0, (1 + self.slots) * self.length, self.length)
+            )
+            yield GlobalModel(self.round, weights, tuple(state))
+
+    def payload(self) -> Payload:
+        """Return weights and state as they lie on disk."""
+        return Payload.over("f8", len(self._data) // 8, self._data)
+
+    def weights(self) -> Payload:
+        """Return the weights as they lie on disk."""
+        return Payload.over("f8", self.length, self._data.part(0, 8 * self.length))
+
+    def __repr__(self) -> str:
+        return f"StoredModel(round={self.round}, length={self.length}, slots={self.slots})"
+
+
+def write_checkpoint(path: Path, base: Blocks, record: Record | None) -> StoredModel:
     """Write the base of the next round and the record of the last one, whole or not at all.
 
     One file is one step: after a crash both are there or neither is.
 
+    Args:
+        path: is replaced.
+        base: read block by block while it is written.
+        record: of the last round.
+
     Raises:
+        InputRefused: as ``base`` does; nothing was replaced.
         EnvironmentFault: it cannot be written.
     """
-    tensors = {"weights": model.weights} | {f"state.{i}": slot for i, slot in enumerate(model.state)}
-    _write(
-        path,
-        tensors,
-        {
-            "round": str(model.round),
-            "digest": model.digest.hex(),
-            "record": msgspec.msgpack.encode(record).hex(),
-        },
-    )
+    tensors = ("weights", *(f"state.{slot}" for slot in range(base.slots)))
+    facts = {"round": str(base.round), "record": msgspec.msgpack.encode(record).hex()}
+
+    def header(digest: bytes) -> bytes:
+        return _header("F64", [(name, (base.length,)) for name in tensors], facts | {"digest": digest.hex()})
+
+    data = len(header(bytes(32)))
+    sha = begin_digest(base.length, base.slots)
+    with _replacing(path) as file:
+        at = 0
+        for block in base.blocks():
+            for slot, vector in enumerate((block.weights, *block.state)):
+                file.seek(data + 8 * (slot * base.length + at))
+                file.write(vector.astype("<f8", copy=False).data)
+            sha.update(block.weights.astype("<f8", copy=False).data)  # While it is in the caches.
+            at += block.length
+        file.flush()
+        stored = OnDisk(file.fileno(), data, 8 * len(tensors) * base.length)
+        for piece in _pieces(stored, 8 * base.length):
+            sha.update(piece)
+        file.seek(0)
+        file.write(header(sha.digest()))
+    return StoredModel(base.round, base.length, sha.digest(), stored)
 
 
-def read_checkpoint(path: Path) -> tuple[GlobalModel, Record | None]:
+def read_checkpoint(path: Path) -> tuple[StoredModel, Record | None]:
     """Return what ``write_checkpoint`` wrote.
 
     Raises:
         EnvironmentFault: it cannot be read, or is damaged.
     """
     try:
-        with safe_open(path, framework="np") as file:
-            facts = file.metadata() or {}
-            slots = len(tuple(file.keys())) - 1
-            state = tuple(file.get_tensor(f"state.{i}") for i in range(slots))
-            model = GlobalModel(int(facts["round"]), file.get_tensor("weights"), state)
+        file = OnDisk.of(path)
+        (size,) = struct.unpack("<Q", file[:8])
+        header = msgspec.json.decode(file[8 : 8 + size])
+        facts, tensors = header.pop("__metadata__"), header
+        (length,) = {tensor["shape"][0] for tensor in tensors.values()}
+        data = file.part(8 + size, 8 * len(tensors) * length)
+        model = StoredModel(int(facts["round"]), length, bytes.fromhex(facts["digest"]), data)
         record: Record | None = _records.decode(bytes.fromhex(facts["record"]))
-        if model.digest.hex() != facts["digest"]:
+        sha = begin_digest(length, model.slots)
+        for piece in _pieces(data):
+            sha.update(piece)
+        if len(file) != 8 + size + len(data) or sha.digest() != model.digest:
             raise MalformedMessage("the digest is another one")
     except OSError as error:
         raise unreadable(path, error) from None
     except (
-        SafetensorError,
+        EnvironmentFault,
+        struct.error,
         msgspec.MsgspecError,
-        InputRefused,
         MalformedMessage,
-        KeyError,
+        AttributeError,
+        LookupError,
+        TypeError,
         ValueError,
+        ZeroDivisionError,
     ) as error:
         raise EnvironmentFault(f"{path} is damaged: restore it from a backup, or start a new run") from error
     return model, record
@@ -168,13 +278,8 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         EnvironmentFault: it cannot be written.
     """
-    part = _part(path)
-    try:
-        part.write_bytes(content)
-        _publish(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise unwritable(path, error) from None
+    with _replacing(path) as file:
+        file.write(content)
 
 
 def unwritable(path: Path, error: OSError) -> EnvironmentFault:
@@ -182,36 +287,54 @@ def unwritable(path: Path, error: OSError) -> EnvironmentFault:
     return EnvironmentFault(f"{path} cannot be written: {error.strerror}. Free space, or correct its owner")
 
 
-def _write(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    part = _part(path)
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file that is ``path`` after the block, on disk for certain; nothing is left if it raises.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
+    part = path.with_name(path.name + PART)
     try:
-        save_file(
-            {name: np.ascontiguousarray(t).reshape(t.shape) for name, t in tensors.items()},
-            part,
-            dict(metadata),
-        )
-        _publish(part, path)
+        try:
+            with part.open("wb+") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise unwritable(path, error) from None
-    except SafetensorError as error:  # It reports a full disk so.
-        part.unlink(missing_ok=True)
-        raise EnvironmentFault(f"{path} cannot be written: {error}. Free space") from None
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + PART)
+def _header(
+    kind: Literal["F32", "F64"], tensors: Sequence[tuple[str, tuple[int, ...]]], facts: Facts
+) -> bytes:
+    """Return what comes before the bytes of ``tensors`` in a file of safetensors, which follow in this order.
+
+    The library writes only what it is given whole, in memory.
+    """
+    entries: dict[str, object] = {"__metadata__": facts}
+    at = 0
+    for name, shape in tensors:
+        size = prod(shape) * (4 if kind == "F32" else 8)
+        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": (at, at + size)}
+        at += size
+    text = msgspec.json.encode(entries)
+    text += b" " * (-len(text) % 8)  # So that the numbers are aligned.
+    return struct.pack("<Q", len(text)) + text
 
 
-def _publish(part: Path, path: Path) -> None:
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _pieces(data: OnDisk, start: int = 0) -> Iterator[memoryview]:
+    for at in range(start, len(data), PIECE_SIZE):
+        yield data[at : at + PIECE_SIZE]
 
 
 def _order(path: Path, names: tuple[str, ...], metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -21,17 +21,14 @@ import structlog
 from coordinator.failures import Failed
 from coordinator.feed import Feed, Waiting
 from coordinator.lines import Lines
-from coordinator.model_file import (
-    Layout,
-    write_checkpoint,
-    write_model,
-    write_whole,
-)
+from coordinator.model_file import Layout, StoredModel, write_checkpoint, write_model, write_whole
 from coordinator.rounds import run_round
 from coordinator.store import Store, StoredRun, Verdict
 from secagg.errors import PolicyRefused, RunStopped, SecaggError, TooFewSilos, UsageError, exit_code
 from secagg.explanation import annotate, explain
 from secagg.learning.card import model_card
+from secagg.learning.history import Record, rounds_of
+from secagg.learning.model import Blocks
 from secagg.learning.progress import PhaseWatcher
 from secagg.learning.run import Run
 from secagg.names import SiloId
@@ -59,7 +56,7 @@ class Driving:
     """Drives one run to its verdict."""
 
     def __init__(
-        self, store: Store, lines: Lines, folder: Path, stored: StoredRun, run: Run, feed: Feed
+        self, store: Store, lines: Lines, folder: Path, stored: StoredRun, run: Run[StoredModel], feed: Feed
     ) -> None:
         self._store = store
         self._lines = lines
@@ -163,7 +160,6 @@ class Driving:
 
     def _keep(self, driver: RoundDriver, aggregate: Aggregate) -> None:
         record = self._run.opened(driver, aggregate)
-        write_checkpoint(self._folder / CHECKPOINT, self._run.model, record)
         self._store.add_record(self._name, record)
         report = record.report
         log.info(
@@ -179,14 +175,14 @@ class Driving:
     # --- the end -------------------------------------------------------------------------------------------
 
     def _complete(self) -> Verdict:
-        history = self._run.history
+        records, model = self._run.records, self._run.model
         layout: Layout = self._request.layout
-        write_model(self._folder / MODEL, history.model, layout)
-        card = model_card(history, self._folder / MODEL)
+        write_model(self._folder / MODEL, model, layout)
+        card = model_card(records, self._folder / MODEL, parameters=model.length)
         write_whole(self._folder / CARD, json.dumps(card, indent=2).encode() + b"\n")
-        smallest = min(history.records, key=lambda record: len(record.report.survivors)).report
+        smallest = min(records, key=lambda record: len(record.report.survivors)).report
         silos = f"{len(smallest.survivors)} of {smallest.n} silos in the smallest sum"
-        rounds = plural(len(history), "round")
+        rounds = plural(rounds_of(records), "round")
         if len(smallest.survivors) >= self._wanted:
             return Verdict(state="completed", exit=0, text=f"completed: {rounds}, {silos}")
         lost = ", ".join(f"{silo} ({why})" for silo, why in smallest.dropouts.items())
@@ -252,6 +248,11 @@ async def _undisturbed(work: Callable[[], None]) -> None:
     task.result()
     if stopped is not None:
         raise stopped
+
+
+def keeping(folder: Path) -> Callable[[Blocks, Record], StoredModel]:
+    """Return what puts the model that follows a sum, and the sum's record, into the folder of a run."""
+    return lambda base, record: write_checkpoint(folder / CHECKPOINT, base, record)
 
 
 def _refusal(error: SecaggError, reasons: dict[SiloId, str]) -> tuple[str, PolicyRefused] | None:

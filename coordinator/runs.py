@@ -13,25 +13,27 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import structlog
 
 from coordinator.failures import Failed
 from coordinator.feed import Ended, Feed, RunStarted
-from coordinator.lines import Lines
+from coordinator.lines import Lines, Spooled
 from coordinator.model_file import (
     PART,
+    FirstModel,
+    StoredModel,
     check_layout,
     read_checkpoint,
     unwritable,
     write_checkpoint,
 )
-from coordinator.run import CARD, CHECKPOINT, COMPLETE, MODEL, Driving, verdict_on
+from coordinator.run import CARD, CHECKPOINT, COMPLETE, MODEL, Driving, keeping, verdict_on
 from coordinator.store import Store, StoredRun, Verdict
 from secagg.errors import RunStopped, SecaggError, TrustError, UsageError
-from secagg.learning.request import RunRequest
-from secagg.learning.run import Run
-from secagg.names import RealVector
+from secagg.learning.history import Record
+from secagg.learning.request import RunRequest, scheme_of
+from secagg.learning.run import Run, phases_of
+from secagg.payload import Payload
 
 FAILED = 1
 
@@ -99,12 +101,20 @@ class Runs:
         """Return every run, oldest first."""
         return self._store.runs()
 
-    async def start(self, request: RunRequest, weights: RealVector, *, asker: str) -> str:
+    def spool(self) -> Spooled:
+        """Return where weights are kept while they arrive.
+
+        Raises:
+            EnvironmentFault: the disk is full.
+        """
+        return Spooled(self._folder)
+
+    async def start(self, request: RunRequest, weights: Payload, *, asker: str) -> str:
         """Begin a run and return its name.
 
         Args:
             request: what is asked for.
-            weights: first global weights, shape (length,).
+            weights: first global weights, float64.
             asker: who asks, ``role:name``.
 
         Raises:
@@ -115,11 +125,10 @@ class Runs:
         async with self._starting:
             self.check_idle()
             if request.layout:
-                check_layout(request.layout, weights.size)
+                check_layout(request.layout, weights.length)
             name = secrets.token_hex(4)
-            run = self._run(request, weights, name)
-            stored = await asyncio.to_thread(self._keep_new, name, run, request, asker)
-            log.info("run asked for", run=name, asker=asker, rounds=request.rounds, parameters=weights.size)
+            stored, run = await asyncio.to_thread(self._keep_new, name, request, weights, asker)
+            log.info("run asked for", run=name, asker=asker, rounds=request.rounds, parameters=weights.length)
             self._begin(stored, run)
         return name
 
@@ -194,13 +203,12 @@ class Runs:
         stored = self.stored(name)
         if name in self._feeds:
             return self._feeds[name]
-        shape = self._run(stored.request, np.zeros(1), name)  # Silos and phases, not the weights.
-        feed = Feed(_started(stored, shape), self._store.records(name))
+        feed = Feed(self._started(stored), self._store.records(name))
         if stored.verdict is not None:
             feed.ended(self._ended(name, stored.verdict))
         return feed
 
-    def model(self, name: str) -> RealVector:
+    def model(self, name: str) -> Payload:
         """Return the weights after the last opened sum of a run.
 
         Raises:
@@ -208,7 +216,7 @@ class Runs:
             EnvironmentFault: its checkpoint cannot be read.
         """
         self.stored(name)
-        return read_checkpoint(self._folder / name / CHECKPOINT)[0].weights
+        return read_checkpoint(self._folder / name / CHECKPOINT)[0].weights()
 
     def stored(self, name: str) -> StoredRun:
         """Return one run.
@@ -250,33 +258,38 @@ class Runs:
 
     # --- one run -------------------------------------------------------------------------------------------
 
-    def _run(self, request: RunRequest, weights: RealVector, name: str) -> Run:
-        return request.run(self._lines.roster, weights, federation=self._federation, job=_job(request, name))
+    def _run(
+        self, name: str, request: RunRequest, model: StoredModel, records: tuple[Record, ...] = ()
+    ) -> Run[StoredModel]:
+        return request.run(
+            self._lines.roster,
+            model,
+            federation=self._federation,
+            job=_job(request, name),
+            keep=keeping(self._folder / name),
+            records=records,
+        )
 
-    def _restored(self, stored: StoredRun) -> Run:
+    def _restored(self, stored: StoredRun) -> Run[StoredModel]:
         model, record = read_checkpoint(self._folder / stored.id / CHECKPOINT)
         records = self._store.records(stored.id)
         if record is not None and record.report.round == len(records) + 1:
             # The process ended between the file and the database.
             self._store.add_record(stored.id, record)
             records = (*records, record)
-        return stored.request.run(
-            self._lines.roster,
-            model.weights,
-            federation=self._federation,
-            job=_job(stored.request, stored.id),
-            model=model,
-            records=records,
-        )
+        return self._run(stored.id, stored.request, model, records)
 
-    def _keep_new(self, name: str, run: Run, request: RunRequest, asker: str) -> StoredRun:
+    def _keep_new(
+        self, name: str, request: RunRequest, weights: Payload, asker: str
+    ) -> tuple[StoredRun, Run[StoredModel]]:
+        first = FirstModel(request.asked_strategy(), weights)
         part = self._folder / f"{name}{PART}"  # Until the database knows the run.
         try:
             part.mkdir()
         except OSError as error:
             raise unwritable(part, error) from None
         try:
-            write_checkpoint(part / CHECKPOINT, run.model, None)
+            run = self._run(name, request, write_checkpoint(part / CHECKPOINT, first, None))
             stored = self._store.add_run(name, request, asker=asker, now=datetime.now(UTC))
         except SecaggError:
             shutil.rmtree(part, ignore_errors=True)
@@ -285,7 +298,7 @@ class Runs:
             self._settle(part)
         except OSError as error:
             raise unwritable(part, error) from None
-        return stored
+        return stored, run
 
     def _settle(self, part: Path) -> None:
         """Give the folder of a run its name if the run was taken; otherwise nothing is left of it."""
@@ -295,8 +308,8 @@ class Runs:
         else:
             part.rename(part.with_name(name))
 
-    def _begin(self, stored: StoredRun, run: Run) -> None:
-        feed = Feed(_started(stored, run), run.history.records)
+    def _begin(self, stored: StoredRun, run: Run[StoredModel]) -> None:
+        feed = Feed(self._started(stored), run.records)
         self._feeds = {stored.id: feed}  # Those of ended runs are made anew when somebody asks.
         driving = Driving(self._store, self._lines, self._folder / stored.id, stored, run, feed)
         self._present = present = _Present(stored, driving)
@@ -331,6 +344,11 @@ class Runs:
         self._present = None
         feed.ended(self._ended(name, verdict))
 
+    def _started(self, stored: StoredRun) -> RunStarted:
+        request, roster = stored.request, self._lines.roster
+        phases = phases_of(scheme_of(request.scheme).parameters(roster.n))
+        return RunStarted(stored.id, request.name, roster.silos, phases, request.rounds)
+
     def _ended(self, name: str, verdict: Verdict) -> Ended:
         folder = self._folder / name
         complete = verdict.state in COMPLETE
@@ -342,10 +360,6 @@ class Runs:
             str(folder / MODEL) if complete else None,
             str(folder / CARD) if complete else None,
         )
-
-
-def _started(stored: StoredRun, run: Run) -> RunStarted:
-    return RunStarted(stored.id, stored.request.name, run.roster.silos, run.phases, run.rounds)
 
 
 def _job(request: RunRequest, name: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Collection
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, NoReturn, TypeAlias
 
 import structlog
@@ -38,11 +38,11 @@ HELLO_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 """A piece that a silo has not taken by then ends its stream; it goes on where it was."""
 MAX_TRANSFERS = 4
-"""Payloads that are written at once; more would be held in memory by the transport."""
+"""Pieces that are written at once, and read at once; more would be held in memory by the transport."""
 BARRED_SECONDS = 5.0
 """How long a silo that left the protocol is not taken back: it would be cut off again at once."""
 SLOT_SECONDS = 1.0
-"""How long a silo that does not take its piece holds up the transfers of others."""
+"""How long a silo that does not take or send its piece holds up the transfers of others."""
 STREAM_FRAMES = 32
 """Idle frames that a stream counts for: a silo opens eight a second."""
 
@@ -65,7 +65,8 @@ class SiloService:
     def __init__(self, lines: Lines, *, revoked: Collection[str] = ()) -> None:
         self._lines = lines
         self._revoked = revoked
-        self._transfers = asyncio.Semaphore(MAX_TRANSFERS)
+        self._written = asyncio.Semaphore(MAX_TRANSFERS)
+        self._read_now = asyncio.Semaphore(MAX_TRANSFERS)
         self._barred: dict[SiloId, float] = {}
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
@@ -144,11 +145,12 @@ class SiloService:
         loop = asyncio.get_running_loop()
         while True:
             await line.room.wait()
-            data = await context.read()
-            if not isinstance(data, bytes) or line.stream != stream:
-                return  # The silo closed its side, or speaks on another stream: there this comes again.
-            before = line.incoming.held.part
-            self._take(line, data, loop.time())
+            async with _slot(self._read_now if line.incoming.under_way else None):
+                data = await context.read()
+                if not isinstance(data, bytes) or line.stream != stream:
+                    return  # The silo closed its side, or speaks on another stream: there this comes again.
+                before = line.incoming.held.part
+                self._take(line, data, loop.time())
             if line.incoming.held.part < before + MAX_PIECE:
                 await asyncio.sleep(line.pace.spend(1 + len(data) // IDLE_BYTES, loop.time()))
 
@@ -182,18 +184,11 @@ class SiloService:
             if frame is None:
                 await line.wake.wait()
             elif isinstance(frame, Piece):
-                await self._transfer(context, frame)
+                async with _slot(self._written):
+                    await self._send(context, frame)
                 line.count(frame, loop.time())
             else:
                 await self._send(context, frame)
-
-    async def _transfer(self, context: Context, piece: Piece) -> None:
-        await self._transfers.acquire()
-        with ExitStack() as slot:
-            slot.callback(self._transfers.release)
-            late = asyncio.get_running_loop().call_later(SLOT_SECONDS, slot.close)
-            slot.callback(late.cancel)
-            await self._send(context, piece)
 
     @staticmethod
     async def _send(context: Context, frame: Begin | Piece | Received) -> None:
@@ -220,6 +215,20 @@ class SiloService:
                     await _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "too slow to take a piece")
                 case error:
                     raise error
+
+
+@asynccontextmanager
+async def _slot(slots: asyncio.Semaphore | None) -> AsyncIterator[None]:
+    """Hold one of ``slots``, if any, but no longer than ``SLOT_SECONDS``."""
+    if slots is None:
+        yield
+        return
+    await slots.acquire()
+    with ExitStack() as slot:
+        slot.callback(slots.release)
+        late = asyncio.get_running_loop().call_later(SLOT_SECONDS, slot.close)
+        slot.callback(late.cancel)
+        yield
 
 
 async def _refuse(context: Context, code: grpc.StatusCode, why: object) -> NoReturn:

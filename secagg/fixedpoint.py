@@ -120,6 +120,12 @@ class Segment:
             np.rint(scaled, out=scaled)
             np.copyto(signed[start : start + BLOCK], scaled, casting="unsafe")
 
+    def decode(self, total: IntegerVector) -> RealVector:
+        """Return the sums in ``total``, any part of this segment's, as float64; exact."""
+        signed = total.view(np.int32 if total.itemsize == 4 else np.int64)
+        values: RealVector = np.multiply(signed, self.step, dtype=np.float64)
+        return values
+
     def holds(self, block: NDArray[Any]) -> bool:
         """Whether every ``|value| <= bound``."""
         # NaN propagates through min and max and fails every comparison. Python numbers, because they compare
@@ -243,10 +249,17 @@ class Encoding:
         Raises:
             UsageError: wrong shape or dtype.
         """
+        return {name: segment.decode(part) for name, (segment, part) in self.split(total).items()}
+
+    def split(self, total: IntegerVector) -> dict[str, tuple[Segment, IntegerVector]]:
+        """Return the part of each segment, by name; a view of ``total``, which is as in ``decode``.
+
+        Raises:
+            UsageError: wrong shape or dtype.
+        """
         if total.shape != (self.length,) or total.dtype != self.dtype:
             raise UsageError(f"the total must be {self.dtype.__name__} of shape ({self.length},)")
-        signed = total.view(np.int32 if self.word_bits == 32 else np.int64)
-        return {s.name: np.multiply(signed[place], s.step, dtype=np.float64) for s, place in self.slices()}
+        return {segment.name: (segment, total[place]) for segment, place in self.slices()}
 
     def buffer(self, out: IntegerVector | None, *inputs: NDArray[Any]) -> IntegerVector:
         """Return ``out`` if it may be written to, or a new vector when it is None.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,18 @@ PIECE_SIZE = 256 * 1024
 """Bytes of one piece: the chunk of the transport and the working set of the caches."""
 
 Pieces: TypeAlias = Callable[[], Iterator[memoryview]]
+
+
+class Buffer(Protocol):
+    """Bytes that are read slice by slice: a ``memoryview``, or what lies on disk."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> memoryview: ...
+
+
+Frame: TypeAlias = tuple[bytes, Buffer | None]
+"""Header and payload of one message, as ``wire`` encodes and decodes them."""
 
 
 class Payload:
@@ -49,9 +61,7 @@ class Payload:
         return cls.over(cast(PayloadType, dtype), vector.size, vector.data.cast("B"))
 
     @classmethod
-    def over(
-        cls, dtype: PayloadType, length: int, buffer: memoryview, *, digest: bytes | None = None
-    ) -> Payload:
+    def over(cls, dtype: PayloadType, length: int, buffer: Buffer, *, digest: bytes | None = None) -> Payload:
         """Return the payload that reads ``buffer`` (bytes)."""
 
         def pieces() -> Iterator[memoryview]:
@@ -86,16 +96,16 @@ class Payload:
         if seen != self.size:
             raise MalformedMessage(f"a payload of {self.size} bytes was announced, another size came")
 
-    def buffer(self) -> memoryview:
-        """Return all bytes at once; without a copy where the payload is in memory, and else with one."""
-        held: memoryview | None = self.__dict__.get("_buffer")
+    def buffer(self) -> Buffer:
+        """Return the bytes where they lie; pieces that are made one by one are joined."""
+        held: Buffer | None = self.__dict__.get("_buffer")
         if held is None:
             held = self.__dict__["_buffer"] = memoryview(b"".join(self.pieces()))
         return held
 
     def array(self) -> NDArray[Any]:
-        """Return the vector, read-only."""
-        vector = np.frombuffer(self.buffer(), dtype=np.dtype(self.dtype))
+        """Return the vector, read-only; what is in memory is not copied."""
+        vector = np.frombuffer(self.buffer()[:], dtype=np.dtype(self.dtype))
         if vector.size != self.length:
             raise MalformedMessage(f"a payload of {self.length} entries was announced, another size came")
         vector.flags.writeable = False

@@ -15,10 +15,11 @@ from typing import Protocol, TypeAlias, cast
 from secagg.errors import ParameterError, SecaggError
 from secagg.messages import BaseRequested, FromSilo, PlainInput
 from secagg.names import SiloId
+from secagg.payload import Frame
 from secagg.ranges import check_mapping
 from secagg.records import SiloRecord, decode_silo_record, encode_record
 from secagg.rounds.coordinator import RoundCoordinator
-from secagg.rounds.driver import PHASES, Frame, Phase, RoundDriver, Traffic, Watcher, phase_of
+from secagg.rounds.driver import PHASES, Phase, RoundDriver, Traffic, Watcher, phase_of
 from secagg.rounds.silo import Participant, answer
 from secagg.session import Aggregate
 

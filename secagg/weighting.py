@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,22 +34,45 @@ _ROUNDOFF = 2.0**-53  # of one float64 operation, relative
 
 
 @dataclass(frozen=True, eq=False)
+class MeanUpdate:
+    """The weighted mean of the (clipped) updates, computed where it is read.
+
+    Attributes:
+        total: the opened numerators, uint32 or uint64, shape (length,).
+        segment: how they are encoded.
+        divisor: total weight in units of the weight cap, above 0.
+
+    Guarantees:
+        The same total gives the same bits everywhere, however it is read: one float64 division an entry.
+    """
+
+    total: IntegerVector = field(repr=False)
+    segment: Segment
+    divisor: float
+
+    def __getitem__(self, part: slice) -> RealVector:
+        values = self.segment.decode(self.total[part])
+        values /= self.divisor
+        return values
+
+
+@dataclass(frozen=True, eq=False)
 class Mean:
     """What one opened weighted sum says.
 
     Attributes:
-        values: weighted mean of the (clipped) updates, float64, shape (length,); None in a metrics-only sum.
+        update: weighted mean of the updates; None in a metrics-only sum.
         weight: total weight of the updates.
         metrics: name -> mean weighted by evaluation weight; NaN where the total evaluation weight is zero.
         evaluation_weight: total weight of the evaluations.
         clipped: mean over the silos of the share of entries that a silo clipped, 0 to 1.
         saturated: metrics, over all silos, that lay outside the declared range.
-        worst_error: proven bound on the error of an entry of ``values`` (of a metric in a metrics-only sum)
+        worst_error: proven bound on the error of an entry of ``update`` (of a metric in a metrics-only sum)
             that fixed point and float64 cause; clipping and saturation come on top.
         metric_error: the same for a metric, in either kind of sum.
     """
 
-    values: RealVector | None
+    update: MeanUpdate | None
     weight: float
     metrics: Mapping[str, float]
     evaluation_weight: float
@@ -56,6 +80,11 @@ class Mean:
     saturated: int
     worst_error: float
     metric_error: float
+
+    @cached_property
+    def values(self) -> RealVector | None:
+        """All of ``update``, float64, shape (length,)."""
+        return None if self.update is None else self.update[:]
 
 
 def plan_mean(
@@ -279,32 +308,32 @@ def decode_mean(encoding: Encoding, total: IntegerVector, *, silos: int) -> Mean
         RoundAborted: the total weight of the updates is zero, so there is no mean.
         UsageError: wrong shape, dtype or number of silos.
 
-    Guarantees:
-        - The same total gives the same bits everywhere: one float64 division an entry.
     """
     if not 1 <= silos <= encoding.cohort:
         raise UsageError(f"silos is {silos}, must be 1 to the cohort {encoding.cohort}")
-    sums = encoding.decode(total)
-    weight, evaluation_weight = float(sums[WEIGHT][0]), float(sums[EVALUATION_WEIGHT][0])
-    values = sums.get(UPDATE)
-    if values is not None:
+    parts = encoding.split(total)
+    segment, numerators = parts.pop(UPDATE, (None, total))
+    sums = {name: float(entry.decode(part)[0]) for name, (entry, part) in parts.items()}
+    weight, evaluation_weight = sums[WEIGHT], sums[EVALUATION_WEIGHT]
+    update = None
+    if segment is not None:
         if weight <= 0:
             raise RoundAborted("the total weight is zero: no silo in the sum trained on a single example")
-        values /= weight
+        update = MeanUpdate(numerators, segment, weight)
     metrics = {
-        name.removeprefix(METRIC): float(entry[0]) / evaluation_weight if evaluation_weight > 0 else math.nan
+        name.removeprefix(METRIC): entry / evaluation_weight if evaluation_weight > 0 else math.nan
         for name, entry in sums.items()
         if name.startswith(METRIC)
     }
     cap = encoding.weight_cap
     return Mean(
-        values=values,
+        update=update,
         weight=weight * cap,
         metrics=metrics,
         evaluation_weight=evaluation_weight * cap,
-        clipped=float(sums[CLIPPED][0]) / silos,
-        saturated=round(float(sums[SATURATED][0])),
-        worst_error=worst_error_of_mean(encoding, (evaluation_weight if values is None else weight) * cap),
+        clipped=sums[CLIPPED] / silos,
+        saturated=round(sums[SATURATED]),
+        worst_error=worst_error_of_mean(encoding, (evaluation_weight if update is None else weight) * cap),
         metric_error=worst_error_of_metrics(encoding, evaluation_weight * cap),
     )
 

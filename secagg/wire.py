@@ -14,7 +14,7 @@ import numpy as np
 
 from secagg.errors import MalformedMessage, ParameterError
 from secagg.messages import FromCoordinator, FromSilo, Message
-from secagg.payload import Payload, PayloadType, describe
+from secagg.payload import Buffer, Frame, Payload, PayloadType, describe
 
 VERSION = b"\x01"
 MAX_HEADER_SIZE = 4 * 1024 * 1024
@@ -22,8 +22,8 @@ MAX_LENGTH = 1 << 31
 _TYPES = get_args(PayloadType)
 
 
-def encode(message: Message) -> tuple[bytes, memoryview | None]:
-    """Return (header, payload bytes or None). The payload is a view, not a copy."""
+def encode(message: Message) -> Frame:
+    """Return (header, payload bytes or None). The payload is not copied."""
     found: list[Payload] = []
 
     def hook(value: object) -> object:
@@ -35,19 +35,19 @@ def encode(message: Message) -> tuple[bytes, memoryview | None]:
     return header, found[0].buffer() if found else None
 
 
-def decode_from_silo(header: bytes | memoryview, payload: memoryview | None = None) -> FromSilo:
+def decode_from_silo(header: bytes | memoryview, payload: Buffer | None = None) -> FromSilo:
     """Return the message that a silo sent; see ``_decode``."""
     message: FromSilo = _decode(header, payload, FromSilo)
     return message
 
 
-def decode_from_coordinator(header: bytes | memoryview, payload: memoryview | None = None) -> FromCoordinator:
+def decode_from_coordinator(header: bytes | memoryview, payload: Buffer | None = None) -> FromCoordinator:
     """Return the message that the coordinator sent; see ``_decode``."""
     message: FromCoordinator = _decode(header, payload, FromCoordinator)
     return message
 
 
-def _decode(header: bytes | memoryview, payload: memoryview | None, kind: Any) -> Any:
+def _decode(header: bytes | memoryview, payload: Buffer | None, kind: Any) -> Any:
     """Decode one frame.
 
     Raises:
@@ -80,7 +80,7 @@ def _decode(header: bytes | memoryview, payload: memoryview | None, kind: Any) -
     return message
 
 
-def _attach(value: object, payload: memoryview | None) -> Payload:
+def _attach(value: object, payload: Buffer | None) -> Payload:
     match value:
         case [str(dtype), int(length), bytes(expected)] if dtype in _TYPES and len(expected) == 32:
             pass

@@ -27,10 +27,9 @@ from secagg.errors import PolicyRefused, SecaggError, TrainerFailed
 from secagg.hazmat.identity import grouped
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.workload import LearningWorkload
-from secagg.link.line import Frame
 from secagg.messages import FromCoordinator, FromSilo
 from secagg.names import IntegerVector, SiloId
-from secagg.payload import Payload
+from secagg.payload import Frame, Payload
 from secagg.rounds.silo import Participant, answer
 from secagg.session import Aggregate
 from secagg.terms import Terms

@@ -33,8 +33,9 @@ from secagg.link.frames import (
     decode_link,
     encode_link,
 )
-from secagg.link.line import Frame, Incoming, Outgoing
+from secagg.link.line import Incoming, Outgoing
 from secagg.link.options import CHANNEL_OPTIONS, Options
+from secagg.payload import Frame
 from silo import tls as _tls  # noqa: F401 - before grpc: it sets what grpc reads when it is imported
 
 import grpc  # isort: skip

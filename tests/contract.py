@@ -377,7 +377,7 @@ def a_failed_read_never_becomes_a_sum(contract: Contract) -> None:
     uploads = attempt.up_to_upload()
     good = uploads.pop("north")
     assert isinstance(good, MaskedInput | PlainInput)
-    whole = bytes(good.vector.buffer())
+    whole = bytes(good.vector.buffer()[:])
     broken = Payload("u4", good.vector.length, lambda: iter([memoryview(whole[:8])]), digest=bytes(32))
     upload = (
         MaskedInput(good.round_id, broken)

@@ -40,13 +40,12 @@ from secagg.messages import (
     Voided,
 )
 from secagg.names import IntegerVector, RandomSource, SiloId, WordBits
-from secagg.payload import Payload
+from secagg.payload import Frame, Payload
 from secagg.plain import Plain
 from secagg.policy import Policy
 from secagg.records import CoordinatorRecord, InputAccepted, PhaseClosed, SiloLost, SiloRecord
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
-from secagg.rounds.driver import Frame
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate, CoordinatorStep
 from secagg.simulation import Dropouts, SimulatedSilo, run_round
@@ -155,7 +154,7 @@ class Witness(RoundCoordinator):
 
 def flat(frame: Frame) -> tuple[bytes, bytes]:
     header, payload = frame
-    return header, b"" if payload is None else bytes(payload)
+    return header, b"" if payload is None else bytes(payload[:])
 
 
 class TamperedSilo(SimulatedSilo):

@@ -9,8 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import SecaggError
+from secagg.learning.model import GlobalModel
+from secagg.learning.settings import TrainingPlan
 from secagg.learning.trainer import Evaluation, TrainingSettings, Update
 from secagg.names import RealVector, SiloId
+from secagg.session import Aggregate
+from secagg.terms import Terms
+from secagg.weighting import decode_mean
 
 NAMES = ("north", "south", "west", "east", "coast", "hills", "lakes", "woods")
 WEIGHTS = 5
@@ -97,3 +102,10 @@ def refuses(error: SecaggError) -> Spoil:
         raise error
 
     return spoil
+
+
+def next_model(terms: Terms, model: GlobalModel, aggregate: Aggregate) -> GlobalModel:
+    """Return the model of the next round, computed on whole vectors and not block by block."""
+    mean = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors))
+    assert mean.values is not None
+    return TrainingPlan.of(terms).strategy.apply(model, mean.values)

@@ -17,6 +17,7 @@ import pytest
 
 from coordinator.model_file import write_model
 from secagg.address import split_address
+from secagg.learning.model import GlobalModel
 from secagg.policy import Policy
 from tests.learners import fails
 from tests.loopback.hospitals import INITIAL, Hospitals, hospitals
@@ -78,7 +79,7 @@ def here(tmp_path: Path) -> Hospitals:
 
 
 def job(folder: Path, text: str = JOB) -> Path:
-    write_model(folder / "initial.safetensors", INITIAL, ())
+    write_model(folder / "initial.safetensors", GlobalModel(1, INITIAL), ())
     (folder / "job.toml").write_text(text)
     return folder / "job.toml"
 

@@ -29,8 +29,9 @@ from secagg.learning.trainer import Update
 from secagg.masking.params import Masking
 from secagg.messages import ConsistencyCheck, FromSilo, MaskedInput, PlainInput
 from secagg.names import SiloId, WordBits
+from secagg.payload import Frame
 from secagg.plain import Plain
-from secagg.rounds.driver import PHASES, Frame, Phase
+from secagg.rounds.driver import PHASES, Phase
 from secagg.scheme import Scheme
 from secagg.session import Aggregate
 from secagg.simulation import SimulatedSilo
@@ -62,7 +63,7 @@ class Recorder:
 
     def received(self, silo: SiloId, message: FromSilo) -> None:
         header, payload = wire.encode(message)
-        self.frames.append(header + (b"" if payload is None else bytes(payload)))
+        self.frames.append(header + (b"" if payload is None else bytes(payload[:])))
         self.messages.append((silo, message))
 
     def opened(self, terms: Terms, aggregate: Aggregate) -> None:

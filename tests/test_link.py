@@ -22,7 +22,8 @@ from secagg.link.frames import (
     decode_link,
     encode_link,
 )
-from secagg.link.line import Frame, Incoming, InMemory, Outgoing, Store
+from secagg.link.line import Incoming, InMemory, Outgoing, Store
+from secagg.payload import Frame
 
 BOOT = bytes(range(16))
 EVERY = (
@@ -43,7 +44,7 @@ def message(number: int, size: int) -> Frame:
 
 def flat(frame: Frame) -> tuple[bytes, bytes | None]:
     header, payload = frame
-    return header, None if payload is None else bytes(payload)
+    return header, None if payload is None else bytes(payload[:])
 
 
 @pytest.mark.parametrize("frame", EVERY, ids=lambda frame: type(frame).__name__)

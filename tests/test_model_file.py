@@ -115,7 +115,7 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path: Path) -> None:
 def test_the_model_has_the_tensors_of_its_layout(tmp_path: Path) -> None:
     layout = (("b", (2, 2)), ("a", (1,)), ("scalar", ()))
     weights = np.array([1, 2, 3, 4, 5.5, 1 / 3])
-    write_model(tmp_path / "m", weights, layout)
+    write_model(tmp_path / "m", GlobalModel(1, weights), layout)
     tensors = load_file(tmp_path / "m")
     assert {name: tensor.dtype for name, tensor in tensors.items()} == dict.fromkeys(
         ("a", "b", "scalar"), np.dtype(np.float32)
@@ -127,7 +127,7 @@ def test_the_model_has_the_tensors_of_its_layout(tmp_path: Path) -> None:
 
 
 def test_without_a_layout_there_is_one_tensor(tmp_path: Path) -> None:
-    write_model(tmp_path / "m", np.arange(3.0), ())
+    write_model(tmp_path / "m", GlobalModel(1, np.arange(3.0)), ())
     assert load_file(tmp_path / "m")["weights"].tolist() == [0, 1, 2]
 
 
@@ -135,7 +135,7 @@ def test_stock_torch_loads_it(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file as load_torch
 
-    write_model(tmp_path / "m", np.arange(6.0), (("weight", (2, 2)), ("bias", (2,))))
+    write_model(tmp_path / "m", GlobalModel(1, np.arange(6.0)), (("weight", (2, 2)), ("bias", (2,))))
     stock = torch.nn.Linear(2, 2)
     stock.load_state_dict(load_torch(tmp_path / "m"), strict=True)
     assert stock.weight.tolist() == [[0, 1], [2, 3]]
@@ -145,7 +145,7 @@ def test_stock_torch_loads_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", [(("a", (2,)),), (("a", (2,)), ("a", (1,))), (("a", (-3,)), ("b", (6,)))])
 def test_a_layout_of_another_model_is_refused(tmp_path: Path, layout: Any) -> None:
     with pytest.raises(ParameterError, match="layout"):
-        write_model(tmp_path / "m", np.arange(3.0), layout)
+        write_model(tmp_path / "m", GlobalModel(1, np.arange(3.0)), layout)
     assert not list(tmp_path.iterdir())
 
 
@@ -182,6 +182,6 @@ def test_what_cannot_be_written_leaves_what_was(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match="cannot be written"):
         write_whole(folder / "c", b"x")
     with pytest.raises(EnvironmentFault, match="cannot be written"):
-        write_model(folder / "m", np.arange(3.0), ())
+        write_model(folder / "m", GlobalModel(1, np.arange(3.0)), ())
     with pytest.raises(EnvironmentFault, match="cannot be written"):
         write_checkpoint(folder / "p", GlobalModel(1, np.arange(5.0)), None)

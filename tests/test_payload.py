@@ -64,7 +64,7 @@ def test_what_is_no_contiguous_vector_of_words_is_refused(vector: Any) -> None:
 def test_nothing_is_copied() -> None:
     payload = Payload.of(LARGE)
     assert np.shares_memory(payload.array(), LARGE)
-    assert np.shares_memory(np.frombuffer(payload.buffer(), np.uint8), LARGE)
+    assert np.shares_memory(np.frombuffer(payload.buffer()[:], np.uint8), LARGE)
     pieces = list(payload.pieces())
     assert [len(piece) for piece in pieces] == [PIECE_SIZE, PIECE_SIZE, 12]
     assert all(np.shares_memory(np.frombuffer(piece, np.uint8), LARGE) for piece in pieces)

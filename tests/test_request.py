@@ -10,6 +10,8 @@ import pytest
 
 from secagg.errors import ParameterError
 from secagg.hazmat.identity import IdentityKey
+from secagg.learning.history import Record
+from secagg.learning.model import Blocks, GlobalModel
 from secagg.learning.request import MaskingAsked, PlainAsked, RunRequest, asked_of, scheme_of, strategy_pairs
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAdam, FedAvg, FedProx, FedYogi, Strategy
@@ -19,7 +21,11 @@ from secagg.roster import Roster
 from secagg.scheme import Scheme
 
 ROSTER = Roster.of({name: IdentityKey.generate().public for name in ("a", "b", "c", "d")})
-WEIGHTS = np.linspace(-1, 1, 7)
+MODEL = GlobalModel(1, np.linspace(-1, 1, 7))
+
+
+def keep(_base: Blocks, _record: Record) -> GlobalModel:
+    raise AssertionError("no round is run here")
 
 
 def request(**changes: Any) -> RunRequest:
@@ -50,7 +56,7 @@ def test_it_comes_back_as_it_went(strategy: Strategy, scheme: Scheme) -> None:
     back = msgspec.msgpack.decode(msgspec.msgpack.encode(asked), type=RunRequest)
     assert back == asked
     assert scheme_of(back.scheme) == scheme
-    terms = back.run(ROSTER, WEIGHTS, federation="f", job="job-1").terms()
+    terms = back.run(ROSTER, MODEL, federation="f", job="job-1", keep=keep).terms()
     plan = TrainingPlan.of(terms)
     assert (plan.strategy, plan.app, plan.length, plan.seed) == (strategy, asked.app, 7, 3)
     assert terms.scheme == scheme.parameters(4)
@@ -76,10 +82,10 @@ def test_it_comes_back_as_it_went(strategy: Strategy, scheme: Scheme) -> None:
 )
 def test_what_no_run_can_have_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ParameterError):
-        request(**changes).run(ROSTER, WEIGHTS, federation="f", job="j")
+        request(**changes).run(ROSTER, MODEL, federation="f", job="j", keep=keep)
 
 
 def test_plain_must_be_asked_for() -> None:
     assert isinstance(asked_of(Plain()), PlainAsked)
-    assert not request(scheme=PlainAsked()).run(ROSTER, WEIGHTS, federation="f", job="j").protected
-    assert request().run(ROSTER, WEIGHTS, federation="f", job="j").protected
+    assert not request(scheme=PlainAsked()).run(ROSTER, MODEL, federation="f", job="j", keep=keep).protected
+    assert request().run(ROSTER, MODEL, federation="f", job="j", keep=keep).protected

@@ -29,10 +29,10 @@ from secagg.messages import (
     Voided,
 )
 from secagg.names import SiloId
-from secagg.payload import Payload
+from secagg.payload import Frame, Payload
 from secagg.plain import Plain
 from secagg.rounds.coordinator import MAX_BASES
-from secagg.rounds.driver import Frame, RoundDriver
+from secagg.rounds.driver import RoundDriver
 from secagg.rounds.memory import Memory
 from secagg.rounds.reporting import describe_round
 from secagg.scheme import Scheme

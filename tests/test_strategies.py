@@ -321,6 +321,6 @@ def test_a_base_is_sent_without_being_joined_first() -> None:
     assert GlobalModel.from_payload(1, sent.array(), length=70_000).digest == model.digest
     first = next(model.payload().pieces())
     assert np.shares_memory(np.frombuffer(first, np.uint8), model.weights)
-    assert sent.buffer().obj is sent.buffer().obj, "it is joined once, however many silos ask for it"
+    assert sent.buffer() is sent.buffer(), "it is joined once, however many silos ask for it"
     bare = GlobalModel(1, model.weights)
     assert np.shares_memory(bare.payload().array(), model.weights)

@@ -26,12 +26,12 @@ from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAdam, FedAvg, Strategy
 from secagg.learning.trainer import Evaluation
-from secagg.learning.workload import LearningWorkload, Pin, next_model
+from secagg.learning.workload import LearningWorkload, Pin
 from secagg.payload import Payload
 from secagg.session import Aggregate
 from secagg.terms import PlainParameters, Terms
 from secagg.weighting import decode_mean, plan_mean
-from tests.learners import WEIGHTS, Line, Spoil, diverges, fails, grows, refuses
+from tests.learners import WEIGHTS, Line, Spoil, diverges, fails, grows, next_model, refuses
 
 FAILS = fails.__code__.co_firstlineno + 2
 
@@ -119,7 +119,7 @@ def test_what_was_held_is_known_after_a_restart_and_no_other_model_is_taken() ->
     workload.confirm(terms_for(model))
     aggregate = Aggregate(workload.vector(terms_for(model)), ("west",))
     workload.apply(terms_for(model), aggregate)
-    following, _ = next_model(terms_for(model), model, aggregate)
+    following = next_model(terms_for(model), model, aggregate)
     assert [(pin.round, pin.digest) for pin in kept] == [(1, model.digest), (2, following.digest)]
 
     again = LearningWorkload("west", Line(), pin=kept[-1])
@@ -229,7 +229,7 @@ def test_the_opened_sum_makes_the_same_next_base_as_at_the_coordinator(strategy:
     terms = terms_for(model, strategy)
     aggregate = Aggregate(workload.vector(terms), ("west",))
     workload.apply(terms, aggregate)
-    following, _ = next_model(terms, model, aggregate)
+    following = next_model(terms, model, aggregate)
     assert following.round == 2
     assert workload.holds(at(2)) == following.digest != model.digest
     assert workload.holds(at(1)) is None

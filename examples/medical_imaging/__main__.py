@@ -256,7 +256,10 @@ def write_model(trainer: TorchTrainer, history: History, output: Path) -> tuple[
     """Write ``model.safetensors`` and its card."""
     model, card = output / "model.safetensors", output / "model.card.json"
     trainer.save(history.model, model)
-    card.write_text(json.dumps(model_card(history, model), indent=2) + "\n", encoding="utf-8")
+    card.write_text(
+        json.dumps(model_card(history.records, model, parameters=history.model.size), indent=2) + "\n",
+        encoding="utf-8",
+    )
     return model, card
 
 

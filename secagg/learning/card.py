@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from secagg.learning.history import History
+from secagg.learning.history import Record, final_metrics, rounds_of
 from secagg.report import NO_DIFFERENTIAL_PRIVACY
 
 
-def model_card(history: History, model: Path) -> dict[str, Any]:
-    """Return the card of ``model``, the file to which ``history.model`` was written, for ``json.dump``.
+def model_card(records: Sequence[Record], model: Path, *, parameters: int) -> dict[str, Any]:
+    """Return the card of ``model``, the file to which the last model was written, for ``json.dump``.
 
     Args:
-        history: of the run; at least one round.
+        records: of the run; at least one round.
         model: an existing file.
+        parameters: weights in it.
 
     Raises:
         OSError: the file cannot be read.
@@ -23,16 +25,18 @@ def model_card(history: History, model: Path) -> dict[str, Any]:
     Guarantees:
         Every figure is of opened sums: nothing in a card belongs to one silo but whether it took part.
     """
-    reports = [record.report for record in history.records]
+    reports = [record.report for record in records]
     last = reports[-1]
+    with model.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "card": 1,
         "model": {
             "file": model.name,
-            "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
-            "parameters": int(history.model.size),
+            "sha256": digest,
+            "parameters": parameters,
         },
-        "rounds": len(history),
+        "rounds": rounds_of(records),
         "scheme": last.scheme,
         "silos": last.n,
         "colluders": last.c,
@@ -47,5 +51,5 @@ def model_card(history: History, model: Path) -> dict[str, Any]:
             for report in reports
             for silo, where in report.dropouts.items()
         ],
-        "metrics": dict(history.final_metrics),
+        "metrics": dict(final_metrics(records)),
     }

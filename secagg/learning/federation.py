@@ -190,12 +190,12 @@ class Federation:
             if isinstance(self.silos, Remote):
                 return self._run_remotely(self.silos, rounds, observer=observer, talk=progress is True)
             run, job = self._prepare(rounds)
-            self.history = run.history
+            self.history = History(run.model.weights, ())
             with observer:
                 observer.run_started(run.roster.silos, run.phases, rounds=rounds)
                 while not run.finished:
                     job.round(dropouts.get(run.number, {}), observer=observer, view=view)
-                    self.history = run.history
+                    self.history = History(run.model.weights, run.records)
                     for text, error in job.left_out():
                         warnings.warn(SiloLeftOut(text, error), stacklevel=2)
         return self.history
@@ -239,7 +239,7 @@ class Federation:
     # --- before the first round ----------------------------------------------------------------------------
 
     @explained(started=False)
-    def _prepare(self, rounds: int) -> tuple[Run, Job]:
+    def _prepare(self, rounds: int) -> tuple[Run[GlobalModel], Job]:
         seed = self._fresh_seed()
         workloads = {silo: LearningWorkload(silo, trainer) for silo, trainer in self._trainers.items()}
         model = self.strategy.start(self._first_weights(workloads, seed))
@@ -252,6 +252,7 @@ class Federation:
             bounds=self._bounds(self._metric_names(workloads, model)),
             rounds=rounds,
             model=model,
+            keep=lambda base, _record: GlobalModel.gathered(base),
         )
         return run, Job(workloads, identities, run, scheme)
 

@@ -54,6 +54,17 @@ class Record:
         return metric_text(self.metrics[name], self.report.metric_error) if name in self.metrics else ""
 
 
+def rounds_of(records: Sequence[Record]) -> int:
+    """Return how many of the sums changed the model."""
+    return sum(record.report.kind == "train" for record in records)
+
+
+def final_metrics(records: Sequence[Record]) -> Mapping[str, float]:
+    """Return the metrics of the final model; empty if their sum was not opened."""
+    last = records[-1:]
+    return last[0].metrics if last and last[0].report.kind == "metrics" else {}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class History:
     """The result of ``Federation.run``.
@@ -82,13 +93,12 @@ class History:
             raise UsageError("a history takes one record for each round, in order, then the final metrics")
 
     def __len__(self) -> int:
-        return sum(record.report.kind == "train" for record in self.records)
+        return rounds_of(self.records)
 
     @property
     def final_metrics(self) -> Mapping[str, float]:
         """Metrics of ``model``, from the metrics-only sum; empty if that sum was not opened."""
-        last = self.records[-1:]
-        return last[0].metrics if last and last[0].report.kind == "metrics" else {}
+        return final_metrics(self.records)
 
     @property
     def metric_names(self) -> tuple[str, ...]:

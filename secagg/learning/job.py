@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 from secagg.errors import SecaggError, TooFewSilos, UsageError
 from secagg.explanation import annotate, explain
 from secagg.hazmat.identity import IdentityKey
+from secagg.learning.model import GlobalModel
 from secagg.learning.progress import Observer, PhaseWatcher
 from secagg.learning.run import Run
 from secagg.learning.workload import LearningWorkload
@@ -56,7 +57,7 @@ class Job:
         self,
         workloads: Mapping[SiloId, LearningWorkload],
         identities: Mapping[SiloId, IdentityKey],
-        run: Run,
+        run: Run[GlobalModel],
         scheme: SchemeParameters,
     ) -> None:
         self._workloads = workloads

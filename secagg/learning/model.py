@@ -10,15 +10,52 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import InputRefused, MalformedMessage
+from secagg.fixedpoint import BLOCK
 from secagg.hazmat.framing import frame
 from secagg.names import RealVector
 from secagg.payload import PIECE_SIZE, Payload
+
+
+class Blocks(Protocol):
+    """A base that is read block by block, wherever it lies."""
+
+    @property
+    def round(self) -> int:
+        """The round that trains from it."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Number of weights."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Vectors of the strategy's state."""
+        ...
+
+    def blocks(self) -> Iterator[GlobalModel]:
+        """Yield ``BLOCK`` weights after the other, the last ones fewer, with the state that is theirs."""
+        ...
+
+
+class Base(Blocks, Protocol):
+    """A base that can be named and sent."""
+
+    @property
+    def digest(self) -> bytes:
+        """As of ``GlobalModel``."""
+        ...
+
+    def payload(self) -> Payload:
+        """Return ``[weights, state...]``, float64."""
+        ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,15 +93,52 @@ class GlobalModel:
         """Number of weights."""
         return int(self.weights.size)
 
+    @property
+    def slots(self) -> int:
+        """Vectors of the strategy's state."""
+        return len(self.state)
+
+    def blocks(self) -> Iterator[GlobalModel]:
+        """Yield the base block by block; see ``Blocks``."""
+        for start in range(0, self.length, BLOCK):
+            part = slice(start, start + BLOCK)
+            yield self._checked(self.round, self.weights[part], tuple(slot[part] for slot in self.state))
+
+    @classmethod
+    def gathered(cls, base: Blocks) -> GlobalModel:
+        """Return ``base`` in memory.
+
+        Raises:
+            InputRefused: as ``base`` does.
+        """
+        if isinstance(base, GlobalModel):
+            return base
+        vectors = np.empty((1 + base.slots, base.length))
+        at = 0
+        for block in base.blocks():
+            for vector, part in zip(vectors, (block.weights, *block.state), strict=True):
+                vector[at : at + block.length] = part
+            at += block.length
+        vectors.flags.writeable = False
+        weights, *state = vectors
+        return cls._checked(base.round, weights, tuple(state))
+
+    @classmethod
+    def _checked(cls, round_number: int, weights: RealVector, state: tuple[RealVector, ...]) -> GlobalModel:
+        """Return a base of vectors that come out of one: a second look at 10^7 weights takes a while."""
+        model = object.__new__(cls)
+        for name, value in (("round", round_number), ("weights", weights), ("state", state)):
+            object.__setattr__(model, name, value)
+        return model
+
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 (32 bytes) over the lengths and the little-endian float64 bytes of weights and state.
 
         The round is left out: one base has one hash, whatever job or round it serves.
         """
-        # Both sizes come first, so the raw vectors after them split in one way only. They are hashed where
-        # they lie, because joining them into one message would copy a base of 80 MB.
-        sha = hashlib.sha256(frame("base model", self.length, len(self.state)))
+        # They are hashed where they lie, because joining them would copy a base of 80 MB.
+        sha = begin_digest(self.length, self.slots)
         for vector in (self.weights, *self.state):
             sha.update(vector.astype("<f8", copy=False).view(np.uint8).data)
         return sha.digest()
@@ -108,6 +182,12 @@ class GlobalModel:
 
     def __repr__(self) -> str:
         return f"GlobalModel(round={self.round}, length={self.length}, slots={len(self.state)})"
+
+
+def begin_digest(length: int, slots: int) -> hashlib._Hash:
+    """Return what is to be updated with the bytes of weights and state, for ``GlobalModel.digest``."""
+    # Both sizes come first, so the raw vectors after them split in one way only.
+    return hashlib.sha256(frame("base model", length, slots))
 
 
 def frozen(vector: NDArray[Any]) -> RealVector:

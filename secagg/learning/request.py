@@ -5,7 +5,7 @@ It asks; the silos' policies decide. Whoever receives it builds a ``Run`` of it,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -13,12 +13,12 @@ import msgspec
 from secagg.errors import ParameterError
 from secagg.learning.bounds import Bounds
 from secagg.learning.history import Record
-from secagg.learning.model import GlobalModel
-from secagg.learning.run import Run
+from secagg.learning.model import Blocks
+from secagg.learning.run import B, Run
 from secagg.learning.settings import TrainingPlan, strategy_of
 from secagg.learning.strategies import Strategy
 from secagg.masking.params import Masking
-from secagg.names import RealVector, WordBits
+from secagg.names import WordBits
 from secagg.plain import Plain
 from secagg.roster import Roster
 from secagg.scheme import Scheme
@@ -80,24 +80,35 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     phase_seconds: Seconds = 60.0
     attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
 
+    def asked_strategy(self) -> Strategy:
+        """Return the strategy.
+
+        Raises:
+            ParameterError: there is none of that name or with such parameters.
+        """
+        try:
+            return strategy_of(dict(self.strategy))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ParameterError("the strategy is none that this version knows") from error
+
     def run(
         self,
         roster: Roster,
-        weights: RealVector,
+        model: B,
         *,
         federation: str,
         job: str,
-        model: GlobalModel | None = None,
+        keep: Callable[[Blocks, Record], B],
         records: Sequence[Record] = (),
-    ) -> Run:
+    ) -> Run[B]:
         """Return the run, not yet begun, or as far as it came before its process ended.
 
         Args:
             roster: whose silos.
-            weights: first global weights, shape (length,); of no meaning beside ``model``.
+            model: the base of the next round.
             federation: its name.
             job: new for every run.
-            model: the base of the next round; None for the first.
+            keep: as of ``Run``.
             records: of the rounds before.
 
         Raises:
@@ -107,14 +118,8 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             raise ParameterError("a run on silos names the code that they train with: app")
         if self.silos is not None and not 1 <= self.silos <= roster.n:
             raise ParameterError(f"silos is {self.silos}; the roster has {roster.n}")
-        try:
-            strategy = strategy_of(dict(self.strategy))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ParameterError("the strategy is none that this version knows") from error
-        if model is None:
-            model = strategy.start(weights)
         plan = TrainingPlan(
-            strategy=strategy,
+            strategy=self.asked_strategy(),
             length=model.length,
             epochs=self.epochs,
             learning_rate=self.learning_rate,
@@ -138,6 +143,7 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             bounds=bounds,
             rounds=self.rounds,
             model=model,
+            keep=keep,
             records=records,
             federation=federation,
             job=job,

@@ -6,15 +6,15 @@ survivors give the same model, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from secagg.fixedpoint import Encoding
 from secagg.learning.bounds import Bounds
-from secagg.learning.history import History, Record
-from secagg.learning.model import GlobalModel
+from secagg.learning.history import Record
+from secagg.learning.model import Base, Blocks
 from secagg.learning.settings import TrainingPlan
-from secagg.learning.workload import next_model
+from secagg.learning.strategies import NextModel
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import PHASES, RoundDriver
@@ -22,7 +22,9 @@ from secagg.rounds.memory import Memory
 from secagg.rounds.reporting import describe_round
 from secagg.session import Aggregate
 from secagg.terms import MaskingParameters, SchemeParameters, Terms
-from secagg.weighting import surely_below
+from secagg.weighting import decode_mean, surely_below
+
+B = TypeVar("B", bound=Base)
 
 Kind: TypeAlias = Literal["train", "metrics"]
 
@@ -30,7 +32,7 @@ LOCAL = "local"
 """Federation and job of runs in one process, whose silos live no longer than the run."""
 
 
-class Run:
+class Run(Generic[B]):
     """What is asked for, and how far it has come.
 
     Args:
@@ -40,6 +42,7 @@ class Run:
         bounds: from which the encodings are planned.
         rounds: of training, at least 1; if there are metrics, one more sum measures the last model.
         model: the base of the next round.
+        keep: puts the base that follows an opened sum, and the sum's record, where they belong.
         records: of the rounds before ``model``.
         federation, job: names; silos join an attempt of a job once, so no two runs share both.
         training_seconds, phase_seconds, attempts: as ``RoundCoordinator`` takes them.
@@ -56,7 +59,8 @@ class Run:
         plan: TrainingPlan,
         bounds: Bounds,
         rounds: int,
-        model: GlobalModel,
+        model: B,
+        keep: Callable[[Blocks, Record], B],
         records: Sequence[Record] = (),
         federation: str = LOCAL,
         job: str = LOCAL,
@@ -67,6 +71,7 @@ class Run:
         self.roster = roster
         self.rounds = rounds
         self.model = model
+        self._keep = keep
         self._scheme = scheme
         self._plan = plan
         self._records = tuple(records)
@@ -92,7 +97,7 @@ class Run:
     @property
     def phases(self) -> tuple[str, ...]:
         """The phases of the scheme, in order."""
-        return PHASES if self.protected else ("Training", "PlainInput")
+        return phases_of(self._scheme)
 
     @property
     def number(self) -> int:
@@ -105,9 +110,9 @@ class Run:
         return len(self._records) == len(self._schedule)
 
     @property
-    def history(self) -> History:
-        """As far as the run has come."""
-        return History(self.model.weights, self._records)
+    def records(self) -> tuple[Record, ...]:
+        """Of the sums that were opened."""
+        return self._records
 
     def terms(self) -> Terms:
         """Return the terms of the next round."""
@@ -144,13 +149,14 @@ class Run:
         )
 
     def opened(self, driver: RoundDriver, aggregate: Aggregate) -> Record:
-        """Take the opened sum of the round that ``next_round`` gave: the model and the history move on.
+        """Take the opened sum of the round that ``next_round`` gave: the model and the records move on.
 
         Raises:
             InputRefused: the step leaves float64's range; nothing changed.
+            EnvironmentFault: the base or the record cannot be kept; nothing changed.
         """
         terms = driver.coordinator.terms
-        model, mean = next_model(terms, self.model, aggregate)
+        mean = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors))
         weight = mean.weight if terms.kind == "train" else mean.evaluation_weight
         unmet = surely_below(terms.encoding, weight, self._planned_weight)
         report = describe_round(
@@ -166,6 +172,13 @@ class Run:
             unmet_weight=self._planned_weight if unmet else None,
         )
         record = Record(terms.round - 1, mean.metrics, report)
-        self.model, self._memory = model, driver.coordinator.memory.next_round()
+        step = None if mean.update is None else NextModel(self.model, self._plan.strategy, mean.update)
+        self.model = self._keep(step or self.model, record)
+        self._memory = driver.coordinator.memory.next_round()
         self._records = (*self._records, record)
         return record
+
+
+def phases_of(scheme: SchemeParameters) -> tuple[str, ...]:
+    """Return the phases of a round under ``scheme``, in order."""
+    return PHASES if isinstance(scheme, MaskingParameters) else ("Training", "PlainInput")

@@ -12,7 +12,7 @@ Source: McMahan et al. 2017 (FedAvg); Li et al. 2020, "Federated Optimization in
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, TypeAlias
 
@@ -20,9 +20,10 @@ import numpy as np
 
 from secagg.errors import InputRefused, ParameterError, UsageError
 from secagg.explanation import explained
-from secagg.learning.model import GlobalModel
+from secagg.learning.model import Blocks, GlobalModel
 from secagg.names import RealVector
 from secagg.ranges import positive, real
+from secagg.weighting import MeanUpdate
 
 
 class _ServerStep(ABC):
@@ -205,3 +206,47 @@ class FedYogi(_Adaptive):
 
 Strategy: TypeAlias = FedAvg | FedProx | FedAdam | FedYogi
 """The strategies there are. The union is closed: a silo runs only what it can name and check."""
+
+
+@dataclass(frozen=True, eq=False)
+class NextModel:
+    """The base of the next round, computed block by block as it is read.
+
+    Args:
+        base: the base that the round trained from.
+        strategy: of the run.
+        update: the opened mean update, of the base's length.
+
+    Guarantees:
+        The blocks are those of ``strategy.apply`` on the whole vectors, bit for bit.
+    """
+
+    base: Blocks
+    strategy: Strategy
+    update: MeanUpdate
+
+    @property
+    def round(self) -> int:
+        """The round that trains from it."""
+        return self.base.round + 1
+
+    @property
+    def length(self) -> int:
+        """Number of weights."""
+        return self.base.length
+
+    @property
+    def slots(self) -> int:
+        """Vectors of the strategy's state."""
+        return self.strategy.slots
+
+    def blocks(self) -> Iterator[GlobalModel]:
+        """Yield the blocks; see ``Blocks``.
+
+        Raises:
+            InputRefused, UsageError: as ``apply``.
+        """
+        at = 0
+        for block in self.base.blocks():
+            yield self.strategy.apply(block, self.update[at : at + block.length])
+            at += block.length

@@ -23,12 +23,13 @@ from secagg.errors import (
 )
 from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
+from secagg.learning.strategies import NextModel
 from secagg.learning.trainer import Evaluation, Initialises, Trainer, TrainingSettings, Update
 from secagg.names import IntegerVector, RealVector, SiloId
 from secagg.payload import Payload
 from secagg.session import Aggregate
 from secagg.terms import Terms
-from secagg.weighting import Mean, decode_mean, encode_mean, is_mean, metric_names
+from secagg.weighting import decode_mean, encode_mean, is_mean, metric_names
 
 T = TypeVar("T")
 
@@ -185,8 +186,10 @@ class LearningWorkload:
 
     def apply(self, terms: Terms, aggregate: Aggregate) -> None:
         """Compute the next model; see ``Workload.apply``."""
-        if terms.kind == "train":
-            self._hold(terms, next_model(terms, self._base(terms), aggregate)[0])
+        update = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors)).update
+        if update is not None:
+            step = NextModel(self._base(terms), TrainingPlan.of(terms).strategy, update)
+            self._hold(terms, GlobalModel.gathered(step))
 
     def _hold(self, terms: Terms, model: GlobalModel) -> None:
         self._model, self._pin = model, Pin(terms.federation, terms.job, model.round, model.digest)
@@ -256,11 +259,3 @@ def _users_line(error: Exception) -> str:
         if module.partition(".")[0] not in _NOT_USERS and _INSTALLED.isdisjoint(file.parts):
             where = f" at {file.name}:{number}"
     return where
-
-
-def next_model(terms: Terms, base: GlobalModel, aggregate: Aggregate) -> tuple[GlobalModel, Mean]:
-    """Return the model of the next round, and the opened means it comes from; the same at every party."""
-    mean = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors))
-    if mean.values is None:
-        return base, mean
-    return TrainingPlan.of(terms).strategy.apply(base, mean.values), mean

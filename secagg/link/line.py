@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from secagg.errors import MalformedMessage
 from secagg.link.frames import MAX_PIECE, Begin, Held, Piece, Received
-
-Frame: TypeAlias = tuple[bytes, memoryview | None]
-"""Header and payload of one message, as ``wire`` encodes and decodes them."""
+from secagg.payload import Buffer, Frame
 
 
 class OutOfOrder(MalformedMessage):
@@ -30,7 +28,7 @@ class Store(Protocol):
         """Append ``data``."""
         ...
 
-    def whole(self) -> memoryview | None:
+    def whole(self) -> Buffer | None:
         """Return all that was written; None if it is not wanted. Called once, after the last piece."""
         ...
 
@@ -62,7 +60,7 @@ class InMemory:
 class _Sending:
     number: int
     header: bytes
-    payload: memoryview | None
+    payload: Buffer | None
     begun: bool = False
     sent: int = 0
 
@@ -170,6 +168,11 @@ class Incoming:
     def held(self) -> Held:
         """What is here, for the peer to go on from."""
         return Held(self._whole, self._part)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether pieces of a message are to come."""
+        return self._begun is not None
 
     @property
     def acknowledgement(self) -> Received | None:

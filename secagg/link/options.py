@@ -14,7 +14,7 @@ from secagg.link.frames import MAX_FRAME_SIZE
 
 Options: TypeAlias = tuple[tuple[str, int], ...]
 
-LOOKAHEAD = 1024 * 1024
+LOOKAHEAD = 256 * 1024
 """Bytes that the other end may send ahead of what was read."""
 KEEPALIVE = 30
 """Seconds without a byte after which a connection is asked whether it still is one."""

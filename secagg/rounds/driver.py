@@ -30,6 +30,7 @@ from secagg.messages import (
     Voided,
 )
 from secagg.names import SiloId
+from secagg.payload import Frame
 from secagg.records import CoordinatorRecord
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.session import Aggregate, CoordinatorStep, Outbox
@@ -38,7 +39,6 @@ Phase: TypeAlias = Literal[
     "Training", "AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmasking"
 ]
 PHASES: tuple[Phase, ...] = get_args(Phase)
-Frame: TypeAlias = tuple[bytes, memoryview | None]
 Frames: TypeAlias = Sequence[tuple[SiloId, Frame]]
 
 

@@ -35,6 +35,7 @@ from secagg.messages import (
     VoidRequested,
 )
 from secagg.names import IntegerVector, RandomSource, SiloId
+from secagg.payload import Frame
 from secagg.plain import PlainSilo
 from secagg.policy import Policy
 from secagg.records import AttemptJoined, SiloRecord
@@ -233,9 +234,9 @@ class Participant:
 
 def answer(
     participant: Participant,
-    frame: tuple[bytes, memoryview | None],
+    frame: Frame,
     sync: Callable[[Sequence[SiloRecord]], None],
-) -> tuple[tuple[bytes, memoryview | None] | None, SecaggError | None]:
+) -> tuple[Frame | None, SecaggError | None]:
     """Take one frame of the coordinator, as every transport delivers it.
 
     Args:

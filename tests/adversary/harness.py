@@ -58,11 +58,10 @@ from secagg.messages import (
     VoidRequested,
 )
 from secagg.names import IntegerVector, RandomSource, SiloId
-from secagg.payload import Payload
+from secagg.payload import Frame, Payload
 from secagg.policy import Policy
 from secagg.records import SiloRecord, decode_silo_record
 from secagg.roster import Roster
-from secagg.rounds.driver import Frame
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate
 from secagg.simulation import SimulatedSilo
@@ -769,7 +768,7 @@ class Attempt:
 def frozen(frame: Frame) -> Frame:
     """Return ``frame`` with a payload of its own, which later additions cannot change."""
     header, payload = frame
-    return header, None if payload is None else memoryview(bytes(payload))
+    return header, None if payload is None else memoryview(bytes(payload[:]))
 
 
 def refusals(host: SimulatedSilo) -> list[type[SecaggError]]:

@@ -32,9 +32,8 @@ from secagg.messages import (
     ShareKeys,
     Unmasking,
 )
-from secagg.payload import Payload
+from secagg.payload import Frame, Payload
 from secagg.plain import Plain
-from secagg.rounds.driver import Frame
 from tests.counts import count
 from tests.federations import MODEL, Driver, Federation, Tamper, TamperedSilo
 from tests.samples import FROM_COORDINATOR, FROM_SILO
@@ -73,7 +72,7 @@ def corpus() -> tuple[Bytes, ...]:
     # As many frames of a rare type as of a common one.
     by_kind = {name: [m for m in messages if type(m).__name__ == name] for name in NAMES}
     chosen = [by_kind[name][i % len(by_kind[name])] for name in NAMES for i in range(8)]
-    return tuple((header, None if p is None else bytes(p)) for header, p in map(wire.encode, chosen))
+    return tuple((header, None if p is None else bytes(p[:])) for header, p in map(wire.encode, chosen))
 
 
 # --- mutations ----------------------------------------------------------------------------------------------
@@ -217,7 +216,7 @@ def attack(frame: Bytes) -> int:
             taken += 1
             again, same = wire.encode(message)
             assert again == header, "two frames for one message"
-            assert (None if same is None else bytes(same)) == payload, "another payload than came"
+            assert (None if same is None else bytes(same[:])) == payload, "another payload than came"
             vector: Payload | None = getattr(message, "vector", getattr(message, "total", None))
             if vector is not None and payload is not None:
                 assert vector.size == len(payload), "another payload than announced"

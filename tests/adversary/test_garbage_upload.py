@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from secagg import wire
 from secagg.errors import FaultyCoordinator, RoundAborted, SecaggError
 from secagg.messages import MaskedInput, SumOpened
-from secagg.payload import Payload
+from secagg.payload import Frame, Payload
 from secagg.records import SetSigned, decode_silo_record
-from secagg.rounds.driver import Frame
 from tests.federations import Federation, TamperedSilo, Witness
 
 Forgery: TypeAlias = Callable[[MaskedInput], Frame]
@@ -71,7 +70,7 @@ def with_bytes(
     def forge(message: MaskedInput) -> Frame:
         header, payload = wire.encode(message)
         assert payload is not None
-        header, changed = change(header, bytes(payload))
+        header, changed = change(header, bytes(payload[:]))
         return header, None if changed is None else memoryview(changed)
 
     return forge

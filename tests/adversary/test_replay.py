@@ -18,9 +18,8 @@ from secagg.errors import UnexpectedMessage
 from secagg.hazmat.framing import digest
 from secagg.messages import Ready, Refused, SumOpened, TrainingOpened
 from secagg.names import SiloId
-from secagg.payload import Payload
+from secagg.payload import Frame, Payload
 from secagg.rounds.coordinator import RoundCoordinator
-from secagg.rounds.driver import Frame
 from secagg.terms import Terms
 from tests.adversary.harness import Attempt, Federation, Liar, named
 

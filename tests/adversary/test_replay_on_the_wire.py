@@ -31,9 +31,10 @@ from secagg.link.frames import (
     decode_link,
     encode_link,
 )
-from secagg.link.line import Frame, Incoming
+from secagg.link.line import Incoming
 from secagg.messages import AdvertiseKeys, MaskedInput, Ready, SharesAnnounced
 from secagg.names import SiloId
+from secagg.payload import Frame
 from secagg.records import AttemptJoined
 from secagg.rounds.driver import RoundDriver
 from secagg.survivors import Locks

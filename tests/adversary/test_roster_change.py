@@ -28,12 +28,11 @@ from secagg.messages import (
     Unmasking,
 )
 from secagg.names import IntegerVector, SiloId
-from secagg.payload import Payload
+from secagg.payload import Frame, Payload
 from secagg.policy import Policy
 from secagg.records import LockLifted, LockMoved, SetSigned, SiloRecord, decode_silo_record
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
-from secagg.rounds.driver import Frame
 from secagg.rounds.silo import Participant
 from secagg.session import Aggregate
 from secagg.simulation import SimulatedSilo, run_round

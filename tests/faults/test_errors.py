@@ -16,6 +16,7 @@ import pytest
 from coordinator.authority import Authority
 from coordinator.model_file import write_model
 from secagg import __version__
+from secagg.learning.model import GlobalModel
 from secagg.link.frames import PROTOCOL
 from tests.faults.app import APP
 from tests.faults.orders import Kill, Version
@@ -356,7 +357,7 @@ def change(world: World, silo: str, old: str, new: str) -> None:
 def job(world: World, *, rounds: int, waits: str = "") -> None:
     """Write a job for the scientist."""
     home = world.files / "scientist"
-    write_model(home / "initial.safetensors", initial(), ())
+    write_model(home / "initial.safetensors", GlobalModel(1, initial()), ())
     (home / "job.toml").write_text(
         f'name = "faults"\nrounds = {rounds}\napp = "{APP}"\ninitial = "initial.safetensors"\n'
         'metrics = ["loss"]\n\n[numbers]\nclip = 8.0\nweight_cap = 1000.0\nleast_total_weight = 10.0\n'

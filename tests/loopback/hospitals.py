@@ -23,9 +23,9 @@ from secagg.hazmat.identity import IdentityKey
 from secagg.learning.federation import Federation
 from secagg.learning.history import History
 from secagg.learning.workload import LearningWorkload
-from secagg.link.line import Frame
 from secagg.messages import FromCoordinator
 from secagg.names import SiloId
+from secagg.payload import Frame
 from secagg.policy import Policy
 from secagg.records import SiloRecord
 from secagg.roster import Roster

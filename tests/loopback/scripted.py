@@ -21,7 +21,8 @@ from secagg.link.frames import (
     decode_link,
     encode_link,
 )
-from secagg.link.line import Frame, Incoming, Outgoing
+from secagg.link.line import Incoming, Outgoing
+from secagg.payload import Frame
 from silo.client import CONNECT
 
 import grpc  # isort: skip

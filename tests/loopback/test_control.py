@@ -46,6 +46,7 @@ from secagg.errors import (
     UsageError,
     exit_code,
 )
+from secagg.learning.model import GlobalModel
 from secagg.learning.progress import Silent, State
 from secagg.learning.remote import Outcome
 from secagg.link.options import CHANNEL_OPTIONS
@@ -167,7 +168,9 @@ def test_a_layout_names_the_tensors_of_the_model(tmp_path: Path) -> None:
     from coordinator.model_file import write_model
 
     here = hospitals(tmp_path / "f")
-    write_model(tmp_path / "initial.safetensors", INITIAL, (("slope", (2, 2)), ("bias", (1,))))
+    write_model(
+        tmp_path / "initial.safetensors", GlobalModel(1, INITIAL), (("slope", (2, 2)), ("bias", (1,)))
+    )
 
     async def work() -> None:
         async with running(here) as (_, coordinator):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import mmap
 import os
 import weakref
 from pathlib import Path
@@ -27,6 +26,7 @@ from coordinator.lines import (
     Pace,
     Spooled,
 )
+from coordinator.on_disk import OnDisk
 from coordinator.service import SiloService
 from secagg.errors import EnvironmentFault, MalformedMessage
 from secagg.link.frames import (
@@ -216,20 +216,19 @@ def test_a_piece_that_was_written_in_part_is_written_again(tmp_path: Path) -> No
     with pytest.raises(EnvironmentFault):
         spooled.write(piece)
     spooled.write(piece)
-    assert spooled.whole() == piece
+    assert spooled.whole()[:] == piece
 
 
 def test_an_upload_is_freed_when_it_was_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     federation = federation_of(4)
-    maps: list[weakref.ref[mmap.mmap]] = []
+    uploads: list[weakref.ref[OnDisk]] = []
     alive: list[int] = []
     whole = Spooled.whole
 
-    def watched(self: Spooled) -> memoryview:
-        payload = whole(self)
-        assert isinstance(payload.obj, mmap.mmap)
-        maps.append(weakref.ref(payload.obj))
-        return payload
+    def watched(self: Spooled) -> OnDisk:
+        upload = whole(self)
+        uploads.append(weakref.ref(upload))
+        return upload
 
     monkeypatch.setattr(Spooled, "whole", watched)
 
@@ -247,7 +246,7 @@ def test_an_upload_is_freed_when_it_was_added(tmp_path: Path, monkeypatch: pytes
             def advancing(now: float) -> Any:
                 if coordinator.phase == "MaskedInput" and not coordinator.waiting:
                     gc.collect()
-                    alive.append(sum(ref() is not None for ref in maps))
+                    alive.append(sum(ref() is not None for ref in uploads))
                 return advance(now)
 
             monkeypatch.setattr(driver, "advance", advancing)

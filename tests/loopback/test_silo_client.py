@@ -24,7 +24,7 @@ from secagg.link.frames import (
     Welcome,
     encode_link,
 )
-from secagg.link.line import Frame
+from secagg.payload import Frame
 from silo.client import MAX_UNREAD, Client
 from tests.loopback.scripted import Coordinator
 
@@ -73,7 +73,7 @@ def same(one: Frame, other: Frame) -> bool:
     return (
         one[0] == other[0]
         and (one[1] is None) == (other[1] is None)
-        and bytes(one[1] or b"") == bytes(other[1] or b"")
+        and bytes((one[1] or b"")[:]) == bytes((other[1] or b"")[:])
     )
 
 

@@ -24,7 +24,6 @@ from secagg import wire
 from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAvg
-from secagg.learning.workload import next_model
 from secagg.messages import (
     BaseRequested,
     BaseSent,
@@ -45,6 +44,7 @@ from secagg.session import Aggregate
 from secagg.terms import PlainParameters, Terms, training_digest
 from secagg.weighting import plan_mean
 from silo.app import source_hash
+from tests.learners import next_model
 from tests.loopback.scripted import Coordinator
 
 import grpc  # isort: skip
@@ -243,7 +243,7 @@ async def open_round(
     say(coordinator, RoundOpened(training_digest(terms), attempt, 60.0))
     vector = (await hear(coordinator, PlainInput)).vector.array()
     say(coordinator, PlainSum(training_digest(terms), ("north",), Payload.of(np.array(vector))))
-    return next_model(terms, model, Aggregate(vector[:-1], ("north",)))[0]
+    return next_model(terms, model, Aggregate(vector[:-1], ("north",)))
 
 
 async def ended(process: asyncio.subprocess.Process, by: signal.Signals) -> tuple[int, str]:

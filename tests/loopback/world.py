@@ -32,9 +32,10 @@ from secagg.link.frames import (
     decode_link,
     encode_link,
 )
-from secagg.link.line import Frame, Incoming, Outgoing
+from secagg.link.line import Incoming, Outgoing
 from secagg.link.options import CHANNEL_OPTIONS, SERVER_OPTIONS
 from secagg.names import SiloId
+from secagg.payload import Frame
 from secagg.roster import Roster
 
 Deliver = Callable[[Frame], Frame | None]

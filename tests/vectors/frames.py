@@ -156,7 +156,7 @@ def _bad_fields(group: Group) -> None:
 def _bad_payloads(group: Group) -> None:
     vector = np.array([1, 2, 3, 4], np.uint32)
     header, payload = wire.encode(PlainInput(TRAINING, Payload.of(vector)))
-    data = bytes(payload or b"")
+    data = bytes((payload or b"")[:])
 
     def fails(name: str, header: bytes, payload: bytes | None = data) -> None:
         group.fails(name, SILO, "MalformedMessage", **written_frame(header, payload))

@@ -159,7 +159,7 @@ def read_roster(members: Json) -> Roster:
 def write_frame(message: Message) -> Json:
     """Return the frame of ``message``."""
     header, payload = wire.encode(message)
-    return written_frame(header, payload)
+    return written_frame(header, None if payload is None else payload[:])
 
 
 def written_frame(header: bytes, payload: bytes | memoryview | None = None) -> Json:
