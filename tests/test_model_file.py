@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,22 @@ from safetensors.numpy import load_file, save_file
 
 from coordinator.model_file import (
     MANIFEST,
+    FirstModel,
     read_checkpoint,
     read_initial,
     write_checkpoint,
     write_model,
     write_whole,
 )
+from coordinator.on_disk import OnDisk
 from secagg.errors import EnvironmentFault, InputRefused, ParameterError
+from secagg.fixedpoint import BLOCK
 from secagg.learning.history import Record
 from secagg.learning.model import GlobalModel
+from secagg.learning.strategies import FedAdam, FedAvg, FedYogi, NextModel
+from secagg.payload import Payload
 from secagg.report import RoundReport
+from secagg.weighting import decode_mean, encode_mean, plan_mean
 
 REPORT = RoundReport(
     round=1,
@@ -163,6 +171,111 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path, record: Record | No
     if record is not None and same is not None:
         assert same == RECORD
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+LONG = 2 * BLOCK + 7
+
+
+def test_a_stored_model_is_the_same_base_as_one_in_memory(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(1)
+    model = GlobalModel(2, drawn.normal(size=LONG), tuple(drawn.normal(size=LONG) for _ in range(2)))
+    stored = write_checkpoint(tmp_path / "c", model, RECORD)
+    assert (stored.round, stored.length, stored.slots, stored.digest) == (2, LONG, 2, model.digest)
+    assert GlobalModel.gathered(stored).digest == model.digest
+    assert [block.length for block in stored.blocks()] == [BLOCK, BLOCK, 7]
+    assert np.array_equal(stored.payload().array(), model.to_payload())
+    assert np.array_equal(stored.weights().array(), model.weights)
+    assert stored.payload().digest == model.payload().digest
+    again, _ = read_checkpoint(tmp_path / "c")
+    assert (again.round, again.digest) == (2, model.digest)
+    tensors = load_file(tmp_path / "c")  # The library reads what this wrote.
+    assert np.array_equal(tensors["weights"], model.weights)
+    assert np.array_equal(tensors["state.1"], model.state[1])
+
+
+def test_a_stored_model_outlives_its_name(tmp_path: Path) -> None:
+    first = write_checkpoint(tmp_path / "c", GlobalModel(1, np.zeros(LONG)), None)
+    second = write_checkpoint(tmp_path / "c", GlobalModel(2, np.ones(LONG)), None)
+    (tmp_path / "c").unlink()
+    assert not GlobalModel.gathered(first).weights.any()
+    assert GlobalModel.gathered(second).weights.all()
+
+
+@pytest.mark.parametrize(
+    "strategy", [FedAvg(0.5), FedAdam(0.1), FedYogi(0.1)], ids=lambda s: type(s).__name__
+)
+def test_a_model_is_stepped_on_disk_as_in_memory_and_in_little_memory(tmp_path: Path, strategy: Any) -> None:
+    length = 30 * BLOCK + 1
+    weights = np.linspace(-1, 1, length)
+    encoding = plan_mean(length, clip=1.0, cohort=3, weight_cap=10.0, least_total_weight=1.0)
+    total = encode_mean(encoding, update=weights[::-1], weight=7.0, metrics={}, evaluation_weight=0.0)
+    mean = decode_mean(encoding, total, silos=1)
+    assert mean.update is not None
+    expected = strategy.apply(strategy.start(weights), np.array(mean.values))
+    first = write_checkpoint(tmp_path / "c", FirstModel(strategy, Payload.of(weights)), None)
+    assert first.digest == strategy.start(weights).digest
+    tracemalloc.start()
+    try:
+        second = write_checkpoint(tmp_path / "c", NextModel(first, strategy, mean.update), RECORD)
+        write_model(tmp_path / "m", second, ())
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (second.round, second.digest) == (2, expected.digest)
+    assert most < 8 * length / 2, "a step holds blocks, not the model"
+
+
+def test_a_step_that_is_refused_leaves_the_checkpoint_that_was(tmp_path: Path) -> None:
+    weights = np.zeros(LONG)
+    first = write_checkpoint(tmp_path / "c", GlobalModel(1, weights), None)
+    weights[-1] = np.nan
+    with pytest.raises(InputRefused, match="NaN"):
+        write_checkpoint(tmp_path / "c", FirstModel(FedAvg(), Payload.of(weights)), None)
+    assert read_checkpoint(tmp_path / "c")[0].digest == first.digest
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 40, -8])
+def test_a_checkpoint_that_was_cut_off_is_refused(tmp_path: Path, keep: int) -> None:
+    write_checkpoint(tmp_path / "c", GlobalModel(1, np.arange(5.0)), None)
+    (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:keep])
+    with pytest.raises(EnvironmentFault, match="is damaged"):
+        read_checkpoint(tmp_path / "c")
+
+
+# --- bytes on disk ------------------------------------------------------------------------------------------
+
+
+def test_bytes_on_disk_are_read_by_slices(tmp_path: Path) -> None:
+    content = bytes(range(100))
+    (tmp_path / "f").write_bytes(content)
+    data = OnDisk.of(tmp_path / "f")
+    assert len(data) == 100
+    for part in (slice(None), slice(3, 7), slice(90, 200), slice(7, 3), slice(-5, None)):
+        assert data[part] == content[part]
+    assert data.part(10, 20)[5:] == content[15:30]
+    with pytest.raises(TypeError, match="read-only"):
+        data[:][0] = 1
+
+
+def test_a_file_that_became_shorter_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(100))
+    data = OnDisk.of(tmp_path / "f")
+    os.truncate(tmp_path / "f", 50)
+    assert data[:50] == bytes(50)
+    with pytest.raises(EnvironmentFault, match="became shorter"):
+        data[:51]
+
+
+def test_a_file_is_closed_when_nothing_refers_to_it(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(100))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    data = OnDisk.of(tmp_path / "f")
+    part = data.part(0, 10)
+    del data
+    assert part[:] == bytes(10)
+    del part
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:

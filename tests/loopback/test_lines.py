@@ -27,7 +27,7 @@ from coordinator.lines import (
     Spooled,
 )
 from coordinator.on_disk import OnDisk
-from coordinator.service import SiloService
+from coordinator.service import MAX_TRANSFERS, SiloService
 from secagg.errors import EnvironmentFault, MalformedMessage
 from secagg.link.frames import (
     BOOT_SIZE,
@@ -421,23 +421,67 @@ def test_silos_that_take_nothing_leave_the_transfers_to_others(
     monkeypatch.setattr(coordinator.service, "SLOT_SECONDS", 0.05)
 
     async def work() -> None:
-        lines, _ = lines_of(tmp_path)
+        lines = Lines(roster_of(2 * MAX_TRANSFERS + 1)[0], tmp_path)
         service = SiloService(lines)
-        piece = Piece(1, 0, memoryview(bytes(10)))
-        stalled = [Context() for _ in range(2 * coordinator.service.MAX_TRANSFERS)]
+        *stalled, other = (Context() for _ in lines.roster.silos)
         for context in stalled:
             context.takes.clear()
-        tasks = [asyncio.create_task(service._transfer(context, piece)) for context in stalled]
-        other = Context()
-        await service._transfer(other, piece)
-        assert other.written == [piece]
-        assert not any(task.done() for task in tasks)
+        tasks = []
+        for silo, context in zip(lines.roster.silos, (*stalled, other), strict=True):
+            lines.attach(silo, hello_of(lines))
+            lines.send(silo, (b"header", memoryview(bytes(10))))
+            tasks.append(asyncio.create_task(service._write(lines[silo], lines[silo].stream, context)))
+        while not any(isinstance(frame, Piece) for frame in other.written):
+            other.writes.clear()
+            await other.writes.wait()
         for context in stalled:
             context.takes.set()
-        await asyncio.gather(*tasks)
-        assert service._transfers._value == coordinator.service.MAX_TRANSFERS, "a slot is given back once"
+            while not any(isinstance(frame, Piece) for frame in context.written):
+                context.writes.clear()
+                await context.writes.wait()
+        await ended(tasks)
+        assert service._written._value == MAX_TRANSFERS, "a slot is given back once"
+        lines.close()
 
     run(work)
+
+
+def test_silos_that_send_nothing_leave_the_transfers_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have begun an upload, and hold what there is to read with; what is small is not held up at all."""
+    monkeypatch.setattr(coordinator.service, "SLOT_SECONDS", 0.05)
+
+    async def work() -> None:
+        lines = Lines(roster_of(MAX_TRANSFERS + 2)[0], tmp_path)
+        service = SiloService(lines)
+        *stalled, other, talker = lines.roster.silos
+        contexts = {silo: Context() for silo in lines.roster.silos}
+        tasks = []
+        for silo, context in contexts.items():
+            lines.attach(silo, hello_of(lines))
+            tasks.append(asyncio.create_task(service._read(lines[silo], lines[silo].stream, context)))
+        box = lines.listen()
+        lines.limit = 20
+        for silo in (*stalled, other):
+            contexts[silo].say(Begin(1, b"upload", 20))
+        contexts[talker].say(Begin(1, b"message", None))
+        assert await box.get() == Arrived(talker, (b"message", None))
+        assert service._read_now.locked()
+        for offset in (0, 10):
+            contexts[other].say(Piece(1, offset, memoryview(bytes(10))))
+        assert await box.get() == Arrived(other, (b"upload", memoryview(bytes(20))))
+        await ended(tasks)
+        assert service._read_now._value == MAX_TRANSFERS, "a slot is given back once"
+        lines.close()
+
+    run(work)
+
+
+async def ended(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 # --- the end ------------------------------------------------------------------------------------------------
