@@ -38,7 +38,7 @@ MAX_WEIGHTS = 1 << 28
 MAX_SENDING = 2
 """Models that are fetched at once; another caller is refused rather than kept waiting."""
 PIECE_SECONDS = 30.0
-"""A caller that has not sent the next piece by then is given up."""
+"""A caller that has not sent or taken the next piece by then is given up."""
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext, whose stubs know no generic handlers.
 Watched: TypeAlias = AnyEvent | Failed
@@ -225,6 +225,7 @@ class ControlService:
         self._revoked = revoked
         self._receiving = asyncio.Lock()
         self._sending = asyncio.Semaphore(MAX_SENDING)
+        self._late: set[asyncio.Task[None]] = set()
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         """Return what a server is given."""
@@ -263,19 +264,19 @@ class ControlService:
         except SecaggError as error:
             return _failed(error, who)
 
-    async def watch(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
+    async def watch(self, request: bytes, context: Context) -> None:
         """Send what happened and happens in a run."""
         who = await self._caller(context)
         try:
             asked = decode(request, Watch)
             feed = self._runs.feed(asked.run)
         except SecaggError as error:
-            yield _failed(error, who)
+            await self._write(context, _failed(error, who))
             return
         async for event in feed.follow(asked.seen):
-            yield encode(event)
+            await self._write(context, encode(event))
 
-    async def model(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
+    async def model(self, request: bytes, context: Context) -> None:
         """Send the weights after the last opened sum."""
         who = await self._caller(context)
         try:
@@ -283,18 +284,18 @@ class ControlService:
             if self._sending.locked():
                 raise UsageError(f"{MAX_SENDING} models are being fetched already: try again in a moment")
         except SecaggError as error:
-            yield _failed(error, who)
+            await self._write(context, _failed(error, who))
             return
         async with self._sending:
             try:
                 weights = await asyncio.to_thread(self._runs.model, asked.run)
                 announced = await asyncio.to_thread(weights_of, weights)
             except SecaggError as error:
-                yield _failed(error, who)
+                await self._write(context, _failed(error, who))
                 return
-            yield encode(announced)
+            await self._write(context, encode(announced))
             for piece in pieces(weights):
-                yield piece
+                await self._write(context, piece)
 
     async def halt(self, request: bytes, context: Context) -> bytes:
         """Stop a run."""
@@ -354,6 +355,18 @@ class ControlService:
             None if run.ended is None else run.ended.timestamp(),
         )
 
+    async def _write(self, context: Context, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(PIECE_SECONDS):
+                await context.write(data)
+        except TimeoutError:
+            log.warning("a caller was given up: it does not take what it asked for")
+            # Its status waits behind what it does not take; here nobody waits for that.
+            late = asyncio.create_task(_abort_late(context))
+            self._late.add(late)
+            late.add_done_callback(self._late.discard)
+            raise asyncio.CancelledError from None
+
     async def _caller(self, context: Context) -> str:
         try:
             who = tls.caller(context, roles={"scientist", "operator"}, revoked=self._revoked)
@@ -369,6 +382,11 @@ async def _next(requests: AsyncIterator[bytes]) -> bytes:
         async with asyncio.timeout(PIECE_SECONDS):
             return await anext(requests)
     raise MalformedMessage("the call ended before all of it was sent")
+
+
+async def _abort_late(context: Context) -> None:
+    with suppress(Exception):  # The caller has gone meanwhile.
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "too slow to take what it asked for")
 
 
 def _failed(error: SecaggError, who: str) -> bytes:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 from coordinator.on_disk import OnDisk
 from secagg.errors import EnvironmentFault, MalformedMessage, ProtocolError
 from secagg.link.frames import BOOT_SIZE, Begin, Held, Hello, Piece
-from secagg.link.line import Incoming, InMemory, Outgoing, Store
+from secagg.link.line import Incoming, InMemory, Outgoing, Store, Unwanted
 from secagg.names import SiloId
 from secagg.payload import Frame
 from secagg.roster import Roster
@@ -113,19 +113,6 @@ class Spooled:
     def discard(self) -> None:
         """Free the disk."""
         self._file.close()
-
-
-class Late:
-    """Keeps nothing of an upload for which its silo was too slow; nobody is at fault."""
-
-    def write(self, data: memoryview) -> None:
-        """Drop ``data``."""
-
-    def whole(self) -> None:
-        """Return that the message is not wanted."""
-
-    def discard(self) -> None:
-        """Do nothing: nothing is kept."""
 
 
 def _disk(error: OSError, folder: Path) -> EnvironmentFault:
@@ -389,7 +376,7 @@ class Lines:
         if size <= self.limit:
             return Spooled(self._spool) if size > QUANTUM else InMemory(size)
         if size <= self._late:
-            return Late()
+            return Unwanted()  # Its silo was too slow for an earlier round; nobody is at fault.
         raise MalformedMessage(f"a payload of {size} bytes was announced; {self.limit} are taken now")
 
 

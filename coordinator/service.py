@@ -102,10 +102,10 @@ class SiloService:
                 for task in (reading, writing):
                     task.cancel()
                 await asyncio.gather(reading, writing, return_exceptions=True)
-            await self._end(line, done, context)
         finally:
             self._lines.detach(silo, stream)
             log.info("silo disconnected", silo=silo)
+        await self._end(line, done, context)  # Its status waits behind what a silo does not take.
 
     async def _silo(self, context: Context) -> SiloId:
         try:

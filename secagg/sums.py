@@ -260,6 +260,9 @@ class _VectorHeld:
     def holds(self, terms: Terms) -> bytes | None:
         return self._base
 
+    def base_size(self, terms: Terms) -> int:
+        return 0
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         raise FaultyCoordinator("a bare sum starts from no model")
 

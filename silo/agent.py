@@ -90,6 +90,10 @@ class AppWorkload:
         """Return the digest of the model held; see ``Workload.holds``."""
         return self._of(terms).holds(terms)
 
+    def base_size(self, terms: Terms) -> int:
+        """Return the bytes of the base; see ``Workload.base_size``."""
+        return self._of(terms).base_size(terms)
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         """Take a candidate; see ``Workload.adopt``."""
         self._of(terms).adopt(terms, base)
@@ -202,6 +206,7 @@ class Agent:
             answered: asyncio.Future[Frame | None] = loop.create_future()
             self._tasks.put((arrival.frame, answered))
             reply = await answered
+            self._client.limit = self._participant.largest_payload
             if reply is not None:
                 self._client.reply(arrival, reply)
 

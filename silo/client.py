@@ -33,7 +33,7 @@ from secagg.link.frames import (
     decode_link,
     encode_link,
 )
-from secagg.link.line import Incoming, Outgoing
+from secagg.link.line import Incoming, InMemory, Outgoing, Store, Unwanted
 from secagg.link.options import CHANNEL_OPTIONS, Options
 from secagg.payload import Frame
 from silo import tls as _tls  # noqa: F401 - before grpc: it sets what grpc reads when it is imported
@@ -66,8 +66,8 @@ class Line:
     """What this process and one process of the coordinator have said to each other, whatever the stream."""
 
     peer: bytes
+    incoming: Incoming
     outgoing: Outgoing = field(default_factory=Outgoing)
-    incoming: Incoming = field(default_factory=Incoming)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -95,6 +95,10 @@ class Client:
         Every message arrives once and in order, and every reply leaves once, however often streams break.
         A reply to a coordinator that restarted meanwhile is dropped.
         No more than ``MAX_UNREAD`` messages wait here.
+        Of a payload of more than ``limit`` bytes nothing is kept: its message is as one that was never sent.
+
+    Attributes:
+        limit: bytes that a payload may have now.
     """
 
     def __init__(self, address: str, credentials: grpc.ChannelCredentials, *, roster: bytes) -> None:
@@ -102,6 +106,7 @@ class Client:
         self._credentials = credentials
         self._roster = roster
         self._boot = os.urandom(BOOT_SIZE)
+        self.limit = 0
         self._line: Line | None = None
         self._unread: deque[Arrival] = deque()
         self._arrived = asyncio.Event()
@@ -236,7 +241,7 @@ class Client:
         self._room.set()
         if before is not None:
             log.warning("the coordinator restarted; what was under way with it is given up")
-        self._line = Line(welcome.boot)
+        self._line = Line(welcome.boot, Incoming(self._store))
         return self._line
 
     async def _reading(self, stream: Stream, line: Line) -> None:
@@ -255,6 +260,12 @@ class Client:
                     self._moved = True
                 case _:
                     raise MalformedMessage("a stream says Welcome once")
+
+    def _store(self, size: int) -> Store:
+        if size <= self.limit:
+            return InMemory(size)
+        log.warning("the coordinator sends what nobody asked for", size=size, limit=self.limit)
+        return Unwanted()
 
     def _arrive(self, arrival: Arrival) -> None:
         # Never awaits: between counting a message as received and keeping it, nothing may be cancelled.

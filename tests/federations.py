@@ -101,6 +101,9 @@ class Work:
     def holds(self, terms: Terms) -> bytes | None:
         return self.model
 
+    def base_size(self, terms: Terms) -> int:
+        return 0 if self.model is None else 8 * 4
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         if base.digest != terms.base:
             raise FaultyCoordinator("the base is another one than the terms name")

@@ -109,6 +109,11 @@ class LearningWorkload:
             terms.round,
         )
 
+    def base_size(self, terms: Terms) -> int:
+        """Return the bytes of weights and state; see ``Workload.base_size``."""
+        plan = TrainingPlan.of(terms)
+        return 8 * (1 + plan.strategy.slots) * plan.length
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         """Take a candidate; see ``Workload.adopt``."""
         plan = TrainingPlan.of(terms)

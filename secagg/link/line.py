@@ -56,6 +56,19 @@ class InMemory:
         self._data = bytearray()
 
 
+class Unwanted:
+    """Keeps nothing of a payload that nobody waits for."""
+
+    def write(self, data: memoryview) -> None:
+        """Drop ``data``."""
+
+    def whole(self) -> None:
+        """Return that the message is not wanted."""
+
+    def discard(self) -> None:
+        """Do nothing: nothing is kept."""
+
+
 @dataclass
 class _Sending:
     number: int

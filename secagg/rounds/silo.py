@@ -103,6 +103,15 @@ class Participant:
         """The attempt of the last message that this silo was sent; 0 outside attempts."""
         return self._attempt
 
+    @property
+    def largest_payload(self) -> int:
+        """Bytes of the largest payload that the coordinator has a reason to send: none before terms."""
+        if self._terms is None:
+            return 0
+        encoding = self._terms.encoding
+        total = (encoding.length + 1) * encoding.word_bits // 8
+        return max(total, self._workload.base_size(self._terms))
+
     def receive(self, message: FromCoordinator) -> SiloStep:
         """Take one message of the coordinator.
 

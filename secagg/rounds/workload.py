@@ -30,6 +30,10 @@ class Workload(Protocol):
         """Return the digest of the model that this silo computed or confirmed for this round, or None."""
         ...
 
+    def base_size(self, terms: Terms) -> int:
+        """Return how many bytes the base of accepted terms has."""
+        ...
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         """Take ``base`` as the candidate for ``terms.round``; its digest must be ``terms.base``.
 

@@ -99,6 +99,9 @@ class Work:
     def holds(self, terms: Terms) -> bytes | None:
         return self.bases.get(terms.round, BASE)
 
+    def base_size(self, terms: Terms) -> int:
+        return 0
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         if base.digest != terms.base:
             raise FaultyCoordinator("the base model that was sent is not the one that the round names")

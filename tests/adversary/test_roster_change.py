@@ -52,6 +52,9 @@ class _Vector:
     def holds(self, terms: Terms) -> bytes | None:
         return BASE
 
+    def base_size(self, terms: Terms) -> int:
+        return 0
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         raise NotImplementedError
 

@@ -1,8 +1,8 @@
-"""Attack ``size_limits``: a silo with a valid certificate tries to exhaust the coordinator.
+"""Attack ``size_limits``: a silo with a valid certificate tries to exhaust the coordinator, or it a silo.
 
 It announces more than it may send, sends more than it announced, sends messages without end, opens streams
 that say nothing, comes back at once when it is cut off. Whatever it does costs the coordinator a bounded
-amount, and the round goes on without it.
+amount, and the round goes on without it. The coordinator sends a silo a payload that it did not ask for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from secagg.link.frames import (
     decode_link,
     encode_link,
 )
+from secagg.link.line import InMemory, Store
 from tests.federations import Federation
+from tests.loopback import test_silo_client as silo_side
+from tests.loopback.scripted import Coordinator as Scripted
 from tests.loopback.test_silo_service import check, everybody, federation_of, opened, run
 from tests.loopback.world import Sent, Service, connect, serving, speak
 
@@ -36,6 +39,7 @@ import grpc  # isort: skip
 
 SENDER = "west"
 HALF_OPEN = 100
+LIMIT = 2 * MAX_PIECE
 
 
 def more_than_allowed(frame: Sent) -> list[Sent]:
@@ -132,6 +136,38 @@ def test_size_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if coordinator.service.HELLO_SECONDS == 10.0:  # Ten seconds are long in a test.
             patched.setattr(coordinator.service, "HELLO_SECONDS", 0.5)
         run(silence)
+
+
+def test_a_silo_keeps_nothing_that_it_did_not_ask_for() -> None:
+    """The coordinator sends more than the terms allow, and then what they do allow."""
+
+    async def work() -> None:
+        async with silo_side.serving(Scripted()) as coordinator:
+            silo = silo_side.client(coordinator.port)
+            silo.limit = LIMIT
+            kept = [0]
+            real = silo._store
+
+            def store(size: int) -> Store:
+                made = real(size)
+                kept[0] = max(kept[0], size if isinstance(made, InMemory) else 0)
+                return made
+
+            silo._store = store  # type: ignore[method-assign]
+            async with silo_side.running(silo):
+                coordinator.send(silo_side.message(1, 40 * LIMIT))
+                coordinator.send(silo_side.message(2, LIMIT))
+                arrival = await silo.next()
+                assert kept[0] <= LIMIT, "a silo keeps what it did not ask for"
+                assert silo_side.same(arrival.frame, silo_side.message(2, LIMIT))
+
+    silo_side.run(work)
+
+
+def test_a_silo_keeps_nothing_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("silo.client.Client._store", lambda self, size: InMemory(size))
+    with pytest.raises(AssertionError, match="a silo keeps what it did not ask for"):
+        test_a_silo_keeps_nothing_that_it_did_not_ask_for()
 
 
 def test_a_frame_that_is_too_large_is_not_read(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from coordinator.client import Coordinator
-from coordinator.control import CONTROL, MAX_WEIGHTS, Ask, Start, Weights, decode, encode
+from coordinator.control import CONTROL, MAX_SENDING, MAX_WEIGHTS, Ask, Of, Start, Weights, decode, encode
 from coordinator.failures import Failed
 from coordinator.feed import Ended, Feed, RoundFinished, RoundStarted, RunStarted, SiloPhase
 from coordinator.run import _undisturbed
@@ -51,6 +51,7 @@ from secagg.learning.progress import Silent, State
 from secagg.learning.remote import Outcome
 from secagg.link.options import CHANNEL_OPTIONS
 from secagg.messages import SumOpened, SurvivorsAnnounced, TrainingOpened
+from secagg.names import RealVector
 from secagg.policy import Policy
 from secagg.report import RoundReport
 from tests.learners import fails
@@ -255,7 +256,7 @@ def test_fewer_silos_than_asked_degrade_a_run(tmp_path: Path) -> None:
 # --- one at a time, halted and resumed ----------------------------------------------------------------------
 
 
-def asked(coordinator: Coordinator, **changes: Any) -> str:
+def asked(coordinator: Coordinator, weights: RealVector = INITIAL, **changes: Any) -> str:
     values = {
         "rounds": ROUNDS,
         "weight_cap": 1000.0,
@@ -263,7 +264,7 @@ def asked(coordinator: Coordinator, **changes: Any) -> str:
         "seed": 7,
         "app": "hospital.training:trainer",
     }
-    return coordinator.start(request(**values | changes), INITIAL)
+    return coordinator.start(request(**values | changes), weights)
 
 
 def test_a_second_run_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
@@ -621,6 +622,42 @@ def test_a_caller_that_means_other_silos_is_refused(tmp_path: Path) -> None:
 
     run(work)
     assert files(here) == []
+
+
+def test_a_caller_that_takes_nothing_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two callers stop reading in the middle of a model; they are given up, and the next one is served."""
+    monkeypatch.setattr("coordinator.control.PIECE_SECONDS", 0.5)
+    here, weights = hospitals(tmp_path / "f", 3), np.arange(4_000_000.0)
+
+    def fetch(coordinator: Coordinator, run: str) -> None:
+        with dialled(here, "scientist") as opened:
+            channel: Any = opened
+            stalled = [
+                channel.unary_stream(f"/{CONTROL}/Model")(encode(Of(run)), timeout=60)
+                for _ in range(MAX_SENDING)
+            ]
+            for stream in stalled:
+                assert decode(next(stream), Weights).length == weights.size
+            with pytest.raises(UsageError, match="are being fetched already"):
+                coordinator.model(run)
+            fetched: Any = None
+            for _ in range(10_000):  # Each a call: they are refused until those two were given up.
+                with suppress(UsageError):
+                    fetched = coordinator.model(run)
+                    break
+            assert np.array_equal(fetched, weights)
+            for stream in stalled:
+                with pytest.raises(grpc.RpcError) as late:
+                    list(stream)
+                error: Any = late.value
+                assert "too slow to take" in error.details()
+
+    async def work() -> None:
+        async with running(here, silos=()) as (_, coordinator):
+            run = await asyncio.to_thread(asked, coordinator, weights)
+            await asyncio.to_thread(fetch, coordinator, run)
+
+    run(work)
 
 
 def test_health_is_told_to_whoever_has_a_certificate(tmp_path: Path) -> None:

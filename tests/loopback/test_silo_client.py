@@ -35,6 +35,7 @@ SECONDS = 30
 """A test that hangs ends here."""
 ROSTER = bytes(range(32))
 SIZE = 6 * MAX_PIECE + 1
+LIMIT = 64 * MAX_PIECE
 
 
 @cache
@@ -61,7 +62,9 @@ def client(port: int) -> Client:
         issued.private_key_pem.bytes(),
         b"".join(pem.bytes() for pem in issued.cert_chain_pems),
     )
-    return Client(f"127.0.0.1:{port}", credentials, roster=ROSTER)
+    silo = Client(f"127.0.0.1:{port}", credentials, roster=ROSTER)
+    silo.limit = LIMIT
+    return silo
 
 
 def message(number: int, size: int = 0) -> Frame:

@@ -225,6 +225,11 @@ async def hear(coordinator: Coordinator, kind: type[M]) -> M:
     return message
 
 
+def peak_memory(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def base(number: int = 1) -> GlobalModel:
     return GlobalModel(number, np.linspace(-1.0, 1.0, WEIGHTS))
 
@@ -282,6 +287,25 @@ def test_a_silo_trains_and_goes_on_from_the_sum_it_saw(site: Site) -> None:
             (1, "development", "north"),
             (2, "development", "north"),
         ]
+
+    run(test)
+
+
+def test_a_payload_that_was_not_asked_for_costs_no_memory(site: Site) -> None:
+    """Before any terms, and after them: 200 MiB that a silo with a model of a few weights has no use for."""
+    size = 200 * 1024 * 1024
+
+    async def test() -> None:
+        async with site.coordinator().serving(site.credentials()) as coordinator, site.running() as process:
+            model, vast = base(), (b"\x01", memoryview(bytes(size)))
+            coordinator.send(vast)
+            await make_ready(coordinator, site.terms(model), model)
+            coordinator.send(vast)
+            await open_round(coordinator, site.terms(model), model)
+            assert peak_memory(process.pid) < size
+            code, log = await ended(process, signal.SIGTERM)
+        assert code == 0
+        assert log.count("the coordinator sends what nobody asked for") == 2
 
     run(test)
 
