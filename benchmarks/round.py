@@ -55,6 +55,7 @@ class Stopwatch(Silent):
 
 def measure(length: int, silos: int, rounds: int) -> tuple[Stopwatch, float, float]:
     """Run rounds and return their times, and the coordinator's memory when idle and at its peak, in MiB."""
+    typer.echo(f"{silos} silos, {length:,} parameters, {rounds} rounds ...", err=True)
     names = [f"silo-{slot:02}" for slot in range(silos)]
     with tempfile.TemporaryDirectory(dir=".") as folder:
         processes = Processes(
@@ -114,8 +115,13 @@ def main(
         rows = []
         for length in (10**5, 10**6, 10**7, 10**8):
             watch, idle, peak = measure(length, 3, 3)
-            rows.append([length, statistics.median(watch.seconds), peak - idle])
-        show("Growth, 3 silos", ["parameters", "seconds a round", "coordinator, MiB above idle"], rows)
+            most = 2 * 4 * length / MIB + LIMIT_MEMORY
+            rows.append([f"{length:,}", statistics.median(watch.seconds), peak - idle, most])
+        show(
+            "Growth, 3 silos",
+            ["parameters", "seconds a round", "coordinator, MiB above idle", "limit"],
+            rows,
+        )
         return
     watch, _, _ = measure(length, 5, rounds)
     seconds, last = watch.seconds, watch.reports[1:]

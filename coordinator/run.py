@@ -126,6 +126,10 @@ class Driving:
         log.info("run waits", run=self._name, missing=", ".join(missing), have=len(connected), need=quorum)
         self._feed.waiting(Waiting(missing, len(connected), quorum, since, until))
 
+    def _tell_short(self, seconds: float) -> None:
+        now = time.time()
+        self._tell_wait(self._lines.connected, self._quorum, now, now + seconds)
+
     def _missing(self, connected: frozenset[SiloId]) -> tuple[SiloId, ...]:
         return tuple(silo for silo in self._roster.silos if silo not in connected)
 
@@ -151,6 +155,7 @@ class Driving:
                 self._lines,
                 seconds=self._request.phase_seconds,
                 keep=lambda aggregate: _undisturbed(lambda: self._keep(driver, aggregate)),
+                short=self._tell_short,
             )
         except asyncio.CancelledError:
             memory.close()

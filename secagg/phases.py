@@ -20,6 +20,7 @@ class Gate(Generic[T]):
         quorum: replies without which the phase fails.
         deadline: seconds on the driver's clock after which it closes with what is there.
         enough: replies with which it closes at once; None waits for everybody who was not lost.
+        patient: also wait for those who were lost, while without them there is no quorum.
 
     Guarantees:
         A stranger's and a second reply are refused and change nothing.
@@ -36,12 +37,14 @@ class Gate(Generic[T]):
         quorum: int,
         deadline: float,
         enough: int | None = None,
+        patient: bool = False,
     ) -> None:
         self.phase = phase
         self.expected = expected
         self.quorum = quorum
         self.deadline = deadline
         self._enough = enough
+        self._patient = patient
         self._replies: dict[SiloId, T] = {}
         self._lost: set[SiloId] = set()
         self._struck: set[SiloId] = set()
@@ -86,7 +89,15 @@ class Gate(Generic[T]):
     @property
     def waiting(self) -> frozenset[SiloId]:
         """Who is still awaited."""
-        return self.expected - self._replies.keys() - self._lost
+        missing = self.expected - self._replies.keys()
+        return missing - self._struck if self.short else missing - self._lost
+
+    @property
+    def short(self) -> bool:
+        """Whether those who were lost are awaited: with them there may be a quorum, without them not."""
+        here = self._replies.keys() | (self.expected - self._lost)
+        possible = self._replies.keys() | (self.expected - self._struck)
+        return self._patient and len(here) < self.quorum <= len(possible)
 
     def closable(self, now: float) -> bool:
         """Whether nothing more need be waited for."""

@@ -126,3 +126,49 @@ def test_a_quorum_counts_silos_and_never_messages(events: list[tuple[str, str]],
         assert (few.value.have, few.value.need, few.value.phase) == (len(first), quorum, "Phase")
         assert few.value.missing == tuple(sorted(EXPECTED - first.keys()))
     assert barrier.waiting == EXPECTED - first.keys() - gone
+
+
+# --- patience -----------------------------------------------------------------------------------------------
+
+
+def patient() -> Gate[int]:
+    return Gate("Phase", EXPECTED, quorum=3, deadline=10.0, patient=True)
+
+
+def test_a_patient_gate_awaits_the_lost_while_there_is_no_quorum_without_them() -> None:
+    barrier = patient()
+    barrier.admit("a", 1)
+    barrier.lose("b")
+    barrier.lose("c")
+    assert barrier.waiting == set("de"), "a, d and e are enough"
+    barrier.lose("d")
+    assert barrier.short
+    assert barrier.waiting == set("bcde")
+    assert not barrier.closable(9.9)
+    barrier.admit("b", 1)  # It is back.
+    assert not barrier.short
+    assert barrier.waiting == {"e"}
+    barrier.admit("e", 1)
+    assert barrier.closable(0.0)
+    assert set(barrier.close()) == set("abe")
+
+
+def test_a_patient_gate_closes_at_its_deadline() -> None:
+    barrier = patient()
+    for silo in EXPECTED:
+        barrier.lose(silo)
+    assert barrier.waiting == EXPECTED
+    assert barrier.closable(10.0)
+    with pytest.raises(TooFewSilos):
+        barrier.close()
+
+
+def test_a_patient_gate_awaits_nobody_where_too_many_have_left() -> None:
+    barrier = patient()
+    for silo in "abc":
+        barrier.strike(silo)
+    barrier.lose("d")
+    assert not barrier.short
+    assert barrier.waiting == {"e"}
+    barrier.lose("e")
+    assert barrier.closable(0.0)

@@ -202,6 +202,11 @@ class RoundCoordinator:
                 return frozenset()
 
     @property
+    def short(self) -> bool:
+        """Whether silos that were lost in training are awaited, because there is no sum without them."""
+        return isinstance(self._state, _Training) and self._state.gate.short
+
+    @property
     def deadline(self) -> float | None:
         """When the phase closes whatever arrived."""
         match self._state:
@@ -221,7 +226,7 @@ class RoundCoordinator:
         everyone = frozenset(self._roster.silos)
         deadline = now + self._training_seconds
         self._state = _Training(
-            Gate("Training", everyone, quorum=self._terms.scheme.quorum, deadline=deadline)
+            Gate("Training", everyone, quorum=self._terms.scheme.quorum, deadline=deadline, patient=True)
         )
         return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, self.invitation))
 

@@ -106,7 +106,7 @@ def test_too_few_halt_the_run_and_it_goes_on_when_they_are_back(world: World, ph
     killed = ("south", "east")
     for silo in killed:
         world.order(silo, Kill(at, phase, 1))
-    run = world.begin(2, phase_seconds=5.0, attempts=1)
+    run = world.begin(2, training_seconds=8.0, phase_seconds=5.0, attempts=1)
     for silo in killed:
         world.killed(silo)
     outcome = run.outcome()
@@ -125,6 +125,24 @@ def test_too_few_halt_the_run_and_it_goes_on_when_they_are_back(world: World, ph
     told = world.typed("coordinator", "run", "resume", run.run, "--wait", *person, code=0)
     assert "completed: 2 rounds, 4 of 4 silos in the smallest sum" in told
     world.check(world.again(run), 2)
+
+
+def test_too_few_in_training_are_waited_for(world: World) -> None:
+    """Half of the silos die while all train: the run says for whom it waits, and goes on when one is back."""
+    killed = ("south", "east")
+    go_on = world.shut(BYSTANDER, 1)
+    for silo in killed:
+        world.order(silo, Kill("arrived", "Training", 1))
+    said = world["coordinator"].mark()
+    run = world.begin(2)
+    for silo in killed:
+        world.killed(silo)
+    world["coordinator"].saw('"event": "run waits"', '"missing": "south, east"', start=said)
+    go_on()
+    world.start(*killed)
+    world.check(run, 2)
+    assert set(run.reports[0].survivors) > {"north", BYSTANDER}
+    assert any(wait.startswith("waiting for south, east: 2 silos connected, 3 needed") for wait in run.waits)
 
 
 @pytest.mark.full
