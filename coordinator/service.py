@@ -22,6 +22,7 @@ from secagg.link.frames import (
     Begin,
     Hello,
     Piece,
+    Probe,
     Received,
     Welcome,
     decode_link,
@@ -83,6 +84,8 @@ class SiloService:
         if pause >= LONGEST_PAUSE:
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, "it opens too many streams")
         hello = await self._hello(silo, context)
+        if isinstance(hello, Probe):
+            return  # With the status OK.
         if self._barred.get(silo, 0.0) > loop.time():
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, "it left the protocol a moment ago")
         try:
@@ -114,7 +117,7 @@ class SiloService:
             log.warning("a caller was refused", why=str(error))
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, error)
 
-    async def _hello(self, silo: SiloId, context: Context) -> Hello:
+    async def _hello(self, silo: SiloId, context: Context) -> Hello | Probe:
         try:
             async with asyncio.timeout(HELLO_SECONDS):
                 data = await context.read()
@@ -123,7 +126,7 @@ class SiloService:
             await _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the stream said nothing")
         except MalformedMessage as fault:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
-        if not isinstance(hello, Hello):
+        if not isinstance(hello, Hello | Probe):
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "a stream begins with Hello")
         if hello.protocol != PROTOCOL:
             await _refuse(

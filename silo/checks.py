@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 
-from secagg.errors import EnvironmentFault, PolicyRefused, SecaggError, TrustError
+from secagg import __version__
+from secagg.errors import EnvironmentFault, PolicyRefused, SecaggError
 from secagg.hazmat.identity import fingerprint, grouped
+from secagg.link.frames import PROTOCOL, Probe, encode_link
 from silo.app import source_hash
 from silo.config import SiloConfig
 from silo.journal import InUse, Journal
@@ -120,26 +123,19 @@ def _writable(folder: Path) -> None:
 def _coordinator(config: SiloConfig) -> str:
     import grpc
 
-    from silo.client import OPTIONS, distrusts, shown
+    from silo.client import CONNECT, OPTIONS, refusal, shown
 
+    _, roster = config.member()
+    probe = encode_link(Probe(PROTOCOL, __version__, roster.digest))
     credentials = channel_credentials(config.tls, name=config.name)
     with grpc.secure_channel(config.coordinator, credentials, options=OPTIONS) as channel:
-        # Whatever answers this has finished the handshake on both sides.
-        health = channel.unary_unary("/grpc.health.v1.Health/Check", None, None)
+        connect: Any = channel.stream_stream  # Its stubs demand what has defaults.
         try:
-            health(b"", timeout=SECONDS)
+            list(connect(CONNECT)(iter([probe]), timeout=SECONDS))
         except grpc.RpcError as error:
             code, details = error.code(), shown(error.details())
-            if distrusts(details):
-                raise TrustError(
-                    f"{config.coordinator} shows a certificate that the authority here did not sign for that "
-                    "name; compare the authority's fingerprint by telephone"
-                ) from None
-            if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-                raise TrustError(f"{config.coordinator} refuses this silo: {details}") from None
-            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise EnvironmentFault(
-                    f"{config.coordinator} does not answer; is it up, is the port open from here, does it "
-                    f"know this silo's authority? ({details})"
-                ) from None
-    return f"{config.coordinator} answers over mutual TLS"
+            raise refusal(config.coordinator, code, details) or EnvironmentFault(
+                f"{config.coordinator} does not answer; is it up, is the port open from here, does it "
+                f"know this silo's authority? ({details})"
+            ) from None
+    return f"{config.coordinator} would let this silo in"

@@ -294,22 +294,8 @@ class Client:
         """Return what the end of ``stream`` means."""
         stream.cancel()  # Nothing if it is over.
         code, details = await stream.code(), shown(await stream.details())
-        match code:
-            case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-                return TrustError(f"the coordinator at {self._address} refuses this silo: {details}")
-            case grpc.StatusCode.FAILED_PRECONDITION:
-                kind = TrustError if details.startswith("roster") else EnvironmentFault
-                return kind(
-                    f"the coordinator at {self._address} refuses this silo, which runs secagg {__version__} "
-                    f"(protocol {PROTOCOL}): {details}"
-                )
-            case grpc.StatusCode.UNAVAILABLE if not self._trusted and distrusts(details):
-                return TrustError(
-                    f"the certificate of the coordinator at {self._address} is not one that the authority "
-                    f"here signed for that name; compare the authority's fingerprint by telephone ({details})"
-                )
-            case _:
-                return _Lost(f"{code.name.lower().replace('_', ' ')}: {details}")
+        final = refusal(self._address, code, details, trusted=self._trusted)
+        return _Lost(f"{code.name.lower().replace('_', ' ')}: {details}") if final is None else final
 
     def _tell_lost(self, why: str, next_wait: float) -> None:
         """Say once for whom this silo waits."""
@@ -352,7 +338,36 @@ _DISTRUST = (
 )
 
 
-def distrusts(details: str) -> bool:
+def refusal(
+    address: str, code: grpc.StatusCode, details: str, *, trusted: bool = False
+) -> SecaggError | None:
+    """Return what the end of a stream means for good; None if another one may be opened.
+
+    Args:
+        address: of the coordinator.
+        code: of the end.
+        details: as of ``shown``.
+        trusted: a handshake with it was finished before.
+    """
+    match code:
+        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+            return TrustError(f"the coordinator at {address} refuses this silo: {details}")
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            kind = TrustError if details.startswith("roster") else EnvironmentFault
+            return kind(
+                f"the coordinator at {address} refuses this silo, which runs secagg {__version__} "
+                f"(protocol {PROTOCOL}): {details}"
+            )
+        case grpc.StatusCode.UNAVAILABLE if not trusted and _distrusts(details):
+            return TrustError(
+                f"the certificate of the coordinator at {address} is not one that the authority here signed "
+                f"for that name; compare the authority's fingerprint by telephone ({details})"
+            )
+        case _:
+            return None
+
+
+def _distrusts(details: str) -> bool:
     """Tell whether a handshake failed over the other side's certificate. gRPC says so in words only."""
     return any(words in details for words in _DISTRUST)
 

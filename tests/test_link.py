@@ -17,6 +17,7 @@ from secagg.link.frames import (
     Held,
     Hello,
     Piece,
+    Probe,
     Received,
     Welcome,
     decode_link,
@@ -28,6 +29,7 @@ from secagg.payload import Frame
 BOOT = bytes(range(16))
 EVERY = (
     Hello(1, "0.1.0", bytes(32), BOOT, None, Held()),
+    Probe(1, "0.1.0", bytes(32)),
     Hello(1, "0.1.0", bytes(32), BOOT, BOOT, Held(3, 5)),
     Welcome(1, "0.1.0", BOOT, True, Held(1, 2)),
     Begin(1, b"header", None),

@@ -67,6 +67,17 @@ class Hello(Part, frozen=True, tag=True):
     held: Held
 
 
+class Probe(Part, frozen=True, tag=True):
+    """Silo to coordinator, in the place of ``Hello``: would it be let in? Nothing changes by it.
+
+    Attributes: as of ``Hello``.
+    """
+
+    protocol: Count
+    version: Version
+    roster: Digest
+
+
 class Welcome(Part, frozen=True, tag=True):
     """Coordinator to silo: the answer to ``Hello``.
 
@@ -103,7 +114,7 @@ class Received(Part, frozen=True, tag=True):
     number: Number
 
 
-LinkFrame: TypeAlias = Hello | Welcome | Begin | Piece | Received
+LinkFrame: TypeAlias = Hello | Probe | Welcome | Begin | Piece | Received
 
 _decoder = msgspec.msgpack.Decoder(LinkFrame)
 _encoder = msgspec.msgpack.Encoder()

@@ -27,6 +27,7 @@ from secagg.link.frames import (
     Held,
     Hello,
     Piece,
+    Probe,
     Received,
     decode_link,
     encode_link,
@@ -165,7 +166,7 @@ class Counted:
             if line.silo == SUSPECT and not full:
                 self.cost += 1 + len(data) // 65536
 
-        async def greeting(service: SiloService, silo: str, context: Any) -> Hello:
+        async def greeting(service: SiloService, silo: str, context: Any) -> Hello | Probe:
             self.cost += STREAM_FRAMES * (silo == SUSPECT)
             return await hello(service, silo, context)
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from coordinator.authority import Authority
 from coordinator.model_file import write_model
@@ -44,6 +46,13 @@ def refused_here(world: World, code: int) -> str:
     return check_shape(world.typed("silo", "run", "--config", world.config(FAULTY), code=code), code)
 
 
+def refused_when_checked(world: World, code: int) -> str:
+    """Check the silo; return what is said of the coordinator."""
+    told = world.typed("silo", "check", "--config", world.config(FAULTY), code=code)
+    assert "Traceback" not in told
+    return told[told.index("failed  coordinator: ") :]
+
+
 @pytest.fixture
 def spoilt(world: World) -> Iterator[World]:
     """Whose silo is stopped and gets its files back afterwards."""
@@ -72,6 +81,19 @@ def test_a_silo_of_another_authority_is_refused_by_its_own_handshake(spoilt: Wor
     told = refused_here(spoilt, 5)
     assert "x SA-5001" in told
     assert f"the certificate of the coordinator at {spoilt.listen} is not one that the authority here" in told
+    assert "is not one that the authority here signed" in refused_when_checked(spoilt, 5)
+
+
+def test_a_silo_whose_certificate_is_revoked_is_told_so(own: World) -> None:
+    own.end("coordinator")
+    own.end(FAULTY)
+    certificate = x509.load_pem_x509_certificate((own.home(FAULTY) / "silo.pem").read_bytes())
+    path = own.config("coordinator")
+    revoked = f'revoked = ["{certificate.fingerprint(hashes.SHA256()).hex()}"]'
+    path.write_text(path.read_text().replace("revoked = []", revoked))
+    own.start("coordinator")
+    assert f"the certificate of silo {FAULTY} is revoked" in refused_here(own, 5)
+    assert f"the certificate of silo {FAULTY} is revoked" in refused_when_checked(own, 5)
 
 
 def test_a_certificate_of_another_authority_is_seen_before_anything_is_dialled(spoilt: World) -> None:
@@ -90,6 +112,7 @@ def test_another_roster_is_refused_by_the_pin_or_by_the_coordinator(spoilt: Worl
         shutil.rmtree(spoilt.state(FAULTY))
     told = refused_here(spoilt, 5)
     assert ("silo roster pin" if pinned else f"roster: {FAULTY} has pinned") in told
+    assert f"roster: {FAULTY} has pinned" in refused_when_checked(spoilt, 5)
 
 
 def test_another_version_is_refused_and_both_are_named(spoilt: World) -> None:

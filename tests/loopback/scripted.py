@@ -16,6 +16,7 @@ from secagg.link.frames import (
     Held,
     Hello,
     Piece,
+    Probe,
     Received,
     Welcome,
     decode_link,
@@ -100,6 +101,9 @@ class Coordinator:
         if self.refuse is not None:
             await context.abort(*self.refuse)
         hello = decode_link(await context.read())
+        if isinstance(hello, Probe):
+            self.streams -= 1
+            return
         assert isinstance(hello, Hello)
         self.hellos.append(hello)
         if self.instead:

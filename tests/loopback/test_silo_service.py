@@ -24,6 +24,7 @@ from secagg.link.frames import (
     Held,
     Hello,
     Piece,
+    Probe,
     Received,
     Welcome,
     decode_link,
@@ -341,6 +342,43 @@ def test_versions_and_rosters_are_compared_before_anything_else(
                     await call.read()
                 assert refused.value.code().name == status
                 assert not service.lines.connected
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "text"),
+    [
+        ({}, "", ""),
+        ({"protocol": 2, "version": "9.9"}, "FAILED_PRECONDITION", r"runs secagg .*, west runs secagg 9\.9"),
+        ({"roster": bytes(32)}, "FAILED_PRECONDITION", "roster: west has pinned 0000000000000000"),
+    ],
+    ids=["let in", "another protocol", "another roster"],
+)
+def test_a_probe_is_answered_like_a_hello_and_changes_nothing(
+    changes: dict[str, Any], status: str, text: str, tmp_path: Path
+) -> None:
+    federation = federation_of(4)
+    probe = replace(Probe(PROTOCOL, "0.1.0", federation.roster.digest), **changes)
+
+    async def work() -> None:
+        async with serving(federation.roster, tmp_path) as service:
+            speakers = speak(service, federation.roster, federation.silos)
+            await everybody(service.lines, frozenset(speakers))
+            stream, box = service.lines["west"].stream, service.lines.listen()
+            async with service.channel(service.authority.issue_silo("west")) as channel:
+                call = connect(channel)
+                await call.write(encode_link(probe))
+                if status:
+                    with pytest.raises(grpc.aio.AioRpcError, match=text):
+                        await call.read()
+                    assert (await call.code()).name == status
+                else:
+                    assert not isinstance(await call.read(), bytes)
+                    assert await call.code() is grpc.StatusCode.OK
+            assert service.lines["west"].stream == stream, "the silo's process is cut off"
+            assert service.lines.connected == set(federation.roster.silos)
+            assert box.empty()
 
     run(work)
 
