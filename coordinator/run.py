@@ -43,6 +43,9 @@ CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
 CARD = "model.card.json"
 
+RETURN_SECONDS = 60.0
+"""How long a run that goes on, in another process or after a halt, waits for silos beyond a quorum."""
+
 COMPLETE = {"completed", "degraded"}
 DEGRADED = 8
 
@@ -86,11 +89,13 @@ class Driving:
 
     async def run(self) -> Verdict:
         """Run all rounds."""
-        wanted = self._wanted
+        # In a run that goes on, whoever is not back soon was lost; one that begins waits for everybody.
+        begun = self._run.number > 1 or self._store.memory(self._name, 1).attempt > 0
+        wanted, patience = self._wanted, RETURN_SECONDS if begun else self._request.training_seconds
         while not self._run.finished:
             if self.last:
                 raise RunStopped(self.last)
-            await self._wait(wanted)
+            await self._wait(wanted, patience)
             await self._round()
             wanted = self._quorum  # A silo that was lost comes back when it can.
         done = asyncio.create_task(asyncio.to_thread(self._complete))
@@ -101,25 +106,33 @@ class Driving:
 
     # --- waiting -------------------------------------------------------------------------------------------
 
-    async def _wait(self, wanted: int) -> None:
-        """Wait for ``wanted`` silos; after the time for training, a quorum is enough.
+    async def _wait(self, wanted: int, patience: float) -> None:
+        """Wait for ``wanted`` silos, then for a quorum, until the time for training is over.
+
+        Args:
+            wanted: how many; fewer than a quorum are never enough.
+            patience: seconds after which a quorum is enough.
 
         Raises:
             TooFewSilos: there is none.
         """
-        quorum, seconds = self._quorum, self._request.training_seconds
-        since = time.time()
-        told: frozenset[SiloId] | None = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while len(connected := self._lines.connected) < max(wanted, quorum):
-                    if connected != told:
-                        self._tell_wait(connected, quorum, since, since + seconds)
-                        told = connected
-                    await self._lines.change()
+        quorum, since, most = self._quorum, time.time(), self._request.training_seconds
+        await self._connected(max(wanted, quorum), since, min(patience, most))
+        await self._connected(quorum, since, most)
         connected = self._lines.connected
         if len(connected) < quorum:
             raise TooFewSilos(len(connected), quorum, "Training", self._missing(connected))
+
+    async def _connected(self, count: int, since: float, seconds: float) -> None:
+        """Return when ``count`` silos are connected, or ``seconds`` after ``since``; tell of the wait."""
+        told: frozenset[SiloId] | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(since + seconds - time.time()):
+                while len(connected := self._lines.connected) < count:
+                    if connected != told:
+                        self._tell_wait(connected, self._quorum, since, since + seconds)
+                        told = connected
+                    await self._lines.change()
 
     def _tell_wait(self, connected: frozenset[SiloId], quorum: int, since: float, until: float) -> None:
         missing = self._missing(connected)

@@ -16,6 +16,7 @@ import threading
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeAlias, get_args
 
@@ -134,7 +135,8 @@ class Agent:
     def __init__(self, config: SiloConfig, *, debug: bool = False) -> None:
         self._debug = debug
         identity, roster = config.member()
-        credentials = channel_credentials(config.tls, name=config.name)
+        credentials = partial(channel_credentials, config.tls, name=config.name)
+        credentials()  # What is wrong with the files is said before anything else.
         self._journal = Journal(config.state, roster=roster.digest)
         apps = Apps(config.name, config.policy.apps, config.data.arguments)
         policy = config.policy.policy()

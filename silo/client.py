@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeAlias
@@ -88,7 +89,8 @@ class Client:
 
     Args:
         address: ``host:port`` of the coordinator.
-        credentials: mutual TLS.
+        credentials: returns those of mutual TLS; called for every stream, so that a renewed certificate is
+            used from the next one on, and one that is over ends the process instead of being tried for ever.
         roster: digest of the pinned roster.
 
     Guarantees:
@@ -101,7 +103,9 @@ class Client:
         limit: bytes that a payload may have now.
     """
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials, *, roster: bytes) -> None:
+    def __init__(
+        self, address: str, credentials: Callable[[], grpc.ChannelCredentials], *, roster: bytes
+    ) -> None:
         self._address = address
         self._credentials = credentials
         self._roster = roster
@@ -141,6 +145,7 @@ class Client:
             TrustError: the coordinator does not know this silo or its roster, or is not the one that the
                 authority signed for.
             EnvironmentFault: it speaks another version.
+            SecaggError: as ``credentials`` raises.
         """
         while True:
             tries = stamina.retry_context(
@@ -166,7 +171,8 @@ class Client:
         self._moved = False
         began = asyncio.get_running_loop().time()
         try:
-            async with grpc.aio.secure_channel(self._address, self._credentials, options=OPTIONS) as channel:
+            credentials = self._credentials()
+            async with grpc.aio.secure_channel(self._address, credentials, options=OPTIONS) as channel:
                 connect: Any = channel.stream_stream  # Its stubs demand what has defaults.
                 stream = connect(CONNECT)()
                 try:

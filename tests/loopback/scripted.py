@@ -43,6 +43,7 @@ class Coordinator:
         refuse: what every stream is ended with.
         instead: frames to send in the place of the next Welcome.
         garbage: sent once in the place of the next frame.
+        certificate: of the last silo that dialled.
     """
 
     boot: bytes = field(default_factory=lambda: os.urandom(BOOT_SIZE))
@@ -57,6 +58,7 @@ class Coordinator:
     replies: asyncio.Queue[Frame] = field(default_factory=asyncio.Queue)
     streams: int = 0
     port: int = 0
+    certificate: bytes = b""
 
     def __post_init__(self) -> None:
         self._peer: bytes | None = None
@@ -96,6 +98,7 @@ class Coordinator:
             await server.stop(None)
 
     async def connect(self, _: object, context: Any) -> None:
+        (self.certificate,) = context.auth_context().get("x509_pem_cert", (b"",))
         self.streams += 1
         await self.tell()
         if self.refuse is not None:

@@ -358,6 +358,37 @@ def test_a_halted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {silo: len(t.trained) for silo, t in here.trainers.items()} == dict.fromkeys(here.trainers, ROUNDS)
 
 
+def test_a_run_that_goes_on_does_not_wait_long_for_a_silo_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halted in its second round; then only three silos come back, and training may take an hour."""
+    monkeypatch.setattr("coordinator.run.RETURN_SECONDS", 0.5)
+    here, waits = hospitals(tmp_path / "f"), list[str]()
+    held, go = threading.Event(), threading.Event()
+
+    def hold(message: object) -> None:
+        if isinstance(message, TrainingOpened) and message.terms.round == 2:
+            held.set()
+            go.wait()
+
+    here.silos["west"].before = hold
+
+    async def work() -> None:
+        async with running(here) as (_, coordinator):
+            name = await asyncio.to_thread(asked, coordinator)
+            await asyncio.to_thread(held.wait)
+            await asyncio.to_thread(coordinator.halt, name)
+            go.set()
+        async with running(here, silos=("north", "south", "west")) as (_, coordinator):
+            await asyncio.to_thread(coordinator.resume, name)
+            outcome = await asyncio.to_thread(coordinator.watch, name, Told(), waiting=waits.append)
+            assert outcome.state == "degraded"
+            assert [len(record.report.survivors) for record in outcome.records] == [4, 3, 3]
+
+    run(work)
+    assert any(text.startswith("waiting for east: 3 silos connected, 3 needed") for text in waits)
+
+
 # --- killed and started again -------------------------------------------------------------------------------
 
 

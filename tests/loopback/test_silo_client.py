@@ -62,7 +62,7 @@ def client(port: int) -> Client:
         issued.private_key_pem.bytes(),
         b"".join(pem.bytes() for pem in issued.cert_chain_pems),
     )
-    silo = Client(f"127.0.0.1:{port}", credentials, roster=ROSTER)
+    silo = Client(f"127.0.0.1:{port}", lambda: credentials, roster=ROSTER)
     silo.limit = LIMIT
     return silo
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from coordinator.authority import Authority
 from coordinator.development import write_development_federation
 from secagg import wire
 from secagg.learning.model import GlobalModel
@@ -477,6 +479,32 @@ def test_a_refusal_ends_it_with_its_verdict(
         assert text in " ".join(err.split())
         assert "x SA-" in err
         assert "Traceback" not in err
+
+    run(test)
+
+
+def test_a_certificate_is_read_again_for_every_stream(site: Site) -> None:
+    """A renewed one is used from the next stream on; one that is over ends the silo, and it says so."""
+    authority = Authority.load(site.folder / "federation" / "authority")
+
+    def renew(now: datetime) -> None:
+        issued = authority.issue_silo("north", now=now)
+        (site.home / "silo.key").write_bytes(issued.key)
+        (site.home / "silo.pem").write_bytes(issued.certificate)
+
+    async def test() -> None:
+        async with site.coordinator().serving(site.credentials()) as coordinator, site.running() as process:
+            await coordinator.until(lambda: len(coordinator.welcomes) == 1)
+            first = coordinator.certificate
+            renew(datetime.now(UTC))
+            coordinator.restart()
+            await coordinator.until(lambda: len(coordinator.welcomes) == 2)
+            assert coordinator.certificate != first
+            renew(datetime.now(UTC) - timedelta(days=200))
+            coordinator.restart()
+            _, err = await process.communicate()
+        assert process.returncode == 5
+        assert "expired on" in " ".join(err.decode().split())
 
     run(test)
 
