@@ -88,6 +88,7 @@ class Segment:
         out: IntegerVector,
         values: NDArray[Any],
         *,
+        minus: RealVector | None = None,
         factor: float = 1.0,
         mend: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
     ) -> None:
@@ -96,6 +97,7 @@ class Segment:
         Args:
             out: shape (length,), uint32 or uint64; its content is undefined after a refusal.
             values: real vector, shape (length,).
+            minus: subtracted from ``values`` in float64, shape (length,); None for nothing.
             factor: multiplies every value, 0 to 1.
             mend: gets each block with an entry that would be refused; what it returns, as long, is encoded
                 if it is within the bound, and refused if not.
@@ -107,9 +109,14 @@ class Segment:
         # The power of two is exact, so the float64 product below rounds once, like value * factor alone.
         scale = math.ldexp(factor, self.fraction_bits)
         scratch = np.empty(min(out.size, BLOCK))
+        difference = None if minus is None else np.empty(min(out.size, BLOCK))
         # Block by block, so that every pass after the first, which checks, finds its input in the cache.
         for start in range(0, out.size, BLOCK):
             block = values[start : start + BLOCK]
+            if minus is not None and difference is not None:
+                block = np.subtract(
+                    block, minus[start : start + BLOCK], out=difference[: block.size], dtype=np.float64
+                )
             if not self.holds(block):
                 block = block if mend is None else mend(block)
                 refuse_bad_numbers(self, block, first=start)

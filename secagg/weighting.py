@@ -241,6 +241,7 @@ def encode_mean(
     weight: float,
     metrics: Mapping[str, float],
     evaluation_weight: float,
+    base: RealVector | None = None,
     out: IntegerVector | None = None,
 ) -> IntegerVector:
     """Encode what one silo adds to a weighted mean; the inputs are never written to.
@@ -253,6 +254,7 @@ def encode_mean(
         metrics: every planned name -> value; values beyond the metric bound, infinite ones too, saturate and
             are counted. May be empty when ``evaluation_weight`` is 0.
         evaluation_weight: of the metrics, 0 to the cap.
+        base: ``update`` less this vector is encoded, float64, of the same shape; None to encode it as it is.
         out: as in ``Encoding.encode``.
 
     Returns:
@@ -261,7 +263,7 @@ def encode_mean(
     Raises:
         InputRefused: ``weight``, ``metric`` (other names, NaN, or not a number), ``layout``, and for the
             update ``dtype``, ``shape``, ``nan`` or ``infinite``. No text holds a value.
-        UsageError: ``out`` does not fit.
+        UsageError: ``out`` or ``base`` does not fit.
     """
     segments = {segment.name: segment for segment in encoding.segments}
     names = metric_names(encoding)
@@ -283,12 +285,14 @@ def encode_mean(
     scalars[SATURATED] = float(saturated), 1.0
 
     vector = None if update is None else real_vector(segments[UPDATE], update)
-    out = encoding.buffer(out, *(() if vector is None else (vector,)))
+    if base is not None and (vector is None or base.shape != vector.shape or base.dtype != np.float64):
+        raise UsageError("base is a float64 vector of the update's shape")
+    out = encoding.buffer(out, *(inputs for inputs in (vector, base) if inputs is not None))
     for segment, place in encoding.slices():
         if segment.name == UPDATE and vector is not None:
             # The update comes before the entry that counts what was clipped of it.
             clipping = _Clipping(segment.bound)
-            segment.encode_into(out[place], vector, factor=factor, mend=clipping)
+            segment.encode_into(out[place], vector, minus=base, factor=factor, mend=clipping)
             scalars[CLIPPED] = clipping.entries / segment.length, 1.0
         else:
             value, scale = scalars.get(segment.name, (0.0, 1.0))

@@ -378,3 +378,21 @@ def test_each_remedy_that_the_refusal_names_is_one(remedy: dict[str, Any]) -> No
 def test_plan_mean_refuses_and_says_what_to_change(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ParameterError, match=text):
         plan(**changes)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_base_is_subtracted_as_if_beforehand(dtype: Any) -> None:
+    drawn = np.random.default_rng(4)
+    length = BLOCK + 3
+    base, local = drawn.normal(size=length), drawn.normal(size=length).astype(dtype)
+    encoding = plan_mean(length, clip=1.5, cohort=3, weight_cap=10.0, least_total_weight=1.0, precision=1e-3)
+    silo: dict[str, Any] = {"weight": 3.0, "metrics": {}, "evaluation_weight": 0.0}
+    whole = encode_mean(encoding, update=local - base, **silo)  # Some of it is clipped.
+    assert np.array_equal(encode_mean(encoding, update=local, base=base, **silo), whole)
+    wrong: Any
+    for wrong in (base[1:], base.astype(np.float32)):
+        with pytest.raises(UsageError, match="base is a float64 vector"):
+            encode_mean(encoding, update=local, base=wrong, **silo)
+    local[7] = np.nan
+    with pytest.raises(InputRefused, match="entry 7 of 'update' is NaN"):
+        encode_mean(encoding, update=local, base=base, **silo)

@@ -137,14 +137,15 @@ class LearningWorkload:
         base = self._base(terms)
         wanted = metric_names(terms.encoding)
         evaluation = self.evaluate(base.weights) if wanted else Evaluation()
-        delta, examples = None, 0.0
+        local, examples = None, 0.0
         if terms.kind == "train":
             update = self._train(base.weights, plan.for_round(terms.round))
-            delta, examples = self._delta(update.weights, base.weights), update.examples
+            local, examples = self._real(update.weights, base.weights), update.examples
         try:
             vector = encode_mean(
                 terms.encoding,
-                update=delta,
+                update=local,
+                base=None if local is None else base.weights,
                 weight=examples,
                 metrics={name: value for name, value in evaluation.metrics.items() if name in wanted},
                 evaluation_weight=evaluation.examples,
@@ -217,7 +218,7 @@ class LearningWorkload:
 
         return self._call("train", Update, trained)
 
-    def _delta(self, weights: NDArray[Any], base: RealVector) -> RealVector:
+    def _real(self, weights: NDArray[Any], base: RealVector) -> NDArray[Any]:
         if weights.shape != base.shape:
             raise InputRefused(
                 "shape",
@@ -226,8 +227,7 @@ class LearningWorkload:
             )
         if weights.dtype.kind not in "fiu":
             raise InputRefused("dtype", f"{self._silo}: train() returned weights of {weights.dtype}")
-        delta: RealVector = np.subtract(weights, base, dtype=np.float64)
-        return delta
+        return weights if weights.dtype in (np.float32, np.float64) else weights.astype(np.float64)
 
     def _call(self, what: str, expected: type[T], work: Callable[[], T]) -> T:
         """Run the user's code: whatever it raises is this silo's failure.
