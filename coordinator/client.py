@@ -217,7 +217,9 @@ class Coordinator:
                     yield decode(frame, Watched)  # type: ignore[arg-type]  # A union is as good as a type.
                 return
             except grpc.RpcError as error:
-                if not reached or error.code() != grpc.StatusCode.UNAVAILABLE:
+                # A watcher that took nothing for a while was given up, and begins where it was.
+                again = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+                if not reached or error.code() not in again:
                     raise self._fault(error) from None
             tell(f"{self.address} cannot be reached; the run does not depend on it. Trying again")
             try:
@@ -245,6 +247,8 @@ class Coordinator:
                     f"{self.address} is not the coordinator of this authority, or does not accept this "
                     "certificate: compare the authority's fingerprint, and the name in the address"
                 )
+            case grpc.StatusCode.DEADLINE_EXCEEDED if "too slow" in text:
+                return EnvironmentFault(f"{self.address} gave this call up, which was {text}. Try again")
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
                 return EnvironmentFault(
                     f"{self.address} cannot be reached. Look whether `coordinator up` runs there, and "

@@ -17,6 +17,7 @@ import structlog
 from coordinator import tls  # Before grpc: it sets what grpc reads when it is imported.
 from coordinator.failures import Failed
 from coordinator.feed import AnyEvent
+from coordinator.on_disk import Unreadable
 from coordinator.presence import Presence
 from coordinator.runs import Runs
 from coordinator.store import State, StoredRun
@@ -294,8 +295,12 @@ class ControlService:
                 await self._write(context, _failed(error, who))
                 return
             await self._write(context, encode(announced))
-            for piece in pieces(weights):
-                await self._write(context, piece)
+            try:
+                for piece in pieces(weights):
+                    await self._write(context, piece)
+            except Unreadable as error:
+                log.error("a model cannot be sent", run=asked.run, why=str(error))  # noqa: TRY400 - it says all
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the coordinator's disk cannot be read")
 
     async def halt(self, request: bytes, context: Context) -> bytes:
         """Stop a run."""

@@ -35,6 +35,7 @@ IDLE_FRAMES = 256
 """Frames a second that move nothing, after which a silo's streams are read no faster than that."""
 IDLE_BYTES = 64 * 1024
 """Bytes that make a frame count once more."""
+AN_UPLOAD = "the round goes on without it or is tried again"
 LONGEST_PAUSE = 0.5
 """Seconds; more is not held against a silo."""
 
@@ -80,15 +81,24 @@ Event: TypeAlias = Arrived | Joined | Gone | Broken | Unkept
 
 
 class Spooled:
-    """A payload on disk, in a file that has no name: nothing is left of it when the process ends, however."""
+    """A payload on disk, in a file that has no name: nothing is left of it when the process ends, however.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where there is space.
+        otherwise: what follows if there is none, for people.
+
+    Raises:
+        EnvironmentFault: there is none.
+    """
+
+    def __init__(self, folder: Path, *, otherwise: str = AN_UPLOAD) -> None:
+        self._folder, self._otherwise = folder, otherwise
+        self._size = 0
         try:
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by whole()
+            self._kept = OnDisk.over(self._file.fileno(), 0, 0)  # Now, so that ``whole`` cannot fail.
         except OSError as error:
-            raise _disk(error, folder) from error
-        self._folder = folder
-        self._size = 0
+            raise self._full(error) from error
 
     def write(self, data: memoryview) -> None:
         """Append ``data``.
@@ -102,24 +112,23 @@ class Spooled:
             while rest:
                 rest = rest[self._file.write(rest) or 0 :]
         except OSError as error:
-            raise _disk(error, self._folder) from error
+            raise self._full(error) from error
         self._size += len(data)
 
     def whole(self) -> OnDisk:
         """Return the bytes as they lie on disk."""
-        with self._file as file:
-            return OnDisk(file.fileno(), 0, self._size)
+        self._file.close()
+        return self._kept.part(0, self._size)
 
     def discard(self) -> None:
         """Free the disk."""
         self._file.close()
 
-
-def _disk(error: OSError, folder: Path) -> EnvironmentFault:
-    return EnvironmentFault(
-        f"{folder}: an upload cannot be kept there: {error.strerror}. Free space; "
-        "the round goes on without it or is tried again"
-    )
+    def _full(self, error: OSError) -> EnvironmentFault:
+        return EnvironmentFault(
+            f"{self._folder}: what arrives cannot be kept there: {error.strerror}. Free space; "
+            f"{self._otherwise}"
+        )
 
 
 class Pace:

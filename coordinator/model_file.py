@@ -195,6 +195,9 @@ class StoredModel:
         return f"StoredModel(round={self.round}, length={self.length}, slots={self.slots})"
 
 
+_DAMAGE = (struct.error, msgspec.MsgspecError, MalformedMessage, LookupError, ValueError, ArithmeticError)
+
+
 class _Facts(msgspec.Struct):
     """What a checkpoint says of itself; safetensors takes only texts."""
 
@@ -241,7 +244,7 @@ def write_checkpoint(path: Path, base: Blocks, record: Record | None) -> StoredM
             sha.update(block.weights.astype("<f8", copy=False).data)  # While it is in the caches.
             at += block.length
         file.flush()
-        stored = OnDisk(file.fileno(), data, 8 * len(tensors) * base.length)
+        stored = OnDisk.over(file.fileno(), data, 8 * len(tensors) * base.length)
         for piece in _pieces(stored, 8 * base.length):
             sha.update(piece)
         file.seek(0)
@@ -263,22 +266,24 @@ def read_checkpoint(path: Path) -> tuple[StoredModel, Record | None]:
         tensors = [msgspec.json.decode(entry, type=_Tensor) for entry in header.values()]
         ((length,),) = {tensor.shape for tensor in tensors}
         data = file.part(8 + size, 8 * len(tensors) * length)
+        if len(file) != 8 + size + len(data):
+            raise MalformedMessage("it is cut off, or goes on behind its end")
         model = StoredModel(int(facts.round), length, bytes.fromhex(facts.digest), data)
         record: Record | None = _records.decode(bytes.fromhex(facts.record))
         sha = begin_digest(length, len(tensors) - 1)
         for piece in _pieces(data):
             sha.update(piece)
-        if len(file) != 8 + size + len(data) or sha.digest() != model.digest:
+        if sha.digest() != model.digest:
             raise MalformedMessage("the digest is another one")
     except OSError as error:
         raise unreadable(path, error) from None
     except (
-        EnvironmentFault,
         struct.error,
         msgspec.MsgspecError,
         MalformedMessage,
         LookupError,
         ValueError,
+        ArithmeticError,
     ) as error:
         raise EnvironmentFault(f"{path} is damaged: restore it from a backup, or start a new run") from error
     return model, record

@@ -9,21 +9,35 @@ from pathlib import Path
 from secagg.errors import EnvironmentFault
 
 
+class Unreadable(EnvironmentFault):
+    """The disk does not give what was written to it."""
+
+
 class OnDisk:
     """A part of an open file, as ``payload.Buffer``.
 
     Args:
-        file: a descriptor, which this object copies; the file may be closed, renamed or deleted meanwhile.
-        start, size: where the bytes lie.
+        descriptor: of the file, which may be renamed or deleted meanwhile.
+        start: of the bytes.
+        size: of the bytes.
 
     Guarantees:
         The descriptor is closed when nothing refers to the bytes any more.
     """
 
-    def __init__(self, file: int, start: int, size: int) -> None:
-        self._descriptor = _Descriptor(os.dup(file))
+    def __init__(self, descriptor: _Descriptor, start: int, size: int) -> None:
+        self._descriptor = descriptor
         self._start = start
         self._size = size
+
+    @classmethod
+    def over(cls, file: int, start: int, size: int) -> OnDisk:
+        """Return the bytes of a file whose descriptor is copied; it may be closed.
+
+        Raises:
+            OSError: too many files are open.
+        """
+        return cls(_Descriptor(os.dup(file)), start, size)
 
     def __len__(self) -> int:
         return self._size
@@ -32,7 +46,7 @@ class OnDisk:
         """Return a copy of some of the bytes.
 
         Raises:
-            EnvironmentFault: the disk does not give them.
+            Unreadable: the disk does not give them.
         """
         first, last, _ = part.indices(self._size)
         data = memoryview(bytearray(max(0, last - first)))
@@ -41,17 +55,15 @@ class OnDisk:
             try:
                 count = os.preadv(self._descriptor.number, [data[read:]], self._start + first + read)
             except OSError as error:
-                raise EnvironmentFault(
-                    f"the disk cannot be read: {error.strerror}. Look at its log"
-                ) from None
+                raise Unreadable(f"the disk cannot be read: {error.strerror}. Look at its log") from None
             if not count:
-                raise EnvironmentFault("a file of this process became shorter: nobody else may write to it")
+                raise Unreadable("a file of this process became shorter: nobody else may write to it")
             read += count
         return data.toreadonly()
 
     def part(self, start: int, size: int) -> OnDisk:
         """Return ``size`` bytes from ``start``; nothing is read."""
-        return OnDisk(self._descriptor.number, self._start + start, size)
+        return OnDisk(self._descriptor, self._start + start, size)
 
     @classmethod
     def of(cls, path: Path) -> OnDisk:
@@ -61,7 +73,7 @@ class OnDisk:
             OSError: it cannot be opened.
         """
         with path.open("rb", buffering=0) as file:
-            return cls(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            return cls.over(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
 class _Descriptor:

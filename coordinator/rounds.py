@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from coordinator.lines import QUANTUM, Arrived, Broken, Event, Gone, Joined, Lines, Unkept
-from secagg.errors import ProtocolError
 from secagg.names import SiloId
 from secagg.rounds.driver import Frames, RoundDriver
 from secagg.session import Aggregate
@@ -21,7 +20,7 @@ async def run_round(
     *,
     seconds: float,
     keep: Callable[[Aggregate], Awaitable[None]] | None = None,
-    short: Callable[[float], None] | None = None,
+    short: Callable[[frozenset[SiloId], int, float], None] | None = None,
 ) -> Aggregate:
     """Run one round to its end.
 
@@ -30,8 +29,8 @@ async def run_round(
         lines: of its roster.
         seconds: of a phase; a silo whose bytes move is awaited so long after the last ``QUANTUM``.
         keep: puts the opened sum where it survives a crash; nobody is told of it before.
-        short: told, whenever a silo was lost, that too few are left to train and for how many seconds those
-            that were lost are awaited.
+        short: told, when too few are left to train, who was lost and is awaited, how many silos there are,
+            and for how many seconds.
 
     Returns:
         The opened sum, when every connected silo that is in it has taken it, or ``FLUSH_SECONDS`` later.
@@ -54,13 +53,14 @@ class _Round:
         lines: Lines,
         seconds: float,
         keep: Callable[[Aggregate], Awaitable[None]] | None,
-        short: Callable[[float], None] | None,
+        short: Callable[[frozenset[SiloId], int, float], None] | None,
     ) -> None:
         self._driver = driver
         self._lines = lines
         self._seconds = seconds
         self._keep = keep
         self._short = short
+        self._recalled: frozenset[SiloId] = frozenset()
         self._loop = asyncio.get_running_loop()
         self._phase: tuple[int, str] | None = None
         self._deferred = 0
@@ -74,6 +74,7 @@ class _Round:
                 self._driver.lose(silo)
             while (outcome := self._driver.outcome) is None:
                 await self._take(await self._next(box))  # No name outlives it: an upload is freed when added.
+                self._tell_short()
                 frames = await self._do(self._driver.advance, self._loop.time())
                 if self._driver.outcome is not None and self._keep is not None:
                     await self._keep(self._driver.outcome)
@@ -120,20 +121,20 @@ class _Round:
                 self._send(await self._do(self._driver.take, silo, frame))
                 self._lines.read(event)
             case Joined(silo):
-                self._lose(silo)  # Its session ended with its process.
+                self._driver.lose(silo)  # Its session ended with its process.
                 self._send(self._driver.invite(silo))
             case Gone(silo):
-                self._lose(silo)
+                self._driver.lose(silo)
             case Broken(silo, fault):
-                self._lose(silo, fault=fault)
+                self._driver.lose(silo, fault=fault)
             case Unkept(fault):
                 raise fault
 
-    def _lose(self, silo: SiloId, *, fault: ProtocolError | None = None) -> None:
-        self._driver.lose(silo, fault=fault)
+    def _tell_short(self) -> None:
+        before, self._recalled = self._recalled, self._driver.coordinator.recalled
         deadline = self._driver.deadline
-        if self._short is not None and deadline is not None and self._driver.coordinator.short:
-            self._short(deadline - self._loop.time())
+        if self._short is not None and deadline is not None and self._recalled - before:
+            self._short(self._recalled, self._driver.coordinator.here, deadline - self._loop.time())
 
     def _send(self, frames: Frames) -> None:
         for silo, frame in frames:

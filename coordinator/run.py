@@ -59,7 +59,15 @@ class Driving:
     """Drives one run to its verdict."""
 
     def __init__(
-        self, store: Store, lines: Lines, folder: Path, stored: StoredRun, run: Run[StoredModel], feed: Feed
+        self,
+        store: Store,
+        lines: Lines,
+        folder: Path,
+        stored: StoredRun,
+        run: Run[StoredModel],
+        feed: Feed,
+        *,
+        goes_on: bool,
     ) -> None:
         self._store = store
         self._lines = lines
@@ -68,6 +76,7 @@ class Driving:
         self._request = stored.request
         self._run = run
         self._feed = feed
+        self._goes_on = goes_on
         self._roster = run.roster
         self._wanted = stored.request.silos or run.roster.n
         self._quorum = run.quorum
@@ -90,8 +99,7 @@ class Driving:
     async def run(self) -> Verdict:
         """Run all rounds."""
         # In a run that goes on, whoever is not back soon was lost; one that begins waits for everybody.
-        begun = self._run.number > 1 or self._store.memory(self._name, 1).attempt > 0
-        wanted, patience = self._wanted, RETURN_SECONDS if begun else self._request.training_seconds
+        wanted, patience = self._wanted, RETURN_SECONDS if self._goes_on else self._request.training_seconds
         while not self._run.finished:
             if self.last:
                 raise RunStopped(self.last)
@@ -117,31 +125,32 @@ class Driving:
             TooFewSilos: there is none.
         """
         quorum, since, most = self._quorum, time.time(), self._request.training_seconds
-        await self._connected(max(wanted, quorum), since, min(patience, most))
-        await self._connected(quorum, since, most)
+        for count, seconds in ((max(wanted, quorum), min(patience, most)), (quorum, most)):
+            await self._connected(count, since, seconds, most)
         connected = self._lines.connected
         if len(connected) < quorum:
             raise TooFewSilos(len(connected), quorum, "Training", self._missing(connected))
 
-    async def _connected(self, count: int, since: float, seconds: float) -> None:
+    async def _connected(self, count: int, since: float, seconds: float, most: float) -> None:
         """Return when ``count`` silos are connected, or ``seconds`` after ``since``; tell of the wait."""
         told: frozenset[SiloId] | None = None
         with suppress(TimeoutError):
             async with asyncio.timeout(since + seconds - time.time()):
                 while len(connected := self._lines.connected) < count:
                     if connected != told:
-                        self._tell_wait(connected, self._quorum, since, since + seconds)
+                        until = since + (seconds if len(connected) >= self._quorum else most)
+                        self._tell_wait(self._missing(connected), len(connected), since, until)
                         told = connected
                     await self._lines.change()
 
-    def _tell_wait(self, connected: frozenset[SiloId], quorum: int, since: float, until: float) -> None:
-        missing = self._missing(connected)
-        log.info("run waits", run=self._name, missing=", ".join(missing), have=len(connected), need=quorum)
-        self._feed.waiting(Waiting(missing, len(connected), quorum, since, until))
+    def _tell_wait(self, missing: tuple[SiloId, ...], have: int, since: float, until: float) -> None:
+        need = self._quorum
+        log.info("run waits", run=self._name, missing=", ".join(missing), have=have, need=need)
+        self._feed.waiting(Waiting(missing, have, need, since, until))
 
-    def _tell_short(self, seconds: float) -> None:
+    def _tell_short(self, recalled: frozenset[SiloId], have: int, seconds: float) -> None:
         now = time.time()
-        self._tell_wait(self._lines.connected, self._quorum, now, now + seconds)
+        self._tell_wait(self._roster.ordered(recalled), have, now, now + seconds)
 
     def _missing(self, connected: frozenset[SiloId]) -> tuple[SiloId, ...]:
         return tuple(silo for silo in self._roster.silos if silo not in connected)

@@ -107,7 +107,7 @@ class Runs:
         Raises:
             EnvironmentFault: the disk is full.
         """
-        return Spooled(self._folder)
+        return Spooled(self._folder, otherwise="no run was begun")
 
     async def start(self, request: RunRequest, weights: Payload, *, asker: str) -> str:
         """Begin a run and return its name.
@@ -129,7 +129,7 @@ class Runs:
             name = secrets.token_hex(4)
             stored, run = await asyncio.to_thread(self._keep_new, name, request, weights, asker)
             log.info("run asked for", run=name, asker=asker, rounds=request.rounds, parameters=weights.length)
-            self._begin(stored, run)
+            self._begin(stored, run, goes_on=False)
         return name
 
     async def resume(self, name: str) -> None:
@@ -147,7 +147,7 @@ class Runs:
             run = await asyncio.to_thread(self._restored, stored)
             self._store.begin_again(name)
             log.info("run goes on", run=name, round=run.number)
-            self._begin(self.stored(name), run)
+            self._begin(self.stored(name), run, goes_on=True)
 
     async def resume_interrupted(self) -> str | None:
         """Go on with the run that was under way when the process before this one ended; return its name.
@@ -308,10 +308,11 @@ class Runs:
         else:
             part.rename(part.with_name(name))
 
-    def _begin(self, stored: StoredRun, run: Run[StoredModel]) -> None:
+    def _begin(self, stored: StoredRun, run: Run[StoredModel], *, goes_on: bool) -> None:
         feed = Feed(self._started(stored), run.records)
         self._feeds = {stored.id: feed}  # Those of ended runs are made anew when somebody asks.
-        driving = Driving(self._store, self._lines, self._folder / stored.id, stored, run, feed)
+        folder = self._folder / stored.id
+        driving = Driving(self._store, self._lines, folder, stored, run, feed, goes_on=goes_on)
         self._present = present = _Present(stored, driving)
         present.task = asyncio.create_task(self._drive(present, feed))
 

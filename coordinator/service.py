@@ -14,6 +14,7 @@ from coordinator.tls import caller  # Before grpc: it sets what grpc reads when 
 import grpc  # isort: skip
 
 from coordinator.lines import IDLE_BYTES, LONGEST_PAUSE, Line, Lines
+from coordinator.on_disk import Unreadable
 from secagg import __version__
 from secagg.errors import EnvironmentFault, MalformedMessage, TrustError
 from secagg.link.frames import (
@@ -43,7 +44,8 @@ MAX_TRANSFERS = 4
 BARRED_SECONDS = 5.0
 """How long a silo that left the protocol is not taken back: it would be cut off again at once."""
 SLOT_SECONDS = 1.0
-"""How long a silo that does not take or send its piece holds up the transfers of others."""
+READ_SLOT_SECONDS = 0.1
+"""How long a silo that does not take its piece, or is sending it, holds up the transfers of others."""
 STREAM_FRAMES = 32
 """Idle frames that a stream counts for: a silo opens eight a second."""
 
@@ -148,7 +150,7 @@ class SiloService:
         loop = asyncio.get_running_loop()
         while True:
             await line.room.wait()
-            async with _slot(self._read_now if line.incoming.under_way else None):
+            async with _slot(self._read_now if line.incoming.under_way else None, READ_SLOT_SECONDS):
                 data = await context.read()
                 if not isinstance(data, bytes) or line.stream != stream:
                     return  # The silo closed its side, or speaks on another stream: there this comes again.
@@ -187,7 +189,7 @@ class SiloService:
             if frame is None:
                 await line.wake.wait()
             elif isinstance(frame, Piece):
-                async with _slot(self._written):
+                async with _slot(self._written, SLOT_SECONDS):
                     await self._send(context, frame)
                 line.count(frame, loop.time())
             else:
@@ -210,6 +212,11 @@ class SiloService:
                     self._lines.broken(line.silo, fault)
                     self._barred[line.silo] = asyncio.get_running_loop().time() + BARRED_SECONDS
                     await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
+                case Unreadable() as fault:
+                    log.error("a message cannot be sent", silo=line.silo, fault=str(fault))
+                    await _refuse(
+                        context, grpc.StatusCode.UNAVAILABLE, "the coordinator's disk cannot be read"
+                    )
                 case EnvironmentFault() as fault:
                     log.error("an upload cannot be kept", silo=line.silo, fault=str(fault))
                     self._lines.unkept(fault)
@@ -221,15 +228,15 @@ class SiloService:
 
 
 @asynccontextmanager
-async def _slot(slots: asyncio.Semaphore | None) -> AsyncIterator[None]:
-    """Hold one of ``slots``, if any, but no longer than ``SLOT_SECONDS``."""
+async def _slot(slots: asyncio.Semaphore | None, seconds: float) -> AsyncIterator[None]:
+    """Hold one of ``slots``, if any, but no longer than ``seconds``."""
     if slots is None:
         yield
         return
     await slots.acquire()
     with ExitStack() as slot:
         slot.callback(slots.release)
-        late = asyncio.get_running_loop().call_later(SLOT_SECONDS, slot.close)
+        late = asyncio.get_running_loop().call_later(seconds, slot.close)
         slot.callback(late.cancel)
         yield
 

@@ -89,15 +89,19 @@ class Gate(Generic[T]):
     @property
     def waiting(self) -> frozenset[SiloId]:
         """Who is still awaited."""
-        missing = self.expected - self._replies.keys()
-        return missing - self._struck if self.short else missing - self._lost
+        return self.expected - self._replies.keys() - self._lost | self.recalled
 
     @property
-    def short(self) -> bool:
-        """Whether those who were lost are awaited: with them there may be a quorum, without them not."""
-        here = self._replies.keys() | (self.expected - self._lost)
-        possible = self._replies.keys() | (self.expected - self._struck)
-        return self._patient and len(here) < self.quorum <= len(possible)
+    def here(self) -> frozenset[SiloId]:
+        """Who replied, or was not lost."""
+        return self.expected - self._lost | self._replies.keys()
+
+    @property
+    def recalled(self) -> frozenset[SiloId]:
+        """Who was lost and is awaited all the same: with them there may be a quorum, without them not."""
+        lost = self.expected - self.here - self._struck
+        short = len(self.here) < self.quorum <= len(self.here | lost)
+        return lost if self._patient and short else frozenset()
 
     def closable(self, now: float) -> bool:
         """Whether nothing more need be waited for."""

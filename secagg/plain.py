@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import (
+    EnvironmentFault,
     FaultyCoordinator,
     FaultySilo,
     InputRefused,
@@ -146,7 +147,7 @@ class PlainCoordinator:
                     raise FaultySilo(sender, "its vector has another length or word than the encoding")
                 try:
                     self._total += message.vector.array()  # Read whole first: half of it is never added.
-                except MalformedMessage as error:
+                except (MalformedMessage, EnvironmentFault) as error:
                     raise RoundAborted("a spooled upload could not be read back whole") from error
                 self._gate.admit(sender, None)
             case Refused():

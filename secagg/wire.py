@@ -52,6 +52,7 @@ def _decode(header: bytes | memoryview, payload: Buffer | None, kind: Any) -> An
 
     Raises:
         MalformedMessage: whatever is wrong with the bytes, and nothing else.
+        EnvironmentFault: the payload lies on disk and cannot be read.
 
     Guarantees:
         The payload has the announced type, length and digest.

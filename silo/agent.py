@@ -38,7 +38,7 @@ from silo.app import Apps
 from silo.client import Client
 from silo.config import SiloConfig
 from silo.journal import Journal, StateFault
-from silo.tls import channel_credentials
+from silo.tls import dialling
 
 Task: TypeAlias = tuple[Frame, "asyncio.Future[Frame | None]"]
 
@@ -135,7 +135,7 @@ class Agent:
     def __init__(self, config: SiloConfig, *, debug: bool = False) -> None:
         self._debug = debug
         identity, roster = config.member()
-        credentials = partial(channel_credentials, config.tls, name=config.name)
+        credentials = partial(dialling, config.tls, name=config.name)
         credentials()  # What is wrong with the files is said before anything else.
         self._journal = Journal(config.state, roster=roster.digest)
         apps = Apps(config.name, config.policy.apps, config.data.arguments)

@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-
 from secagg import __version__
 from secagg.errors import EnvironmentFault, PolicyRefused, SecaggError
 from secagg.hazmat.identity import fingerprint, grouped
@@ -20,7 +18,7 @@ from secagg.link.frames import PROTOCOL, Probe, encode_link
 from silo.app import source_hash
 from silo.config import SiloConfig
 from silo.journal import InUse, Journal
-from silo.tls import channel_credentials
+from silo.tls import dialling
 
 SECONDS = 10.0
 SOON = 14
@@ -80,8 +78,7 @@ def _member(config: SiloConfig) -> str:
 
 
 def _certificates(config: SiloConfig) -> str:
-    channel_credentials(config.tls, name=config.name)
-    end = x509.load_pem_x509_certificate(config.tls.certificate.read_bytes()).not_valid_after_utc
+    end = dialling(config.tls, name=config.name).until
     days = (end - datetime.now(UTC)).days
     soon = "; ask for a new one now" if days < SOON else ""
     return f"signed by {config.tls.authority.name}, valid until {end:%Y-%m-%d}, {days} days{soon}"
@@ -127,15 +124,20 @@ def _coordinator(config: SiloConfig) -> str:
 
     _, roster = config.member()
     probe = encode_link(Probe(PROTOCOL, __version__, roster.digest))
-    credentials = channel_credentials(config.tls, name=config.name)
+    credentials = dialling(config.tls, name=config.name).credentials
     with grpc.secure_channel(config.coordinator, credentials, options=OPTIONS) as channel:
         connect: Any = channel.stream_stream  # Its stubs demand what has defaults.
         try:
             list(connect(CONNECT)(iter([probe]), timeout=SECONDS))
         except grpc.RpcError as error:
             code, details = error.code(), shown(error.details())
+            text = f"answers, but is no coordinator of this version ({code.name}: {details})"
+            if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                text = (
+                    "does not answer; is it up, is the port open from here, does it know this silo's "
+                    f"authority? ({details})"
+                )
             raise refusal(config.coordinator, code, details) or EnvironmentFault(
-                f"{config.coordinator} does not answer; is it up, is the port open from here, does it "
-                f"know this silo's authority? ({details})"
+                f"{config.coordinator} {text}"
             ) from None
     return f"{config.coordinator} would let this silo in"

@@ -37,7 +37,7 @@ from secagg.link.frames import (
 from secagg.link.line import Incoming, InMemory, Outgoing, Store, Unwanted
 from secagg.link.options import CHANNEL_OPTIONS, Options
 from secagg.payload import Frame
-from silo import tls as _tls  # noqa: F401 - before grpc: it sets what grpc reads when it is imported
+from silo.tls import Dialling  # Before grpc: it sets what grpc reads when it is imported.
 
 import grpc  # isort: skip
 import grpc.aio  # isort: skip
@@ -89,8 +89,8 @@ class Client:
 
     Args:
         address: ``host:port`` of the coordinator.
-        credentials: returns those of mutual TLS; called for every stream, so that a renewed certificate is
-            used from the next one on, and one that is over ends the process instead of being tried for ever.
+        credentials: reads those of mutual TLS; called for every stream, so that a renewed certificate is used
+            from the next one on. If it raises, those before are used while their certificate lasts.
         roster: digest of the pinned roster.
 
     Guarantees:
@@ -103,14 +103,14 @@ class Client:
         limit: bytes that a payload may have now.
     """
 
-    def __init__(
-        self, address: str, credentials: Callable[[], grpc.ChannelCredentials], *, roster: bytes
-    ) -> None:
+    def __init__(self, address: str, credentials: Callable[[], Dialling], *, roster: bytes) -> None:
         self._address = address
-        self._credentials = credentials
+        self._read_credentials = credentials
+        self._dialling: Dialling | None = None
         self._roster = roster
         self._boot = os.urandom(BOOT_SIZE)
         self.limit = 0
+        self._dropped = False
         self._line: Line | None = None
         self._unread: deque[Arrival] = deque()
         self._arrived = asyncio.Event()
@@ -145,7 +145,7 @@ class Client:
             TrustError: the coordinator does not know this silo or its roster, or is not the one that the
                 authority signed for.
             EnvironmentFault: it speaks another version.
-            SecaggError: as ``credentials`` raises.
+            SecaggError: as ``credentials`` raises, if there are none that last.
         """
         while True:
             tries = stamina.retry_context(
@@ -186,6 +186,16 @@ class Client:
                 return
             self._tell_lost(str(lost), next_wait)
             raise
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        try:
+            self._dialling = self._read_credentials()
+        except SecaggError as error:
+            # They may be just being renewed, file after file.
+            if self._dialling is None or self._dialling.until <= datetime.now(UTC):
+                raise
+            log.warning("the certificate cannot be read again; the one before is used", why=str(error))
+        return self._dialling.credentials
 
     async def _stream(self, stream: Stream) -> None:
         """Serve ``stream`` until it ends, which raises."""
@@ -270,7 +280,9 @@ class Client:
     def _store(self, size: int) -> Store:
         if size <= self.limit:
             return InMemory(size)
-        log.warning("the coordinator sends what nobody asked for", size=size, limit=self.limit)
+        tell = log.debug if self._dropped else log.warning
+        tell("a payload was dropped that this silo has no use for now", size=size, limit=self.limit)
+        self._dropped = True
         return Unwanted()
 
     def _arrive(self, arrival: Arrival) -> None:

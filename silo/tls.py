@@ -11,7 +11,10 @@ Source: https://github.com/grpc/grpc, ``doc/environment_variables.md`` (GRPC_SSL
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from cryptography import x509
 
 from secagg.errors import MissingExtra, TrustError
 from secagg.names import SiloId
@@ -25,7 +28,20 @@ except ModuleNotFoundError as missing:
     raise MissingExtra("silo", "grpcio") from missing
 
 
-def channel_credentials(tls: Tls, *, name: SiloId, now: datetime | None = None) -> grpc.ChannelCredentials:
+@dataclass(frozen=True)
+class Dialling:
+    """What a silo dials the coordinator with.
+
+    Attributes:
+        credentials: of mutual TLS.
+        until: when its certificate ends.
+    """
+
+    credentials: grpc.ChannelCredentials = field(repr=False)
+    until: datetime
+
+
+def dialling(tls: Tls, *, name: SiloId, now: datetime | None = None) -> Dialling:
     """Return what ``name`` dials the coordinator with.
 
     Args:
@@ -40,4 +56,6 @@ def channel_credentials(tls: Tls, *, name: SiloId, now: datetime | None = None) 
     who, authority, certificate, key = tls.read(now=now or datetime.now(UTC))
     if (who.role, who.name) != ("silo", name):
         raise TrustError(f"{tls.certificate} is for {who.role} {who.name}, not for silo {name}")
-    return grpc.ssl_channel_credentials(authority.content, key.content, certificate.content)
+    until = x509.load_pem_x509_certificate(certificate.content).not_valid_after_utc
+    credentials = grpc.ssl_channel_credentials(authority.content, key.content, certificate.content)
+    return Dialling(credentials, until)

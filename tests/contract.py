@@ -6,7 +6,7 @@ are. ``Plain`` is run too: a clause that the baseline fails is a wrong clause.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from secagg.errors import (
+    EnvironmentFault,
     FaultyCoordinator,
     FaultySilo,
     InputRefused,
@@ -371,14 +372,20 @@ def nobody_at_all_aborts(contract: Contract) -> None:
     assert set(few.value.missing) == set(attempt.silos)
 
 
-def a_failed_read_never_becomes_a_sum(contract: Contract) -> None:
+def a_failed_read_never_becomes_a_sum(contract: Contract, *, by_disk: bool = False) -> None:
     """A spooled upload that breaks off while it is added must not leave half of itself in a total."""
     attempt = Attempt(contract, contract.federation(4))
     uploads = attempt.up_to_upload()
     good = uploads.pop("north")
     assert isinstance(good, MaskedInput | PlainInput)
     whole = bytes(good.vector.buffer()[:])
-    broken = Payload("u4", good.vector.length, lambda: iter([memoryview(whole[:8])]), digest=bytes(32))
+
+    def pieces() -> Iterator[memoryview]:
+        yield memoryview(whole[:8])
+        if by_disk:
+            raise EnvironmentFault("the disk cannot be read")
+
+    broken = Payload("u4", good.vector.length, pieces, digest=bytes(32))
     upload = (
         MaskedInput(good.round_id, broken)
         if isinstance(good, MaskedInput)
@@ -392,6 +399,10 @@ def a_failed_read_never_becomes_a_sum(contract: Contract) -> None:
         attempt.finish()
     opened = attempt.coordinator.outcome
     assert opened is None or opened.total.tolist() == attempt.federation.sum_of(opened.survivors)
+
+
+def an_unreadable_disk_never_becomes_a_sum(contract: Contract) -> None:
+    a_failed_read_never_becomes_a_sum(contract, by_disk=True)
 
 
 CLAUSES: Sequence[Callable[[Contract], None]] = (
@@ -408,6 +419,7 @@ CLAUSES: Sequence[Callable[[Contract], None]] = (
     a_sum_of_another_form_is_refused,
     nobody_at_all_aborts,
     a_failed_read_never_becomes_a_sum,
+    an_unreadable_disk_never_becomes_a_sum,
 )
 
 

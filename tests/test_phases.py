@@ -142,11 +142,11 @@ def test_a_patient_gate_awaits_the_lost_while_there_is_no_quorum_without_them() 
     barrier.lose("c")
     assert barrier.waiting == set("de"), "a, d and e are enough"
     barrier.lose("d")
-    assert barrier.short
+    assert barrier.recalled == set("bcd")
     assert barrier.waiting == set("bcde")
     assert not barrier.closable(9.9)
     barrier.admit("b", 1)  # It is back.
-    assert not barrier.short
+    assert not barrier.recalled
     assert barrier.waiting == {"e"}
     barrier.admit("e", 1)
     assert barrier.closable(0.0)
@@ -168,7 +168,7 @@ def test_a_patient_gate_awaits_nobody_where_too_many_have_left() -> None:
     for silo in "abc":
         barrier.strike(silo)
     barrier.lose("d")
-    assert not barrier.short
+    assert not barrier.recalled
     assert barrier.waiting == {"e"}
     barrier.lose("e")
     assert barrier.closable(0.0)

@@ -1,7 +1,7 @@
 """Settings of the transport, the same constants for both ends. Data only.
 
 The library's defaults let each connection grow its windows with the bandwidth it measures, which holds
-hundreds of megabytes for ten silos; a fixed look-ahead holds one piece or four.
+hundreds of megabytes for ten silos; a fixed look-ahead holds a quarter of a piece for each stream.
 
 Source: https://github.com/grpc/grpc, ``include/grpc/impl/channel_arg_names.h`` and ``doc/keepalive.md``.
 """

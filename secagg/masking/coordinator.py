@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import (
+    EnvironmentFault,
     FaultySilo,
     MalformedMessage,
     RoundAborted,
@@ -335,7 +336,7 @@ class MaskingCoordinator:
         blame(sender, input_fault(self._terms.encoding, message.vector))
         try:
             message.vector.add_into(state.total)
-        except MalformedMessage as error:
+        except (MalformedMessage, EnvironmentFault) as error:
             # Pieces were verified before they came here, so this is the end of the attempt, not of a silo.
             self._state = _Done(None)
             raise RoundAborted("a spooled upload could not be read back whole") from error

@@ -202,9 +202,14 @@ class RoundCoordinator:
                 return frozenset()
 
     @property
-    def short(self) -> bool:
-        """Whether silos that were lost in training are awaited, because there is no sum without them."""
-        return isinstance(self._state, _Training) and self._state.gate.short
+    def recalled(self) -> frozenset[SiloId]:
+        """Who was lost in training and is awaited, because there is no sum without them."""
+        return self._state.gate.recalled if isinstance(self._state, _Training) else frozenset()
+
+    @property
+    def here(self) -> int:
+        """How many silos are ready or train."""
+        return len(self._state.gate.here) if isinstance(self._state, _Training) else 0
 
     @property
     def deadline(self) -> float | None:

@@ -148,7 +148,7 @@ def refused_in_handshake(folder: Path, door: Door, credentials: grpc.ChannelCred
 
 
 def test_the_right_silo_is_let_in_under_its_own_name_over_tls_1_3(tmp_path: Path) -> None:
-    credentials = silo_tls.channel_credentials(Tls(**written(tmp_path, NORTH)), name="north")
+    credentials = silo_tls.dialling(Tls(**written(tmp_path, NORTH)), name="north").credentials
     code, answer = outcome(tmp_path, Door(), credentials)
     assert code is grpc.StatusCode.OK, answer
     # grpcio says the version from 1.85 on.
@@ -246,12 +246,12 @@ def test_a_client_without_tls_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_server_that_is_not_the_coordinator_hears_nothing(tmp_path: Path, served: Issued) -> None:
-    credentials = silo_tls.channel_credentials(Tls(**written(tmp_path, NORTH)), name="north")
+    credentials = silo_tls.dialling(Tls(**written(tmp_path, NORTH)), name="north").credentials
     refused_in_handshake(tmp_path, Door(served=served), credentials)
 
 
 def test_the_same_server_with_the_right_certificate_is_believed(tmp_path: Path) -> None:
-    credentials = silo_tls.channel_credentials(Tls(**written(tmp_path, NORTH)), name="north")
+    credentials = silo_tls.dialling(Tls(**written(tmp_path, NORTH)), name="north").credentials
     assert outcome(tmp_path, Door(served=AGAIN), credentials)[0] is grpc.StatusCode.OK
 
 
@@ -344,7 +344,7 @@ def test_what_the_handshake_did_not_establish_is_not_assumed() -> None:
 
 def test_a_silo_sees_before_it_dials_what_is_wrong_with_its_files(tmp_path: Path) -> None:
     def load(issued: Issued, authority: bytes = AUTHORITY.certificate) -> None:
-        silo_tls.channel_credentials(Tls(**written(tmp_path, issued, authority)), name="north")
+        silo_tls.dialling(Tls(**written(tmp_path, issued, authority)), name="north")
 
     load(NORTH)
     with pytest.raises(TrustError, match=r"certificate expired on \d{4}-\d\d-\d\d \d\d:\d\d UTC"):
@@ -360,11 +360,11 @@ def test_a_silo_sees_before_it_dials_what_is_wrong_with_its_files(tmp_path: Path
     files = written(tmp_path, NORTH)
     files["certificate"].unlink()
     with pytest.raises(EnvironmentFault, match=r"certificate is not there"):
-        silo_tls.channel_credentials(Tls(**files), name="north")
+        silo_tls.dialling(Tls(**files), name="north")
     files = written(tmp_path, NORTH)
     files["key"].chmod(0o644)
     with pytest.raises(EnvironmentFault, match=r"chmod 600"):
-        silo_tls.channel_credentials(Tls(**files), name="north")
+        silo_tls.dialling(Tls(**files), name="north")
 
 
 def test_a_coordinator_sees_before_it_listens_what_is_wrong_with_its_files(tmp_path: Path) -> None:
@@ -546,8 +546,8 @@ def test_mtls_matrix(tmp_path: Path) -> None:
     assert done.returncode == 0, "TLS 1.2 is negotiated"
     # A silo's certificate that names the host would be believed for its name.
     serving = with_names("secagg:silo:south", host=HOST)
-    dialled = silo_tls.channel_credentials(Tls(**written(tmp_path, NORTH)), name="north")
-    code, _ = outcome(tmp_path, Door(served=serving), dialled)
+    dialled = silo_tls.dialling(Tls(**written(tmp_path, NORTH)), name="north")
+    code, _ = outcome(tmp_path, Door(served=serving), dialled.credentials)
     assert code is UNHEARD, "a silo serves"
     asyncio.run(matrix(tmp_path))
 

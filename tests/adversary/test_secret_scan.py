@@ -18,6 +18,7 @@ import pytest
 import structlog
 
 from coordinator.lines import Lines
+from coordinator.on_disk import OnDisk
 from secagg.rounds.silo import answer
 from tests.adversary.marks import Mark, found
 from tests.adversary.watching import SILOS, Federation, Mutants
@@ -144,10 +145,11 @@ def session_in_the_state_folder(participant: Any, frame: Any, sync: Any) -> Any:
     return result
 
 
-def named_spool(self: Any, folder: Path) -> None:
+def named_spool(self: Any, folder: Path, *, otherwise: str = "") -> None:
     """``Spooled.__init__`` of a file that stays."""
-    self._folder, self._size = folder, 0
+    self._folder, self._otherwise, self._size = folder, otherwise, 0
     self._file = (folder / f"{id(self)}").open("w+b", buffering=0)
+    self._kept = OnDisk.over(self._file.fileno(), 0, 0)
 
 
 MUTANTS: dict[str, Callable[..., Any]] = {

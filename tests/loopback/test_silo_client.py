@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, MutableMapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,7 @@ from secagg.link.frames import (
 )
 from secagg.payload import Frame
 from silo.client import MAX_UNREAD, Client
+from silo.tls import Dialling
 from tests.loopback.scripted import Coordinator
 
 import grpc  # isort: skip
@@ -62,7 +64,8 @@ def client(port: int) -> Client:
         issued.private_key_pem.bytes(),
         b"".join(pem.bytes() for pem in issued.cert_chain_pems),
     )
-    silo = Client(f"127.0.0.1:{port}", lambda: credentials, roster=ROSTER)
+    dialling = Dialling(credentials, datetime.now(UTC) + timedelta(days=1))
+    silo = Client(f"127.0.0.1:{port}", lambda: dialling, roster=ROSTER)
     silo.limit = LIMIT
     return silo
 
@@ -190,6 +193,34 @@ def test_few_messages_wait_for_an_agent_that_is_busy() -> None:
                 assert len(silo._unread) <= MAX_UNREAD
                 assert same((await silo.next()).frame, message(number))
             await coordinator.until(lambda: coordinator.outgoing.pending == 0)
+
+    run(test)
+
+
+# --- certificates -------------------------------------------------------------------------------------------
+
+
+def unreadable() -> Dialling:
+    raise EnvironmentFault("silo.pem is not there")
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+def test_files_that_are_being_renewed_do_not_end_a_silo_whose_certificate_lasts(lasts: bool) -> None:
+    async def test() -> None:
+        async with serving(Coordinator()) as coordinator:
+            silo = client(coordinator.port)
+            first = silo._read_credentials()
+            until = datetime.now(UTC) + timedelta(days=1 if lasts else -1)
+            reads = iter([lambda: Dialling(first.credentials, until), unreadable])
+            silo._read_credentials = lambda: next(reads, unreadable)()
+            ends = nullcontext() if lasts else pytest.raises(EnvironmentFault, match="is not there")
+            with ends:
+                async with running(silo) as task:
+                    await coordinator.until(lambda: len(coordinator.welcomes) == 1)
+                    coordinator.restart()
+                    if not lasts:
+                        await task
+                    await coordinator.until(lambda: len(coordinator.welcomes) == 2)
 
     run(test)
 
