@@ -370,7 +370,7 @@ def test_a_silo_that_uploads_what_is_not_asked_for_does_not_hold_up_a_phase(
         async with serving(federation.roster, tmp_path) as service:
             speakers = speak(service, federation.roster, federation.silos)
             await everybody(service.lines, frozenset(speakers))
-            coordinator = federation.coordinator(seconds=0.2, training_seconds=20.0)
+            coordinator = federation.coordinator(seconds=0.5, training_seconds=20.0)
             driver = RoundDriver(coordinator)
             line = service.lines[SILO]
 
@@ -381,7 +381,7 @@ def test_a_silo_that_uploads_what_is_not_asked_for_does_not_hold_up_a_phase(
                 return [] if isinstance(line, Moving) else [frame]
 
             speakers[SILO].change = drips
-            aggregate = await coordinator_round(driver, service.lines, seconds=0.2)
+            aggregate = await coordinator_round(driver, service.lines, seconds=0.5)
             check(federation, aggregate, tuple(s for s in federation.roster.silos if s != SILO))
             assert driver.coordinator.losses[SILO] == "MaskedInput"
 

@@ -16,6 +16,7 @@ from coordinator.rounds import run_round
 
 import grpc  # isort: skip
 
+from secagg import wire
 from secagg.errors import EnvironmentFault, TooFewSilos
 from secagg.fixedpoint import Encoding, Segment
 from secagg.link.frames import (
@@ -30,7 +31,9 @@ from secagg.link.frames import (
     decode_link,
     encode_link,
 )
+from secagg.messages import Refused
 from secagg.names import SiloId
+from secagg.payload import Frame
 from secagg.plain import Plain
 from secagg.rounds.driver import RoundDriver
 from secagg.session import Aggregate
@@ -236,9 +239,44 @@ def test_too_few_silos_end_the_round_without_a_sum(tmp_path: Path) -> None:
             here = {silo: federation.silos[silo] for silo in federation.roster.silos[:2]}
             speakers = speak(service, federation.roster, here)
             await everybody(service.lines, frozenset(speakers))
+            told: list[tuple[frozenset[str], int]] = []
+            coordinator = federation.coordinator(seconds=20.0, training_seconds=1.0)
             with pytest.raises(TooFewSilos):
-                await opened(federation, service)
+                await run_round(
+                    RoundDriver(coordinator),
+                    service.lines,
+                    seconds=20.0,
+                    short=lambda recalled, have, _seconds: told.append((recalled, have)),
+                )
+            assert told == [(frozenset(federation.roster.silos[2:]), 2)]
             assert all(not work.applied for work in federation.work.values())
+
+    run(work)
+
+
+def test_a_silo_that_refuses_makes_the_others_short_and_that_is_told(tmp_path: Path) -> None:
+    """One of five is away, which may be; then another refuses: now the first is waited for, by name."""
+    federation = federation_of(5)
+    *here, refuses = federation.roster.silos[:4]
+
+    def refusing(frame: Frame) -> Frame:
+        return wire.encode(Refused("app"))
+
+    async def work() -> None:
+        async with serving(federation.roster, tmp_path) as service:
+            speakers = speak(service, federation.roster, {silo: federation.silos[silo] for silo in here})
+            speakers[refuses] = Speaker(service, refuses, federation.roster, refusing).start()
+            await everybody(service.lines, frozenset(speakers))
+            told: list[tuple[frozenset[str], int]] = []
+            coordinator = federation.coordinator(seconds=20.0, training_seconds=1.0)
+            with pytest.raises(TooFewSilos):
+                await run_round(
+                    RoundDriver(coordinator),
+                    service.lines,
+                    seconds=20.0,
+                    short=lambda recalled, have, _seconds: told.append((recalled, have)),
+                )
+            assert told == [(frozenset(federation.roster.silos[4:]), 3)]
 
     run(work)
 
