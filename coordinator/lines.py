@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from coordinator.on_disk import OnDisk
-from secagg.errors import EnvironmentFault, MalformedMessage, ProtocolError
+from secagg.errors import EnvironmentFault, MalformedMessage, ProtocolError, UsageError
 from secagg.link.frames import BOOT_SIZE, Begin, Held, Hello, Piece
 from secagg.link.line import Incoming, InMemory, Outgoing, Store, Unwanted
 from secagg.names import SiloId
@@ -96,7 +96,8 @@ class Spooled:
         self._size = 0
         try:
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by whole()
-            self._kept = OnDisk.over(self._file.fileno(), 0, 0)  # Now, so that ``whole`` cannot fail.
+            # Now, so that ``whole`` cannot fail.
+            self._kept: OnDisk | None = OnDisk.over(self._file.fileno(), 0, 0)
         except OSError as error:
             raise self._full(error) from error
 
@@ -117,12 +118,16 @@ class Spooled:
 
     def whole(self) -> OnDisk:
         """Return the bytes as they lie on disk."""
-        self._file.close()
-        return self._kept.part(0, self._size)
+        kept = None if self._kept is None else self._kept.part(0, self._size)
+        if kept is None:
+            raise UsageError("a payload is taken once")
+        self.discard()
+        return kept
 
     def discard(self) -> None:
         """Free the disk."""
         self._file.close()
+        self._kept = None  # So that the disk is free even if something still refers to this object.
 
     def _full(self, error: OSError) -> EnvironmentFault:
         return EnvironmentFault(

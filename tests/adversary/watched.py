@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 WINDOW = 4
@@ -101,12 +102,12 @@ def watch_learning(secrets: Secrets) -> None:
     from secagg.learning import workload
 
     around(workload, "encode_mean", after=lambda words, *_, **__: secrets.add_words("encoded", words))
-    around(
-        workload.LearningWorkload,
-        "_delta",
-        before=lambda _, weights, base: secrets.add_reals("trained", weights),
-        after=lambda delta, *_: secrets.add_reals("update", delta),
-    )
+
+    def trained(_: object, weights: Any, base: Any) -> None:
+        secrets.add_reals("trained", weights)
+        secrets.add_reals("update", np.subtract(weights, base, dtype=np.float64))
+
+    around(workload.LearningWorkload, "_real", before=trained)
 
 
 def watch_steps(gates: Path | None, dies: int) -> None:
