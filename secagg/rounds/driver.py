@@ -204,7 +204,7 @@ class RoundDriver:
             return ()
         if isinstance(message, Refused | BoxReport):
             self._tell_lost(silo, self.phase)
-        elif self._watcher is not None:
+        elif self._watcher is not None and not isinstance(message, BaseRequested):  # It has yet to train.
             self._watcher.silo_replied(silo, phase)
         return frames
 

@@ -314,7 +314,7 @@ def test_a_full_disk_ends_a_silo_and_it_is_back_when_there_is_space(own: World) 
             f"the disk of {own.state(FAULTY)} is full; free space and start again, nothing was sent" in told
         )
         own.start(FAULTY)
-        own[FAULTY].saw('"type": "Ready"', '"round": 2')
+        run.until(FAULTY, "Training", "done", after=("round", 2))
         bystander()
         own.check(run, 2, repeated=frozenset({(FAULTY, 1)}))
         assert FAULTY not in run.reports[0].survivors

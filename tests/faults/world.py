@@ -159,11 +159,17 @@ class Watched(Silent):
         """Return how it ended, waiting for it."""
         return self._outcome.result(LIMIT)
 
-    def until(self, *event: object) -> None:
+    def until(self, *event: object, after: tuple[object, ...] | None = None) -> None:
         """Return when ``event`` has happened: ("round", 2) or ("silo", phase, state)."""
+
+        def happened() -> bool:
+            if after is not None and after not in self._events:
+                return False
+            return event in self._events[0 if after is None else self._events.index(after) :]
+
         with self._more:
-            assert self._more.wait_for(lambda: event in self._events or self._outcome.done(), LIMIT)
-            assert event in self._events
+            assert self._more.wait_for(lambda: happened() or self._outcome.done(), LIMIT)
+            assert happened()
 
     def round_started(self, round_number: int, *, attempt: int = 1) -> None:
         self._note("round", round_number)

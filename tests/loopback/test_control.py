@@ -140,6 +140,8 @@ def test_a_scientist_gets_the_history_of_one_process(strategy: str, tmp_path: Pa
     assert [call[1] for call in told.finished()] == [1, 2, 3]
     for silo in here.roster.silos:
         assert (silo, "MaskedInput", "done") in told.calls  # Unmasking ends when enough have answered.
+        # Who asks for the base has yet to train.
+        assert told.calls.count((silo, "Training", "done")) <= ROUNDS + 1
     assert all(len(trainer.trained) == ROUNDS for trainer in here.trainers.values())
 
 
