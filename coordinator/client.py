@@ -217,9 +217,9 @@ class Coordinator:
                     yield decode(frame, Watched)  # type: ignore[arg-type]  # A union is as good as a type.
                 return
             except grpc.RpcError as error:
-                # A watcher that took nothing for a while was given up, and begins where it was.
-                again = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-                if not reached or error.code() not in again:
+                if reached and error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                    continue  # This watcher took nothing for a while and was given up; it goes on.
+                if not reached or error.code() != grpc.StatusCode.UNAVAILABLE:
                     raise self._fault(error) from None
             tell(f"{self.address} cannot be reached; the run does not depend on it. Trying again")
             try:
@@ -254,6 +254,8 @@ class Coordinator:
                     f"{self.address} cannot be reached. Look whether `coordinator up` runs there, and "
                     "whether a firewall is in between"
                 )
+            case grpc.StatusCode.DATA_LOSS:
+                return EnvironmentFault(f"{self.address} broke the call off: {text}. Its log says more")
             case grpc.StatusCode.UNIMPLEMENTED:
                 return EnvironmentFault(f"{self.address} is no coordinator of this version")
             case _:

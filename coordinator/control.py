@@ -17,7 +17,7 @@ import structlog
 from coordinator import tls  # Before grpc: it sets what grpc reads when it is imported.
 from coordinator.failures import Failed
 from coordinator.feed import AnyEvent
-from coordinator.on_disk import Unreadable
+from coordinator.on_disk import Spooled, Unreadable
 from coordinator.presence import Presence
 from coordinator.runs import Runs
 from coordinator.store import State, StoredRun
@@ -28,7 +28,7 @@ from secagg import __version__
 from secagg.errors import MalformedMessage, SecaggError, TrustError, UsageError
 from secagg.learning.request import RunRequest
 from secagg.link.frames import MAX_PIECE
-from secagg.link.line import InMemory, Store
+from secagg.link.line import InMemory
 from secagg.names import SiloId
 from secagg.payload import Payload
 from secagg.terms import Digest
@@ -153,9 +153,9 @@ class Gathered:
         It grows with what arrives, never with what was announced.
     """
 
-    def __init__(self, announced: Weights, store: Store | None = None) -> None:
+    def __init__(self, announced: Weights, store: Spooled | None = None) -> None:
         self._announced = announced
-        self._store = store or InMemory(0)
+        self._store = InMemory(0) if store is None else store
         self.missing = 8 * announced.length
 
     def add(self, piece: bytes) -> None:
@@ -176,8 +176,7 @@ class Gathered:
         Raises:
             MalformedMessage: its digest is not the announced one.
         """
-        data = self._store.whole()
-        payload = Payload.over("f8", self._announced.length, memoryview(b"") if data is None else data)
+        payload = Payload.over("f8", self._announced.length, self._store.whole())
         if payload.digest != self._announced.digest:
             raise MalformedMessage("the weights are not those whose digest was announced")
         return payload
@@ -300,7 +299,7 @@ class ControlService:
                     await self._write(context, piece)
             except Unreadable as error:
                 log.error("a model cannot be sent", run=asked.run, why=str(error))  # noqa: TRY400 - it says all
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "the coordinator's disk cannot be read")
+                await context.abort(grpc.StatusCode.DATA_LOSS, "the coordinator's disk cannot be read")
 
     async def halt(self, request: bytes, context: Context) -> bytes:
         """Stop a run."""

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from coordinator.on_disk import OnDisk
-from secagg.errors import EnvironmentFault, MalformedMessage, ProtocolError, UsageError
+from coordinator.on_disk import Spooled
+from secagg.errors import EnvironmentFault, MalformedMessage, ProtocolError
 from secagg.link.frames import BOOT_SIZE, Begin, Held, Hello, Piece
 from secagg.link.line import Incoming, InMemory, Outgoing, Store, Unwanted
 from secagg.names import SiloId
@@ -35,7 +34,6 @@ IDLE_FRAMES = 256
 """Frames a second that move nothing, after which a silo's streams are read no faster than that."""
 IDLE_BYTES = 64 * 1024
 """Bytes that make a frame count once more."""
-AN_UPLOAD = "the round goes on without it or is tried again"
 LONGEST_PAUSE = 0.5
 """Seconds; more is not held against a silo."""
 
@@ -78,62 +76,6 @@ class Unkept:
 
 
 Event: TypeAlias = Arrived | Joined | Gone | Broken | Unkept
-
-
-class Spooled:
-    """A payload on disk, in a file that has no name: nothing is left of it when the process ends, however.
-
-    Args:
-        folder: where there is space.
-        otherwise: what follows if there is none, for people.
-
-    Raises:
-        EnvironmentFault: there is none.
-    """
-
-    def __init__(self, folder: Path, *, otherwise: str = AN_UPLOAD) -> None:
-        self._folder, self._otherwise = folder, otherwise
-        self._size = 0
-        try:
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by whole()
-            # Now, so that ``whole`` cannot fail.
-            self._kept: OnDisk | None = OnDisk.over(self._file.fileno(), 0, 0)
-        except OSError as error:
-            raise self._full(error) from error
-
-    def write(self, data: memoryview) -> None:
-        """Append ``data``.
-
-        Raises:
-            EnvironmentFault: the disk is full; ``data`` may be appended again.
-        """
-        rest = data
-        try:
-            self._file.seek(self._size)  # A write that failed may have left a part of it.
-            while rest:
-                rest = rest[self._file.write(rest) or 0 :]
-        except OSError as error:
-            raise self._full(error) from error
-        self._size += len(data)
-
-    def whole(self) -> OnDisk:
-        """Return the bytes as they lie on disk."""
-        kept = None if self._kept is None else self._kept.part(0, self._size)
-        if kept is None:
-            raise UsageError("a payload is taken once")
-        self.discard()
-        return kept
-
-    def discard(self) -> None:
-        """Free the disk."""
-        self._file.close()
-        self._kept = None  # So that the disk is free even if something still refers to this object.
-
-    def _full(self, error: OSError) -> EnvironmentFault:
-        return EnvironmentFault(
-            f"{self._folder}: what arrives cannot be kept there: {error.strerror}. Free space; "
-            f"{self._otherwise}"
-        )
 
 
 class Pace:

@@ -29,7 +29,7 @@ from secagg.learning.model import Blocks, GlobalModel, begin_digest, frozen
 from secagg.learning.strategies import Strategy
 from secagg.names import RealVector
 from secagg.operator_files import unreadable
-from secagg.payload import PIECE_SIZE, Payload
+from secagg.payload import Payload
 
 try:
     from safetensors import SafetensorError, safe_open
@@ -245,7 +245,9 @@ def write_checkpoint(path: Path, base: Blocks, record: Record | None) -> StoredM
             at += block.length
         file.flush()
         stored = OnDisk.over(file.fileno(), data, 8 * len(tensors) * base.length)
-        for piece in _pieces(stored, 8 * base.length):
+        weights = 8 * base.length
+        state = Payload.over("f8", base.slots * base.length, stored.part(weights, base.slots * weights))
+        for piece in state.pieces():
             sha.update(piece)
         file.seek(0)
         file.write(header(sha.digest()))
@@ -271,7 +273,7 @@ def read_checkpoint(path: Path) -> tuple[StoredModel, Record | None]:
         model = StoredModel(int(facts.round), length, bytes.fromhex(facts.digest), data)
         record: Record | None = _records.decode(bytes.fromhex(facts.record))
         sha = begin_digest(length, len(tensors) - 1)
-        for piece in _pieces(data):
+        for piece in model.payload().pieces():
             sha.update(piece)
         if sha.digest() != model.digest:
             raise MalformedMessage("the digest is another one")
@@ -347,11 +349,6 @@ def _header(
     text = msgspec.json.encode(entries)
     text += b" " * (-len(text) % 8)  # So that the numbers are aligned.
     return struct.pack("<Q", len(text)) + text
-
-
-def _pieces(data: OnDisk, start: int = 0) -> Iterator[memoryview]:
-    for at in range(start, len(data), PIECE_SIZE):
-        yield data[at : at + PIECE_SIZE]
 
 
 def _order(path: Path, names: tuple[str, ...], metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
-"""Bytes that stay on disk: read slice by slice where they are needed, so that they cost no memory."""
+"""Bytes that stay on disk: kept there as they arrive, and read slice by slice where they are needed."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 import weakref
 from pathlib import Path
 
-from secagg.errors import EnvironmentFault
+from secagg.errors import EnvironmentFault, UsageError
 
 
 class Unreadable(EnvironmentFault):
@@ -74,6 +75,71 @@ class OnDisk:
         """
         with path.open("rb", buffering=0) as file:
             return cls.over(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+
+
+class Spooled:
+    """A payload on disk, in a file that has no name: nothing is left of it when the process ends, however.
+
+    Args:
+        folder: where there is space.
+        otherwise: what follows if there is none, for people.
+
+    Raises:
+        EnvironmentFault: there is none.
+
+    Guarantees:
+        The disk is free when the payload was discarded, or taken and nothing refers to its bytes any more.
+    """
+
+    def __init__(
+        self, folder: Path, *, otherwise: str = "the round goes on without it or is tried again"
+    ) -> None:
+        self._folder, self._otherwise = folder, otherwise
+        self._size = 0
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by discard()
+            # Now, so that ``whole`` cannot fail.
+            self._kept: OnDisk | None = OnDisk.over(self._file.fileno(), 0, 0)
+        except OSError as error:
+            raise self._full(error) from error
+
+    def write(self, data: memoryview) -> None:
+        """Append ``data``.
+
+        Raises:
+            EnvironmentFault: the disk is full; ``data`` may be appended again.
+        """
+        rest = data
+        try:
+            self._file.seek(self._size)  # A write that failed may have left a part of it.
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            raise self._full(error) from error
+        self._size += len(data)
+
+    def whole(self) -> OnDisk:
+        """Return the bytes as they lie on disk.
+
+        Raises:
+            UsageError: they were taken or discarded before.
+        """
+        if self._kept is None:
+            raise UsageError("a payload is taken once")
+        whole = self._kept.part(0, self._size)
+        self.discard()
+        return whole
+
+    def discard(self) -> None:
+        """Free the disk; bytes that were taken stay."""
+        self._file.close()
+        self._kept = None  # Something may still refer to this object.
+
+    def _full(self, error: OSError) -> EnvironmentFault:
+        return EnvironmentFault(
+            f"{self._folder}: what arrives cannot be kept there: {error.strerror}. Free space; "
+            f"{self._otherwise}"
+        )
 
 
 class _Descriptor:

@@ -124,24 +124,21 @@ class Driving:
         Raises:
             TooFewSilos: there is none.
         """
-        quorum, since, most = self._quorum, time.time(), self._request.training_seconds
-        for count, seconds in ((max(wanted, quorum), min(patience, most)), (quorum, most)):
-            await self._connected(count, since, seconds, most)
-        connected = self._lines.connected
+        loop, quorum, most = asyncio.get_running_loop(), self._quorum, self._request.training_seconds
+        began, since = loop.time(), time.time()
+        told: frozenset[SiloId] | None = None
+        while len(connected := self._lines.connected) < max(wanted, quorum):
+            seconds = min(patience, most) if len(connected) >= quorum else most
+            if loop.time() >= began + seconds:
+                break
+            if connected != told:
+                self._tell_wait(self._missing(connected), len(connected), since, since + seconds)
+                told = connected
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(began + seconds):
+                    await self._lines.change()
         if len(connected) < quorum:
             raise TooFewSilos(len(connected), quorum, "Training", self._missing(connected))
-
-    async def _connected(self, count: int, since: float, seconds: float, most: float) -> None:
-        """Return when ``count`` silos are connected, or ``seconds`` after ``since``; tell of the wait."""
-        told: frozenset[SiloId] | None = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(since + seconds - time.time()):
-                while len(connected := self._lines.connected) < count:
-                    if connected != told:
-                        until = since + (seconds if len(connected) >= self._quorum else most)
-                        self._tell_wait(self._missing(connected), len(connected), since, until)
-                        told = connected
-                    await self._lines.change()
 
     def _tell_wait(self, missing: tuple[SiloId, ...], have: int, since: float, until: float) -> None:
         need = self._quorum

@@ -17,7 +17,7 @@ import structlog
 
 from coordinator.failures import Failed
 from coordinator.feed import Ended, Feed, RunStarted
-from coordinator.lines import Lines, Spooled
+from coordinator.lines import Lines
 from coordinator.model_file import (
     PART,
     FirstModel,
@@ -27,6 +27,7 @@ from coordinator.model_file import (
     unwritable,
     write_checkpoint,
 )
+from coordinator.on_disk import Spooled
 from coordinator.run import CARD, CHECKPOINT, COMPLETE, MODEL, Driving, keeping, verdict_on
 from coordinator.store import Store, StoredRun, Verdict
 from secagg.errors import RunStopped, SecaggError, TrustError, UsageError

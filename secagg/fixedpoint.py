@@ -109,14 +109,11 @@ class Segment:
         # The power of two is exact, so the float64 product below rounds once, like value * factor alone.
         scale = math.ldexp(factor, self.fraction_bits)
         scratch = np.empty(min(out.size, BLOCK))
-        difference = None if minus is None else np.empty(min(out.size, BLOCK))
         # Block by block, so that every pass after the first, which checks, finds its input in the cache.
         for start in range(0, out.size, BLOCK):
             block = values[start : start + BLOCK]
-            if minus is not None and difference is not None:
-                block = np.subtract(
-                    block, minus[start : start + BLOCK], out=difference[: block.size], dtype=np.float64
-                )
+            if minus is not None:
+                block = np.subtract(block, minus[start : start + BLOCK], dtype=np.float64)
             if not self.holds(block):
                 block = block if mend is None else mend(block)
                 refuse_bad_numbers(self, block, first=start)

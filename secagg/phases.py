@@ -27,6 +27,7 @@ class Gate(Generic[T]):
         A silo that was lost may still reply while the phase is open; one that was struck may not.
         ``close`` returns at least ``quorum`` replies or raises TooFewSilos.
         Thresholds count silos, never messages.
+        A patient gate awaits those who were lost, never those who were struck, while no quorum is here.
     """
 
     def __init__(

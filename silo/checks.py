@@ -128,7 +128,8 @@ def _coordinator(config: SiloConfig) -> str:
     with grpc.secure_channel(config.coordinator, credentials, options=OPTIONS) as channel:
         connect: Any = channel.stream_stream  # Its stubs demand what has defaults.
         try:
-            list(connect(CONNECT)(iter([probe]), timeout=SECONDS))
+            for _ in connect(CONNECT)(iter([probe]), timeout=SECONDS):
+                pass  # A coordinator says nothing: it ends the stream.
         except grpc.RpcError as error:
             code, details = error.code(), shown(error.details())
             text = f"answers, but is no coordinator of this version ({code.name}: {details})"

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from coordinator.lines import Lines, Spooled
+from coordinator.lines import Lines
+from coordinator.on_disk import Spooled
 from secagg import wire
 from secagg.errors import MalformedMessage
 from secagg.link.frames import MAX_PIECE, Begin, Held, Hello, Piece, Received, decode_link, encode_link

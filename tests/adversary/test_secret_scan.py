@@ -96,7 +96,7 @@ def test_the_scan_finds_a_secret_in_every_form(tmp_path: Path, before: bytes, af
     ("defence", "leak"),
     [
         ("coordinator.lines.Lines.arrived", r"share is in .*/coordinator\.log"),
-        full("coordinator.lines.Spooled.__init__", "temporary files are left"),
+        full("coordinator.on_disk.Spooled.__init__", "temporary files are left"),
         full("secagg.rounds.silo.refusal", r"west: argument is in .*/(coordinator\.log|events)"),
         full("silo.agent._described", r"share is in .*/\w+\.log"),
         full("silo.agent._passed", r"west: argument is in .*/west\.log"),
@@ -154,7 +154,7 @@ def named_spool(self: Any, folder: Path, *, otherwise: str = "") -> None:
 
 MUTANTS: dict[str, Callable[..., Any]] = {
     "coordinator.lines.Lines.arrived": frame_at_the_coordinator,
-    "coordinator.lines.Spooled.__init__": named_spool,
+    "coordinator.on_disk.Spooled.__init__": named_spool,
     "secagg.rounds.silo.refusal": text_in_the_refusal,
     "silo.agent._described": frame_at_the_silo,
     "silo.agent._passed": text_of_the_trainer,

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import coordinator.lines
+import coordinator.on_disk
 import coordinator.service
 from secagg.link.frames import (
     MAX_FRAME_SIZE,
@@ -184,7 +185,7 @@ def test_a_frame_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     [
         (
             "coordinator.lines.Lines._new_store",
-            lambda self, size: coordinator.lines.Spooled(self._spool),
+            lambda self, size: coordinator.on_disk.Spooled(self._spool),
             "more was kept than one upload",
         ),
         ("coordinator.service.BARRED_SECONDS", 0.0, "it is taken back as often as it comes"),

@@ -10,8 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from coordinator.client import Coordinator
 from coordinator.control import CONTROL, MAX_SENDING, MAX_WEIGHTS, Ask, Of, Start, Weights, decode, encode
 from coordinator.failures import Failed
 from coordinator.feed import Ended, Feed, RoundFinished, RoundStarted, RunStarted, SiloPhase
+from coordinator.on_disk import Unreadable
 from coordinator.run import _undisturbed
 
 import grpc  # isort: skip
@@ -56,7 +58,7 @@ from secagg.policy import Policy
 from secagg.report import RoundReport
 from tests.learners import fails
 from tests.loopback.hospitals import INITIAL, Hospitals, hospitals, running
-from tests.test_model_file import RECORD
+from tests.test_model_file import RECORD, REPORT
 from tests.test_request import request
 
 ROUNDS = 2
@@ -317,16 +319,22 @@ def test_without_a_quorum_the_wait_ends_in_a_halt(tmp_path: Path) -> None:
     assert files(here) == ["checkpoint.safetensors"]
 
 
-def test_a_halted_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    here = hospitals(tmp_path / "f")
+def hold(here: Hospitals, silo: str, *, number: int) -> tuple[threading.Event, threading.Event]:
+    """Let ``silo`` stop where round ``number`` opens; return what says that it does, and what ends it."""
     held, go = threading.Event(), threading.Event()
 
-    def hold(message: object) -> None:
-        if isinstance(message, TrainingOpened) and message.terms.round == 2:
+    def holding(message: object) -> None:
+        if isinstance(message, TrainingOpened) and message.terms.round == number:
             held.set()
             go.wait()
 
-    here.silos["west"].before = hold
+    here.silos[silo].before = holding
+    return held, go
+
+
+def test_a_halted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    here = hospitals(tmp_path / "f")
+    held, go = hold(here, "west", number=2)
 
     async def work() -> None:
         async with running(here) as (_, coordinator):
@@ -366,14 +374,7 @@ def test_a_run_that_goes_on_does_not_wait_long_for_a_silo_that_is_gone(
     """Halted in its second round; then only three silos come back, and training may take an hour."""
     monkeypatch.setattr("coordinator.run.RETURN_SECONDS", 0.5)
     here, waits = hospitals(tmp_path / "f"), list[str]()
-    held, go = threading.Event(), threading.Event()
-
-    def hold(message: object) -> None:
-        if isinstance(message, TrainingOpened) and message.terms.round == 2:
-            held.set()
-            go.wait()
-
-    here.silos["west"].before = hold
+    held, go = hold(here, "west", number=2)
 
     async def work() -> None:
         async with running(here) as (_, coordinator):
@@ -689,6 +690,67 @@ def test_a_caller_that_takes_nothing_holds_up_nobody(tmp_path: Path, monkeypatch
         async with running(here, silos=()) as (_, coordinator):
             run = await asyncio.to_thread(asked, coordinator, weights)
             await asyncio.to_thread(fetch, coordinator, run)
+
+    run(work)
+
+
+def test_a_watcher_that_paused_goes_on_and_misses_no_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More happens than the connection holds while it takes nothing: it is given up, and comes back."""
+    import coordinator.control as control
+
+    here, sums = hospitals(tmp_path / "f", 3), 3000
+    given_up, everything = threading.Event(), threading.Event()
+    abort = control._abort_late
+
+    async def aborting(context: Any) -> None:
+        given_up.set()
+        await abort(context)
+
+    monkeypatch.setattr(control, "PIECE_SECONDS", 0.5)
+    monkeypatch.setattr(control, "_abort_late", aborting)
+
+    class Paused(Told):
+        def round_finished(self, report: RoundReport, metrics: Mapping[str, float]) -> None:
+            assert given_up.wait(60)
+            super().round_finished(report, metrics)
+            if report.round == sums:
+                everything.set()
+
+    async def work() -> None:
+        async with running(here, silos=()) as (serves, coordinator):
+            run, told, waits = await asyncio.to_thread(asked, coordinator), Paused(), list[str]()
+            for number in range(1, sums + 1):
+                serves.runs.feed(run).round_finished(replace(REPORT, round=number), {"loss": 0.5})
+            watching = asyncio.create_task(
+                asyncio.to_thread(coordinator.watch, run, told, waiting=waits.append)
+            )
+            assert await asyncio.to_thread(everything.wait, 60)
+            await asyncio.to_thread(coordinator.halt, run)
+            assert (await watching).state == "stopped"
+            assert [call[1] for call in told.finished()] == list(range(1, sums + 1))
+            assert not any("cannot be reached" in text for text in waits)
+
+    run(work)
+    assert given_up.is_set()
+
+
+def test_a_disk_that_cannot_be_read_is_said_to_who_fetches_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = hospitals(tmp_path / "f", 3)
+
+    def unreadable(weights: object) -> Iterator[bytes]:
+        raise Unreadable("the disk cannot be read")
+        yield b""
+
+    async def work() -> None:
+        async with running(here, silos=()) as (_, coordinator):
+            run = await asyncio.to_thread(asked, coordinator)
+            monkeypatch.setattr("coordinator.control.pieces", unreadable)
+            with pytest.raises(EnvironmentFault, match="broke the call off: the coordinator's disk"):
+                await asyncio.to_thread(coordinator.model, run)
 
     run(work)
 

@@ -24,11 +24,13 @@ from coordinator.lines import (
     Line,
     Lines,
     Pace,
-    Spooled,
 )
-from coordinator.on_disk import OnDisk
+from coordinator.on_disk import OnDisk, Spooled
 from coordinator.service import MAX_TRANSFERS, SiloService
-from secagg.errors import EnvironmentFault, MalformedMessage
+
+import grpc  # isort: skip
+
+from secagg.errors import EnvironmentFault, MalformedMessage, UsageError
 from secagg.link.frames import (
     BOOT_SIZE,
     MAX_PIECE,
@@ -217,6 +219,36 @@ def test_a_piece_that_was_written_in_part_is_written_again(tmp_path: Path) -> No
         spooled.write(piece)
     spooled.write(piece)
     assert spooled.whole()[:] == piece
+
+
+def test_a_payload_is_taken_once(tmp_path: Path) -> None:
+    spooled = Spooled(tmp_path)
+    spooled.write(memoryview(b"payload"))
+    whole = spooled.whole()
+    spooled.discard()
+    assert bytes(whole[:]) == b"payload"
+    with pytest.raises(UsageError):
+        spooled.whole()
+
+
+def test_a_disk_that_cannot_be_read_ends_a_stream_and_is_nobodys_fault(tmp_path: Path) -> None:
+    federation = federation_of(4)
+    (tmp_path / "file").write_bytes(bytes(MAX_PIECE))
+    data = OnDisk.of(tmp_path / "file")
+    os.truncate(tmp_path / "file", 0)
+
+    async def work() -> None:
+        async with serving(federation.roster, tmp_path) as service:
+            speakers = speak(service, federation.roster, federation.silos)
+            await everybody(service.lines, frozenset(speakers))
+            box = service.lines.listen()
+            service.lines.send(SILO, (b"header", data))
+            while not speakers[SILO].closed:
+                await service.lines.change()
+            assert speakers[SILO].closed[0] is grpc.StatusCode.UNAVAILABLE
+            assert box.empty(), "a fault is told"
+
+    run(work)
 
 
 def test_an_upload_is_freed_when_it_was_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from coordinator.lines import Lines, Spooled
+from coordinator.lines import Lines
+from coordinator.on_disk import Spooled
 from coordinator.rounds import run_round
 
 import grpc  # isort: skip
@@ -231,6 +232,20 @@ def test_a_silo_that_restarts_sits_the_attempt_out_and_is_in_the_next(tmp_path: 
     run(work)
 
 
+async def too_few(federation: Federation, service: Service) -> list[tuple[frozenset[SiloId], int]]:
+    """Run a round that ends for want of silos; return who was said to be awaited, and how many were there."""
+    told: list[tuple[frozenset[SiloId], int]] = []
+    coordinator = federation.coordinator(seconds=20.0, training_seconds=1.0)
+    with pytest.raises(TooFewSilos):
+        await run_round(
+            RoundDriver(coordinator),
+            service.lines,
+            seconds=20.0,
+            short=lambda recalled, have, _seconds: told.append((recalled, have)),
+        )
+    return told
+
+
 def test_too_few_silos_end_the_round_without_a_sum(tmp_path: Path) -> None:
     federation = federation_of(5)
 
@@ -239,15 +254,7 @@ def test_too_few_silos_end_the_round_without_a_sum(tmp_path: Path) -> None:
             here = {silo: federation.silos[silo] for silo in federation.roster.silos[:2]}
             speakers = speak(service, federation.roster, here)
             await everybody(service.lines, frozenset(speakers))
-            told: list[tuple[frozenset[str], int]] = []
-            coordinator = federation.coordinator(seconds=20.0, training_seconds=1.0)
-            with pytest.raises(TooFewSilos):
-                await run_round(
-                    RoundDriver(coordinator),
-                    service.lines,
-                    seconds=20.0,
-                    short=lambda recalled, have, _seconds: told.append((recalled, have)),
-                )
+            told = await too_few(federation, service)
             assert told == [(frozenset(federation.roster.silos[2:]), 2)]
             assert all(not work.applied for work in federation.work.values())
 
@@ -267,15 +274,7 @@ def test_a_silo_that_refuses_makes_the_others_short_and_that_is_told(tmp_path: P
             speakers = speak(service, federation.roster, {silo: federation.silos[silo] for silo in here})
             speakers[refuses] = Speaker(service, refuses, federation.roster, refusing).start()
             await everybody(service.lines, frozenset(speakers))
-            told: list[tuple[frozenset[str], int]] = []
-            coordinator = federation.coordinator(seconds=20.0, training_seconds=1.0)
-            with pytest.raises(TooFewSilos):
-                await run_round(
-                    RoundDriver(coordinator),
-                    service.lines,
-                    seconds=20.0,
-                    short=lambda recalled, have, _seconds: told.append((recalled, have)),
-                )
+            told = await too_few(federation, service)
             assert told == [(frozenset(federation.roster.silos[4:]), 3)]
 
     run(work)
