@@ -101,7 +101,7 @@ class Round:
 
     Attributes:
         client: the measured silo, by the reply that each step makes; beside them ``quantise``, ``streams``
-            (adding masks, no part of the others), ``opened`` (checking the sum) and ``sha256`` (the digest of
+            (adding masks, no part of the others), ``opened`` (checking the sum) and ``digest`` (the digest of
             the vector, which the transport asks for).
         coordinator: by the reply that each step awaits; beside them ``streams`` and ``decode`` (the sum as
             a mean of reals, which silos do too).
@@ -128,7 +128,7 @@ def run_round(federation: Federation, dropouts: frozenset[SiloId]) -> Round:
         with client.step(step), streams_of(silo_half, client):
             output = sessions[silo].receive(message).output
         if isinstance(output, MaskedInput):
-            with client.step("sha256"):
+            with client.step("digest"):
                 output.vector.digest  # noqa: B018 - computed when it is first read
             sent["vector"] += output.vector.size
         if output is not None:

@@ -234,24 +234,24 @@ def write_checkpoint(path: Path, base: Blocks, record: Record | None) -> StoredM
         return _header("F64", [(name, (base.length,)) for name in tensors], facts)
 
     data = len(header(bytes(32)))
-    sha = begin_digest(base.length, base.slots)
+    content = begin_digest(base.length, base.slots)
     with _replacing(path) as file:
         at = 0
         for block in base.blocks():
             for slot, vector in enumerate((block.weights, *block.state)):
                 file.seek(data + 8 * (slot * base.length + at))
                 file.write(vector.astype("<f8", copy=False).data)
-            sha.update(block.weights.astype("<f8", copy=False).data)  # While it is in the caches.
+            content.update(block.weights.astype("<f8", copy=False).data)  # While it is in the caches.
             at += block.length
         file.flush()
         stored = OnDisk.over(file.fileno(), data, 8 * len(tensors) * base.length)
         weights = 8 * base.length
         state = Payload.over("f8", base.slots * base.length, stored.part(weights, base.slots * weights))
         for piece in state.pieces():
-            sha.update(piece)
+            content.update(piece)
         file.seek(0)
-        file.write(header(sha.digest()))
-    return StoredModel(base.round, base.length, sha.digest(), stored)
+        file.write(header(content.digest()))
+    return StoredModel(base.round, base.length, content.digest(), stored)
 
 
 def read_checkpoint(path: Path) -> tuple[StoredModel, Record | None]:
@@ -272,10 +272,10 @@ def read_checkpoint(path: Path) -> tuple[StoredModel, Record | None]:
             raise MalformedMessage("it is cut off, or goes on behind its end")
         model = StoredModel(int(facts.round), length, bytes.fromhex(facts.digest), data)
         record: Record | None = _records.decode(bytes.fromhex(facts.record))
-        sha = begin_digest(length, len(tensors) - 1)
+        content = begin_digest(length, len(tensors) - 1)
         for piece in model.payload().pieces():
-            sha.update(piece)
-        if sha.digest() != model.digest:
+            content.update(piece)
+        if content.digest() != model.digest:
             raise MalformedMessage("the digest is another one")
     except OSError as error:
         raise unreadable(path, error) from None

@@ -31,6 +31,7 @@ from coordinator.on_disk import Spooled
 from coordinator.run import CARD, CHECKPOINT, COMPLETE, MODEL, Driving, keeping, verdict_on
 from coordinator.store import Store, StoredRun, Verdict
 from secagg.errors import RunStopped, SecaggError, TrustError, UsageError
+from secagg.heap import return_freed_memory
 from secagg.learning.history import Record
 from secagg.learning.request import RunRequest, scheme_of
 from secagg.learning.run import Run, phases_of
@@ -344,6 +345,7 @@ class Runs:
         log.info("run ended", run=name, state=verdict.state, exit=verdict.exit)
         present.verdict = verdict
         self._present = None
+        return_freed_memory()
         feed.ended(self._ended(name, verdict))
 
     def _started(self, stored: StoredRun) -> RunStarted:

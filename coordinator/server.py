@@ -6,7 +6,6 @@ One port for silos, people and health checks, mutual TLS on all of it; nothing e
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -31,14 +30,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # isort: skip
 
 from secagg.address import split_address
 from secagg.errors import EnvironmentFault
+from secagg.heap import keep_freed_memory
 from secagg.link.options import SERVER_OPTIONS
 
 DRAIN_SECONDS = 30.0
 """How long the present round may take when the process is asked to stop."""
 GRACE_SECONDS = 1.0
 """How long calls may take to end after that."""
-
-_M_ARENA_MAX = -8  # Of <malloc.h>; see mallopt(3).
 
 log = structlog.get_logger("coordinator")
 
@@ -118,7 +116,7 @@ async def serve(config: CoordinatorConfig, ready: Callable[[Serving], None]) -> 
     Returns:
         The signal, and whether a run was halted by it. A second signal waits for nothing.
     """
-    _one_arena()
+    keep_freed_memory()
     loop, came = asyncio.get_running_loop(), asyncio.Queue[signal.Signals]()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, came.put_nowait, one)
@@ -133,12 +131,6 @@ async def serve(config: CoordinatorConfig, ready: Callable[[Serving], None]) -> 
             await here.runs.drain(0.0)
         again.cancel()
         return first, await draining
-
-
-def _one_arena() -> None:
-    """Let all threads share one heap: each would keep megabytes of pieces that it freed."""
-    with suppress(AttributeError, OSError):  # Other C libraries than glibc keep none.
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _folder(path: Path) -> Path:

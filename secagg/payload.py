@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import MalformedMessage
+from secagg.hazmat.content import ContentHash
 
 PayloadType: TypeAlias = Literal["u4", "u8", "f8"]
 PIECE_SIZE = 256 * 1024
@@ -37,7 +37,7 @@ class Payload:
     Attributes:
         dtype: ``"u4"``, ``"u8"`` or ``"f8"``.
         length: entries.
-        digest: SHA-256 of the bytes, 32 bytes; computed once, when it is first asked for.
+        digest: BLAKE3 of the bytes, 32 bytes; computed once, when it is first asked for.
 
     Guarantees:
         ``pieces()`` yields exactly ``size`` bytes, or raises MalformedMessage.
@@ -79,11 +79,11 @@ class Payload:
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of the bytes, 32 bytes."""
-        sha = hashlib.sha256()
+        """BLAKE3 of the bytes, 32 bytes."""
+        content = ContentHash()
         for piece in self._pieces():
-            sha.update(piece)
-        return sha.digest()
+            content.update(piece)
+        return content.digest()
 
     def pieces(self) -> Iterator[memoryview]:
         """Yield the bytes in order, whole entries a piece."""

@@ -26,6 +26,7 @@ from structlog.contextvars import bind_contextvars
 
 from secagg.errors import PolicyRefused, SecaggError, TrainerFailed
 from secagg.hazmat.identity import grouped
+from secagg.heap import return_freed_memory
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.workload import LearningWorkload
 from secagg.messages import FromCoordinator, FromSilo
@@ -35,7 +36,7 @@ from secagg.rounds.silo import Participant, answer
 from secagg.session import Aggregate
 from secagg.terms import Terms
 from silo.app import Apps
-from silo.client import Client
+from silo.client import Arrival, Client
 from silo.config import SiloConfig
 from silo.journal import Journal, StateFault
 from silo.tls import dialling
@@ -45,6 +46,8 @@ Task: TypeAlias = tuple[Frame, "asyncio.Future[Frame | None]"]
 ROUNDS = "rounds"
 """Name of the thread that answers; it outlives a command that was told to stop while it trains."""
 GRACE = 1.0
+IDLE_SECONDS = 60.0
+"""Without a message after which the memory of the last round is given back."""
 
 _NAMES = frozenset(kind.__name__ for kind in (*get_args(FromCoordinator), *get_args(FromSilo)))
 
@@ -204,13 +207,21 @@ class Agent:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            arrival = await self._client.next()
+            arrival = await self._next()
             answered: asyncio.Future[Frame | None] = loop.create_future()
             self._tasks.put((arrival.frame, answered))
             reply = await answered
             self._client.limit = self._participant.largest_payload
             if reply is not None:
                 self._client.reply(arrival, reply)
+
+    async def _next(self) -> Arrival:
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                return await self._client.next()
+        except TimeoutError:
+            return_freed_memory()
+            return await self._client.next()
 
     # --- in the thread -------------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ def run(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # What it would print, the log says in words.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # A loader's workers never use the connection.
     from secagg import logs
+    from secagg.heap import keep_freed_memory
     from silo.config import SiloConfig
 
     sys.dont_write_bytecode = True  # Nothing is written outside the state folder.
@@ -74,6 +75,7 @@ def run(
 
     from silo.agent import Agent
 
+    keep_freed_memory()
     with Agent(settings, debug=debug) as agent:
         _run(agent)
 

@@ -1,12 +1,11 @@
 """One file that holds vectors and says what they are: replaced as a whole, believed only if it is whole.
 
-A header, the little-endian vectors, and SHA-256 over both at the end. A crash at any moment leaves the old
+A header, the little-endian vectors, and a digest of both at the end. A crash at any moment leaves the old
 file or the new one; anything else that is found there counts as no file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ import msgspec
 import structlog
 from numpy.typing import NDArray
 
+from secagg.hazmat.content import CONTENT_DIGEST_SIZE, ContentHash, content_digest
+
 MAGIC = b"secagg vectors 1"
 _SIZE = 4
-_DIGEST = 32
 
 H = TypeVar("H", bound=msgspec.Struct)
 
@@ -54,13 +54,13 @@ class VectorFile(Generic[H]):
             OSError: it cannot be written; the old file is still there.
         """
         head = msgspec.msgpack.encode(header)
-        sha = hashlib.sha256()
+        content = ContentHash()
         with self._replacing() as file:
             parts: tuple[bytes | memoryview, ...] = (MAGIC, len(head).to_bytes(_SIZE, "little"), head)
             for part in (*parts, *map(_bytes, vectors)):
-                sha.update(part)
+                content.update(part)
                 _write(file, part)
-            _write(file, sha.digest())
+            _write(file, content.digest())
 
     def read(self) -> tuple[H, memoryview] | None:
         """Return header and bytes of the vectors; None if there is no file, or a damaged one."""
@@ -69,8 +69,8 @@ class VectorFile(Generic[H]):
         except FileNotFoundError:
             return None
         start = len(MAGIC) + _SIZE
-        body, digest = data[:-_DIGEST], data[-_DIGEST:]
-        if len(body) < start or body[: len(MAGIC)] != MAGIC or hashlib.sha256(body).digest() != digest:
+        body, digest = data[:-CONTENT_DIGEST_SIZE], data[-CONTENT_DIGEST_SIZE:]
+        if len(body) < start or body[: len(MAGIC)] != MAGIC or content_digest(body) != digest:
             self._tell_damaged()
             return None
         end = start + int.from_bytes(body[len(MAGIC) : start], "little")

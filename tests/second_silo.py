@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -183,7 +184,7 @@ class SecondSilo:
                 words = stream(hkdf(shared, "pairwise mask", self.round_id, lower, higher), masked.size)
                 masked += words if lower == self.name else -words
         payload = masked.tobytes()
-        vector = ["u4", masked.size, hashlib.sha256(payload).digest()]
+        vector = ["u4", masked.size, blake3(payload).digest()]
         return {"type": "MaskedInput", "round_id": self.round_id, "vector": vector, "payload": payload}
 
     def check(self, round_id: bytes, survivors: list[str]) -> Any:

@@ -6,7 +6,6 @@ holds and names a base; it does not train, average or store one.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from secagg.errors import InputRefused, MalformedMessage
 from secagg.fixedpoint import BLOCK
+from secagg.hazmat.content import ContentHash
 from secagg.hazmat.framing import frame
 from secagg.names import RealVector
 from secagg.payload import PIECE_SIZE, Payload
@@ -133,15 +133,15 @@ class GlobalModel:
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 (32 bytes) over the lengths and the little-endian float64 bytes of weights and state.
+        """BLAKE3 (32 bytes) over the lengths and the little-endian float64 bytes of weights and state.
 
         The round is left out: one base has one hash, whatever job or round it serves.
         """
         # They are hashed where they lie, because joining them would copy a base of 80 MB.
-        sha = begin_digest(self.length, self.slots)
+        content = begin_digest(self.length, self.slots)
         for vector in (self.weights, *self.state):
-            sha.update(vector.astype("<f8", copy=False).view(np.uint8).data)
-        return sha.digest()
+            content.update(vector.astype("<f8", copy=False).view(np.uint8).data)
+        return content.digest()
 
     def to_payload(self) -> RealVector:
         """Return ``[weights, state...]`` as one new float64 vector, shape ((1 + slots) * length,)."""
@@ -184,10 +184,10 @@ class GlobalModel:
         return f"GlobalModel(round={self.round}, length={self.length}, slots={len(self.state)})"
 
 
-def begin_digest(length: int, slots: int) -> hashlib._Hash:
+def begin_digest(length: int, slots: int) -> ContentHash:
     """Return what is to be updated with the bytes of weights and state, for ``GlobalModel.digest``."""
     # Both sizes come first, so the raw vectors after them split in one way only.
-    return hashlib.sha256(frame("base model", length, slots))
+    return ContentHash(frame("base model", length, slots))
 
 
 def frozen(vector: NDArray[Any]) -> RealVector:
