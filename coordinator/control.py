@@ -155,8 +155,8 @@ class Gathered:
 
     def __init__(self, announced: Weights, store: Spooled | None = None) -> None:
         self._announced = announced
-        self._store = InMemory(0) if store is None else store
         self.missing = 8 * announced.length
+        self._store = InMemory(self.missing) if store is None else store
 
     def add(self, piece: bytes) -> None:
         """Append a piece.

@@ -25,7 +25,7 @@ from coordinator.on_disk import OnDisk
 from secagg.errors import EnvironmentFault, MalformedMessage, MissingExtra, ParameterError
 from secagg.fixedpoint import BLOCK
 from secagg.learning.history import Record
-from secagg.learning.model import Blocks, GlobalModel, begin_digest, frozen
+from secagg.learning.model import Blocks, GlobalModel, begin_digest, frozen, little
 from secagg.learning.strategies import Strategy
 from secagg.names import RealVector
 from secagg.operator_files import unreadable
@@ -240,8 +240,8 @@ def write_checkpoint(path: Path, base: Blocks, record: Record | None) -> StoredM
         for block in base.blocks():
             for slot, vector in enumerate((block.weights, *block.state)):
                 file.seek(data + 8 * (slot * base.length + at))
-                file.write(vector.astype("<f8", copy=False).data)
-            content.update(block.weights.astype("<f8", copy=False).data)  # While it is in the caches.
+                file.write(little(vector))
+            content.update(little(block.weights))  # While it is in the caches.
             at += block.length
         file.flush()
         stored = OnDisk.over(file.fileno(), data, 8 * len(tensors) * base.length)

@@ -50,17 +50,19 @@ class OnDisk:
             Unreadable: the disk does not give them.
         """
         first, last, _ = part.indices(self._size)
-        data = memoryview(bytearray(max(0, last - first)))
-        read = 0
-        while read < len(data):
-            try:
-                count = os.preadv(self._descriptor.number, [data[read:]], self._start + first + read)
-            except OSError as error:
-                raise Unreadable(f"the disk cannot be read: {error.strerror}. Look at its log") from None
-            if not count:
-                raise Unreadable("a file of this process became shorter: nobody else may write to it")
-            read += count
-        return data.toreadonly()
+        data = self._read(first, last)
+        while first + len(data) < last:  # A signal may cut a read short.
+            data += self._read(first + len(data), last)
+        return memoryview(data)
+
+    def _read(self, first: int, last: int) -> bytes:
+        try:
+            data = os.pread(self._descriptor.number, max(0, last - first), self._start + first)
+        except OSError as error:
+            raise Unreadable(f"the disk cannot be read: {error.strerror}. Look at its log") from None
+        if first < last and not data:
+            raise Unreadable("a file of this process became shorter: nobody else may write to it")
+        return data
 
     def part(self, start: int, size: int) -> OnDisk:
         """Return ``size`` bytes from ``start``; nothing is read."""

@@ -114,14 +114,20 @@ class GlobalModel:
         if isinstance(base, GlobalModel):
             return base
         vectors = np.empty((1 + base.slots, base.length))
+        content = begin_digest(base.length, base.slots)
         at = 0
         for block in base.blocks():
             for vector, part in zip(vectors, (block.weights, *block.state), strict=True):
                 vector[at : at + block.length] = part
+            content.update(little(block.weights))  # While it is in the caches.
             at += block.length
+        for vector in vectors[1:]:
+            content.update(little(vector))
         vectors.flags.writeable = False
         weights, *state = vectors
-        return cls._checked(base.round, weights, tuple(state))
+        model = cls._checked(base.round, weights, tuple(state))
+        model.__dict__["digest"] = content.digest()
+        return model
 
     @classmethod
     def _checked(cls, round_number: int, weights: RealVector, state: tuple[RealVector, ...]) -> GlobalModel:
@@ -140,7 +146,7 @@ class GlobalModel:
         # They are hashed where they lie, because joining them would copy a base of 80 MB.
         content = begin_digest(self.length, self.slots)
         for vector in (self.weights, *self.state):
-            content.update(vector.astype("<f8", copy=False).view(np.uint8).data)
+            content.update(little(vector))
         return content.digest()
 
     def to_payload(self) -> RealVector:
@@ -154,7 +160,7 @@ class GlobalModel:
 
         def pieces() -> Iterator[memoryview]:
             for vector in (self.weights, *self.state):
-                data = vector.astype("<f8", copy=False).view(np.uint8).data
+                data = little(vector)
                 for start in range(0, len(data), PIECE_SIZE):
                     yield data[start : start + PIECE_SIZE]
 
@@ -188,6 +194,11 @@ def begin_digest(length: int, slots: int) -> ContentHash:
     """Return what is to be updated with the bytes of weights and state, for ``GlobalModel.digest``."""
     # Both sizes come first, so the raw vectors after them split in one way only.
     return ContentHash(frame("base model", length, slots))
+
+
+def little(vector: RealVector) -> memoryview:
+    """Return the bytes of ``vector``, little-endian, where they lie."""
+    return vector.astype("<f8", copy=False).data.cast("B")
 
 
 def frozen(vector: NDArray[Any]) -> RealVector:

@@ -72,7 +72,8 @@ class _ServerStep(ABC):
             )
         with np.errstate(all="ignore"):  # What leaves the range is refused below, by the model itself.
             direction, state = self._direction(model.state, mean_delta)
-            weights = model.weights + self.server_learning_rate * direction
+            rate = self.server_learning_rate
+            weights = model.weights + (direction if rate == 1.0 else rate * direction)
         for vector in (weights, *state):
             vector.flags.writeable = False
         return GlobalModel(model.round + 1, weights, state)

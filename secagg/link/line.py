@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from secagg.errors import MalformedMessage
 from secagg.link.frames import MAX_PIECE, Begin, Held, Piece, Received
 from secagg.payload import Buffer, Frame
@@ -38,22 +40,34 @@ class Store(Protocol):
 
 
 class InMemory:
-    """Keeps a payload in memory. Grows with what arrives, never with what was announced."""
+    """Keeps a payload in memory. Grows with what arrives, never with what was announced.
+
+    Args:
+        size: bytes that were announced.
+    """
 
     def __init__(self, size: int) -> None:
-        self._data = bytearray()
+        self._announced = size
+        self._data = np.empty(0, np.uint8)
+        self._size = 0
 
     def write(self, data: memoryview) -> None:
         """Append ``data``."""
-        self._data += data
+        end = self._size + len(data)
+        if end > self._data.size:  # Twice as much each time: all copies together are no more than one.
+            grown = np.empty(max(end, min(self._announced, 2 * end)), np.uint8)
+            grown[: self._size] = self._data[: self._size]
+            self._data = grown
+        self._data[self._size : end] = np.frombuffer(data, np.uint8)
+        self._size = end
 
     def whole(self) -> memoryview:
         """Return the bytes, read-only."""
-        return memoryview(self._data).toreadonly()
+        return self._data[: self._size].data.toreadonly()
 
     def discard(self) -> None:
         """Free the bytes."""
-        self._data = bytearray()
+        self._data, self._size = np.empty(0, np.uint8), 0
 
 
 class Unwanted:
