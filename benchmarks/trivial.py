@@ -18,7 +18,9 @@ class Trivial:
 
     def train(self, weights: RealVector, settings: TrainingSettings) -> Update:
         """Return the weights, each a little larger."""
-        return Update(weights.astype(np.float32) + self._step, 100.0)
+        local = weights.astype(np.float32)
+        local += self._step
+        return Update(local, 100.0)
 
     def evaluate(self, weights: RealVector) -> Evaluation:
         """Measure nothing."""

@@ -124,10 +124,13 @@ class Segment:
             np.rint(scaled, out=scaled)
             np.copyto(signed[start : start + BLOCK], scaled, casting="unsafe")
 
-    def decode(self, total: IntegerVector) -> RealVector:
-        """Return the sums in ``total``, any part of this segment's, as float64; exact."""
-        signed = total.view(np.int32 if total.itemsize == 4 else np.int64)
-        values: RealVector = np.multiply(signed, self.step, dtype=np.float64)
+    def decode(self, total: IntegerVector, *, divisor: float = 1.0) -> RealVector:
+        """Return the sums in ``total``, any part of this segment's, over ``divisor``, as float64.
+
+        Rounded once: without a divisor, or one that is a power of two, it is exact.
+        """
+        values = total.view(np.int32 if total.itemsize == 4 else np.int64).astype(np.float64)
+        values /= divisor / self.step  # A power of two: only the division rounds.
         return values
 
     def holds(self, block: NDArray[Any]) -> bool:

@@ -51,9 +51,7 @@ class MeanUpdate:
     divisor: float
 
     def __getitem__(self, part: slice) -> RealVector:
-        values = self.segment.decode(self.total[part])
-        values /= self.divisor
-        return values
+        return self.segment.decode(self.total[part], divisor=self.divisor)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,9 @@ from secagg.errors import MalformedMessage
 from secagg.link.frames import MAX_PIECE, Begin, Held, Piece, Received
 from secagg.payload import Buffer, Frame
 
+RESERVED = 64 * 1024 * 1024
+"""Bytes of an announced payload that are reserved before they arrive; memory is used when they do."""
+
 
 class OutOfOrder(MalformedMessage):
     """A frame came before the one in front of it. Nobody's fault: the stream is opened anew and goes on."""
@@ -40,7 +43,7 @@ class Store(Protocol):
 
 
 class InMemory:
-    """Keeps a payload in memory. Grows with what arrives, never with what was announced.
+    """Keeps a payload in memory. Grows with what arrives, beyond ``RESERVED`` never with what was announced.
 
     Args:
         size: bytes that were announced.
@@ -54,8 +57,8 @@ class InMemory:
     def write(self, data: memoryview) -> None:
         """Append ``data``."""
         end = self._size + len(data)
-        if end > self._data.size:  # Twice as much each time: all copies together are no more than one.
-            grown = np.empty(max(end, min(self._announced, 2 * end)), np.uint8)
+        if end > self._data.size:  # Twice as much each time, so that few copies are made.
+            grown = np.empty(min(self._announced, max(RESERVED, 2 * end)), np.uint8)
             grown[: self._size] = self._data[: self._size]
             self._data = grown
         self._data[self._size : end] = np.frombuffer(data, np.uint8)

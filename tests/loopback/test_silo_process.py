@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+import silo.agent
 from coordinator.authority import Authority
 from coordinator.development import write_development_federation
 from secagg import wire
@@ -44,7 +45,9 @@ from secagg.roster import Roster
 from secagg.session import Aggregate
 from secagg.terms import PlainParameters, Terms, training_digest
 from secagg.weighting import plan_mean
+from silo.agent import Agent
 from silo.app import source_hash
+from silo.config import SiloConfig
 from tests.learners import next_model
 from tests.loopback.scripted import Coordinator
 
@@ -673,3 +676,18 @@ def test_terms_are_encoded_as_every_silo_reads_them(site: Site) -> None:
     """What the coordinator above says is what a coordinator may say."""
     terms = site.terms(base())
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(terms), type=Terms) == terms
+
+
+def test_a_silo_that_has_nothing_to_do_gives_memory_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        idle = asyncio.Event()
+        monkeypatch.setattr(silo.agent, "IDLE_SECONDS", 0.0)
+        monkeypatch.setattr(silo.agent, "return_freed_memory", idle.set)
+        with Agent(SiloConfig.load(site.home / "silo.toml")) as agent:
+            task = asyncio.create_task(agent.run())  # Nothing serves at the coordinator's address.
+            await idle.wait()
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    run(test)
