@@ -11,7 +11,6 @@ Source: model inconsistency as in Pasquini, Francati, Ateniese, "Eluding Secure 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from secagg.errors import FaultyCoordinator, FaultySiloOrCoordinator
+from secagg.hazmat.content import content_digest
 from secagg.masking.dealing import OpeningPair
 from secagg.messages import BaseRequested, BaseSent, Opening, Ready, Refused
 from secagg.names import IntegerVector, SiloId
@@ -31,7 +31,7 @@ from tests.adversary.harness import BASE, Attempt, Federation, Liar, refusals
 VICTIM, COLLUDER = "b", "d"
 LENGTH = 20_000
 DEAD = np.zeros(LENGTH)
-DEAD_BASE = hashlib.sha256(DEAD.tobytes()).digest()
+DEAD_BASE = content_digest(DEAD.tobytes())
 REST: list[SiloId] = ["a", "c", "d", "e"]
 
 

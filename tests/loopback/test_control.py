@@ -22,7 +22,18 @@ import pytest
 from safetensors.numpy import load_file
 
 from coordinator.client import Coordinator
-from coordinator.control import CONTROL, MAX_SENDING, MAX_WEIGHTS, Ask, Of, Start, Weights, decode, encode
+from coordinator.control import (
+    CONTROL,
+    MAX_SENDING,
+    MAX_WEIGHTS,
+    Ask,
+    Of,
+    Start,
+    Weights,
+    decode,
+    encode,
+    weights_of,
+)
 from coordinator.failures import Failed
 from coordinator.feed import Ended, Feed, RoundFinished, RoundStarted, RunStarted, SiloPhase
 from coordinator.on_disk import Unreadable
@@ -54,6 +65,7 @@ from secagg.learning.remote import Outcome
 from secagg.link.options import CHANNEL_OPTIONS
 from secagg.messages import SumOpened, SurvivorsAnnounced, TrainingOpened
 from secagg.names import RealVector
+from secagg.payload import Payload
 from secagg.policy import Policy
 from secagg.report import RoundReport
 from tests.learners import fails
@@ -803,7 +815,7 @@ def test_where_nobody_listens_is_said(tmp_path: Path) -> None:
 
 
 VECTOR = np.arange(5.0)
-GOOD = Weights(5, hashlib.sha256(VECTOR.tobytes()).digest())
+GOOD = weights_of(Payload.of(VECTOR))
 NONE = bytes(32)
 OPENING = b"Start, with the roster of the test"
 
