@@ -1,0 +1,125 @@
+"""Paillier: encrypting, adding and opening packed vectors, in values a second and core, beside the limits.
+
+python -m benchmarks.paillier                  3072 bits, vectors of 32-bit words
+python -m benchmarks.paillier --bits 2048
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import gmpy2
+import numpy as np
+import typer
+
+from benchmarks.machine import facts, median_cpu, show
+from secagg.packing import Packing
+from secagg.paillier.ciphertexts import Total, encrypt, read
+from secagg.paillier.obfuscators import Pool
+from secagg.paillier.secret import SecretKey
+from secagg.paillier.shares import deal
+
+SILOS = 10
+FEW = 20
+"""Ciphertexts that are opened together, which takes fifteen times as long as by a shared key."""
+PARTIES, THRESHOLD = 10, 7
+LIMITS = {
+    "encrypt, obfuscators ready": 2e6,
+    "encrypt, obfuscators made": 3e4,
+    "open, shared key": 9e3,
+    "partial decryption, threshold key": 1e3,
+}
+
+
+def rate(work: Callable[[], object], values: int, *, runs: int) -> float:
+    """Return values for each second of CPU."""
+    return values / median_cpu(work, runs=runs)
+
+
+def main(
+    *,
+    bits: Annotated[int, typer.Option(help="Of the key.")] = 3072,
+    count: Annotated[int, typer.Option(min=1, help="Ciphertexts of a vector.")] = 200,
+    runs: Annotated[int, typer.Option(min=1, help="Of which the median is taken.")] = 5,
+) -> None:
+    """Measure the arithmetic of Paillier."""
+    print(facts() + f"; gmpy2 {gmpy2.version()}, GMP {gmpy2.mp_version()[4:]}")
+    began = time.process_time()
+    secret = SecretKey.generate(bits)
+    generated = time.process_time() - began
+    key = secret.public
+    packing = Packing(32, SILOS, key.plaintext_bits)
+    values = count * packing.lanes
+    words = np.random.default_rng(0).integers(-packing.bias, packing.bias, values).astype(np.int32)
+    vector = words.view(np.uint32)
+    began = time.process_time()
+    pool = Pool(key)
+    built = time.process_time() - began
+
+    def encrypted() -> bytes:
+        return b"".join(encrypt(packing.pack(vector), pool))
+
+    inline = rate(encrypted, values, runs=runs)
+    pool.fill(count * (runs + 1))
+    online = rate(encrypted, values, runs=runs)
+    data = encrypted()
+    total = Total(key, count)
+    adding = rate(lambda: total.add([data]), values, runs=runs)
+    found = read(data, key)
+    size = packing.lanes * packing.lane_bytes
+    opening = rate(lambda: secret.open(found, size=size, threads=1), values, runs=runs)
+    began = time.perf_counter()
+    plain = secret.open(found, size=size)
+    cores = values / (time.perf_counter() - began)
+    if not (packing.unpack(plain, length=values, silos=1) == vector).all():
+        raise SystemExit("what was opened is not what was encrypted")
+    began = time.process_time()
+    shared, shares = deal(parties=PARTIES, threshold=THRESHOLD, bits=bits)
+    dealt = time.process_time() - began
+    few = read(b"".join(encrypt(packing.pack(vector)[:FEW], Pool(shared.public))), shared.public)
+    partials = {share.party: share.decrypt(few, threads=1) for share in shares[:THRESHOLD]}
+    several = FEW * packing.lanes
+    decrypting = rate(lambda: shares[0].decrypt(few, threads=1), several, runs=runs)
+    began = time.process_time()
+    proof = shares[0].prove(few, partials[1], context=b"benchmark")
+    proved = time.process_time() - began
+    began = time.process_time()
+    holds = shared.check(1, few, partials[1], proof, context=b"benchmark")
+    checked = time.process_time() - began
+    combining = rate(lambda: shared.open(partials, size=size), several, runs=runs)
+    together = shared.open(partials, size=size)
+    if not holds or not (together == plain[:FEW]).all():
+        raise SystemExit("what was opened together is not what was encrypted")
+    measured = {
+        "encrypt, obfuscators ready": online,
+        "encrypt, obfuscators made": inline,
+        "check and add": adding,
+        "open, shared key": opening,
+        "partial decryption, threshold key": decrypting,
+        f"combine {THRESHOLD} partial decryptions": combining,
+    }
+    bytes_each = key.ciphertext_size / packing.lanes
+    show(
+        f"{bits} bits, {packing.lanes} values a ciphertext, {bytes_each:.1f} bytes a value",
+        ["step", "values a second and core", "at least"],
+        [[name, value, LIMITS.get(name, "")] for name, value in measured.items()],
+    )
+    show(
+        "Beside it",
+        ["", ""],
+        [
+            ["make a key, s of CPU", generated],
+            ["table of the obfuscators' base, s of CPU", built],
+            ["its size, MiB", key.bits // 16 * 256 * key.ciphertext_size / 2**20],
+            ["open with the shared key, all cores, values a second", cores],
+            [f"deal a key to {PARTIES} silos, s of CPU", dealt],
+            [f"prove {FEW} partial decryptions, s of CPU", proved],
+            [f"check the proof of one silo over {FEW}, s of CPU", checked],
+        ],
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

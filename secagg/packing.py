@@ -1,0 +1,125 @@
+"""Many fixed-point integers in one large one, so that adding the large ones adds all of them.
+
+A plaintext is a row of lanes of whole bytes, little-endian. A lane holds the integer and a bias that makes it
+non-negative; lanes are wide enough for the sum of the cohort, so nothing is carried into the next one.
+
+Source: the packing of Paillier plaintexts in Ge and Zdonik, "Answering aggregation queries in a secure system
+model", VLDB 2007, section 4.2; the bias makes it hold for negative values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.errors import InputRefused, ParameterError, RoundAborted, UsageError
+from secagg.fixedpoint import SUM_LIMIT
+from secagg.names import IntegerVector, WordBits
+
+LANE_BYTES: Mapping[int, int] = {32: 5, 64: 7}
+"""Word bits -> bytes of a lane. A sum of biased integers is at most twice the limit of sums."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a vector lies in plaintexts.
+
+    Attributes:
+        word_bits: of the encoded entries, 32 or 64.
+        cohort: largest number of vectors in one sum, at least 1.
+        plaintext_bits: what a plaintext can hold: every value below ``2 ** plaintext_bits``.
+
+    Raises:
+        ParameterError: a field is out of range, or a plaintext has no room for one lane.
+
+    Guarantees:
+        No sum of ``cohort`` packed vectors carries from one lane into another.
+        What comes out is the sum of what went in, or RoundAborted.
+    """
+
+    word_bits: WordBits
+    cohort: int
+    plaintext_bits: int
+
+    def __post_init__(self) -> None:
+        if self.word_bits not in SUM_LIMIT:
+            raise ParameterError(f"word_bits is {self.word_bits}, must be 32 or 64")
+        if not 1 <= self.cohort <= SUM_LIMIT[self.word_bits]:
+            raise ParameterError(f"cohort is {self.cohort}, must be at least 1, and leave an integer room")
+        if self.lanes < 1:
+            raise ParameterError(f"a plaintext of {self.plaintext_bits} bits has no room for one lane")
+
+    @property
+    def lane_bytes(self) -> int:
+        """Bytes of one lane."""
+        return LANE_BYTES[self.word_bits]
+
+    @cached_property
+    def bias(self) -> int:
+        """Largest magnitude of one silo's integer, so that cohort of them stay within the limit of a sum."""
+        return SUM_LIMIT[self.word_bits] // self.cohort
+
+    @property
+    def lanes(self) -> int:
+        """Entries in one plaintext."""
+        return self.plaintext_bits // (8 * self.lane_bytes)
+
+    def rows(self, length: int) -> int:
+        """Return how many plaintexts hold ``length`` entries."""
+        return -(-length // self.lanes)
+
+    def pack(self, vector: IntegerVector) -> NDArray[np.uint8]:
+        """Return the plaintexts of a vector.
+
+        Args:
+            vector: uint32 or uint64 as ``word_bits`` says, two's complement, shape (length,).
+
+        Returns:
+            Shape (rows, lanes * lane_bytes); each row is one plaintext, little-endian.
+
+        Raises:
+            UsageError: another dtype or shape.
+            InputRefused: ``bound``: an integer is beyond ``bias``.
+        """
+        if vector.ndim != 1 or vector.dtype.itemsize * 8 != self.word_bits or vector.dtype.kind != "u":
+            raise UsageError(f"a vector of {self.word_bits}-bit words is packed, not {vector.dtype}")
+        signed = vector.view(np.int32 if self.word_bits == 32 else np.int64)
+        if signed.size and not (-self.bias <= signed.min() and signed.max() <= self.bias):
+            raise InputRefused("bound", f"an integer is beyond {self.bias}, the most for {self.cohort} silos")
+        biased = np.zeros(self.rows(vector.size) * self.lanes, "<i8")
+        np.add(signed, self.bias, out=biased[: vector.size], dtype=np.int64)
+        lanes = biased.view(np.uint8).reshape(-1, 8)[:, : self.lane_bytes]
+        return lanes.reshape(-1, self.lanes * self.lane_bytes)
+
+    def unpack(self, rows: NDArray[np.uint8], *, length: int, silos: int) -> NDArray[Any]:
+        """Return the sum of the vectors that were packed.
+
+        Args:
+            rows: sum of the plaintexts of each silo, as of ``pack``.
+            length: entries of the vectors.
+            silos: how many are in the sum, 1 to the cohort.
+
+        Returns:
+            uint32 or uint64, two's complement, shape (length,).
+
+        Raises:
+            UsageError: another shape or number of silos.
+            RoundAborted: a lane holds what no sum of packed vectors gives.
+        """
+        if not 1 <= silos <= self.cohort:
+            raise UsageError(f"silos is {silos}, must be 1 to the cohort {self.cohort}")
+        if rows.dtype != np.uint8 or rows.shape != (self.rows(length), self.lanes * self.lane_bytes):
+            raise UsageError(f"plaintexts of {length} entries are unpacked, not an array of {rows.shape}")
+        biased = np.zeros((self.rows(length) * self.lanes, 8), np.uint8)
+        biased[:, : self.lane_bytes] = rows.reshape(-1, self.lane_bytes)
+        total = biased.view("<i8").reshape(-1)
+        if total[length:].any() or (total[:length] > 2 * silos * self.bias).any():
+            raise RoundAborted("the opened sum is not one of packed vectors: no model is made of it")
+        total = total[:length]
+        total -= silos * self.bias
+        return total.astype(np.int32).view(np.uint32) if self.word_bits == 32 else total.view(np.uint64)

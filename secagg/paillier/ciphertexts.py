@@ -1,0 +1,135 @@
+"""Encrypting packed plaintexts, checking ciphertexts of others, and adding them one after the other.
+
+A vector's ciphertexts travel end to end, each as big-endian bytes of one size. Nothing here opens anything.
+
+Source: Paillier, EUROCRYPT 1999, scheme 1 with g = n + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import gmpy2
+import numpy as np
+from gmpy2 import mpz
+from numpy.typing import NDArray
+
+from secagg.errors import MalformedMessage, UsageError
+from secagg.paillier.obfuscators import Pool
+from secagg.paillier.public import PublicKey
+
+_BATCH = 64
+"""Ciphertexts that are checked by one greatest common divisor."""
+
+
+def encrypt(rows: NDArray[np.uint8], pool: Pool) -> Iterator[bytes]:
+    """Yield the ciphertext of every plaintext.
+
+    Args:
+        rows: shape (count, size), plaintexts as little-endian bytes, each below n.
+        pool: of the key; one obfuscator is taken for each.
+
+    Raises:
+        UsageError: a plaintext may not be below n.
+    """
+    key = pool.key
+    n, n_squared, size = key.n, key.n_squared, key.ciphertext_size
+    if rows.ndim != 2 or 8 * rows.shape[1] > key.plaintext_bits:
+        raise UsageError(f"plaintexts of at most {key.plaintext_bits} bits are encrypted, not {rows.shape}")
+    data, step = rows.tobytes(), rows.shape[1]
+    for start in range(0, len(data), step):
+        plaintext = mpz.from_bytes(data[start : start + step], "little")
+        yield ((plaintext * n + 1) * pool.take() % n_squared).to_bytes(size, "big")
+
+
+def rerandomise(ciphertexts: Iterable[bytes], pool: Pool) -> Iterator[bytes]:
+    """Yield ciphertexts of the same plaintexts that nobody can link to those given, which must be valid."""
+    key = pool.key
+    for ciphertext in ciphertexts:
+        blinded = mpz.from_bytes(ciphertext, "big") * pool.take() % key.n_squared
+        yield blinded.to_bytes(key.ciphertext_size, "big")
+
+
+def read(data: bytes | memoryview, key: PublicKey) -> list[mpz]:
+    """Return the ciphertexts in ``data``, each checked.
+
+    Raises:
+        MalformedMessage: the bytes are not whole ciphertexts, or one is not below n^2, has a factor of n, or
+            hides nothing because no obfuscator is in it.
+    """
+    size = key.ciphertext_size
+    if len(data) % size:
+        raise MalformedMessage(f"{len(data)} bytes are not whole ciphertexts of {size}")
+    found = [mpz.from_bytes(bytes(data[start : start + size]), "big") for start in range(0, len(data), size)]
+    for start in range(0, len(found), _BATCH):
+        product = mpz(1)
+        for ciphertext in found[start : start + _BATCH]:
+            residue = ciphertext % key.n
+            # Without an obfuscator it is 1 modulo n, whatever the plaintext.
+            if ciphertext >= key.n_squared or residue == 1:
+                raise MalformedMessage("a number was sent that is no ciphertext under this key")
+            product = product * residue % key.n
+        if gmpy2.gcd(product, key.n) != 1:
+            raise MalformedMessage("a number was sent that is no ciphertext under this key")
+    return found
+
+
+class Total:
+    """The running sum of vectors of ciphertexts.
+
+    Args:
+        key: of all of them.
+        count: ciphertexts of one vector.
+
+    Guarantees:
+        One vector of ciphertexts is held, however many are added.
+    """
+
+    def __init__(self, key: PublicKey, count: int) -> None:
+        self._key = key
+        self._sums = [mpz(1)] * count
+        self.vectors = 0
+
+    def add(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """Add one vector, which comes in pieces of whole ciphertexts.
+
+        Raises:
+            MalformedMessage: it has another number of ciphertexts, or one that is none. A part of it may have
+                been added, so the sum is of no use.
+        """
+        at = 0
+        for piece in pieces:
+            ciphertexts = read(piece, self._key)
+            if at + len(ciphertexts) > len(self._sums):
+                raise MalformedMessage(f"more than {len(self._sums)} ciphertexts were sent")
+            for ciphertext in ciphertexts:
+                self._sums[at] = self._sums[at] * ciphertext % self._key.n_squared
+                at += 1
+        if at != len(self._sums):
+            raise MalformedMessage(f"{at} ciphertexts were sent, {len(self._sums)} are needed")
+        self.vectors += 1
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the ciphertexts of the sum.
+
+        Raises:
+            UsageError: nothing was added: there would be nothing that hides a plaintext.
+        """
+        if not self.vectors:
+            raise UsageError("a sum of no vectors is not sent")
+        for total in self._sums:
+            yield total.to_bytes(self._key.ciphertext_size, "big")
+
+    def __repr__(self) -> str:
+        return f"Total({len(self._sums)} ciphertexts, {self.vectors} vectors)"
+
+
+def plaintext_rows(plaintexts: Iterable[Any], size: int) -> NDArray[np.uint8]:
+    """Return plaintexts as rows of ``size`` bytes, little-endian.
+
+    Raises:
+        OverflowError: one has more bytes.
+    """
+    data = b"".join(int(plaintext).to_bytes(size, "little") for plaintext in plaintexts)
+    return np.frombuffer(data, np.uint8).reshape(-1, size)

@@ -1,0 +1,156 @@
+"""What makes one plaintext look like any other: an encryption of zero, used once.
+
+It does not depend on the data, so a pool is filled while a silo trains, and encrypting is then one
+multiplication. Used twice, it gives away the difference of two plaintexts; so a pool hands each one out once,
+never leaves the process's memory, and a forked process starts with an empty one.
+
+Source: Damgard, Jurik, Nielsen 2010, section 4.2 (short exponents); Brickell, Gordon, McCurley, Wilson,
+EUROCRYPT 1992 (fixed-base windows).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NoReturn
+
+import gmpy2
+from gmpy2 import mpz
+
+from secagg.errors import UsageError
+from secagg.names import RandomSource
+from secagg.paillier.public import PublicKey
+
+
+class FixedBase:
+    """Powers of one base, of which every window of eight bits is computed before.
+
+    Args:
+        base: below ``modulus``.
+        modulus: above 1.
+        size: bytes of the exponents. The table has ``256 * size`` entries of the modulus's size.
+
+    Guarantees:
+        Every exponent costs the same number of multiplications.
+    """
+
+    def __init__(self, base: mpz, modulus: mpz, *, size: int) -> None:
+        self._modulus = modulus
+        self._table: list[list[mpz]] = []
+        for _ in range(size):
+            window = [mpz(1)]
+            for _ in range(255):
+                window.append(window[-1] * base % modulus)
+            self._table.append(window)
+            base = window[-1] * base % modulus
+
+    def power(self, exponent: bytes) -> mpz:
+        """Return ``base ** exponent`` for an exponent of ``size`` bytes, little-endian."""
+        result, modulus = mpz(1), self._modulus
+        for window, digit in zip(self._table, exponent, strict=True):
+            result = result * window[digit] % modulus
+        return result
+
+
+def random_unit(modulus: mpz, random: RandomSource) -> mpz:
+    """Return a uniform number below ``modulus``, a multiple of 8 bits long, that is invertible modulo it."""
+    while True:
+        number = mpz.from_bytes(random(modulus.bit_length() // 8), "big")
+        if number < modulus and gmpy2.gcd(number, modulus) == 1:
+            return number
+
+
+class Pool:
+    """Obfuscators for one key, each handed out once.
+
+    Args:
+        key: that they are for.
+        random: fresh uniform bytes.
+
+    Guarantees:
+        No obfuscator is handed out twice, by any number of threads.
+        A forked process hands out none of its parent's.
+        A pool is neither copied nor pickled.
+    """
+
+    def __init__(self, key: PublicKey, *, random: RandomSource = os.urandom) -> None:
+        self.key = key
+        self._random = random
+        self._size = key.bits // 16  # Of the exponents: half as many bits as n has.
+        self._base = (
+            FixedBase(key.base, key.n_squared, size=self._size) if key.obfuscation == "short" else None
+        )
+        self._ready: deque[mpz] = deque()
+        self._process = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self._of_this_process())
+
+    def take(self) -> mpz:
+        """Return an obfuscator; it is made now if none is there."""
+        try:
+            return self._of_this_process().popleft()
+        except IndexError:
+            return self._make()
+
+    def fill(self, count: int, *, threads: int | None = None, stop: threading.Event | None = None) -> None:
+        """Make obfuscators until there are ``count`` or a few more, or until ``stop`` is set.
+
+        Args:
+            count: how many are wanted.
+            threads: at most; None for one for each usable core.
+            stop: ends it early.
+        """
+        ready = self._of_this_process()
+        workers = threads or len(os.sched_getaffinity(0))
+
+        def work() -> None:
+            gmpy2.get_context().allow_release_gil = True
+            while len(ready) < count and not (stop is not None and stop.is_set()):
+                ready.append(self._make())
+
+        if workers == 1:
+            work()
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            for done in [pool.submit(work) for _ in range(workers)]:
+                done.result()
+
+    @contextmanager
+    def filling(self, count: int, *, threads: int = 1) -> Iterator[None]:
+        """Fill up to ``count`` beside what the block does; what is not done by its end is left out."""
+        stop = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            filled = pool.submit(self.fill, count, threads=threads, stop=stop)
+            try:
+                yield
+            finally:
+                stop.set()
+            filled.result()
+
+    def _of_this_process(self) -> deque[mpz]:
+        if self._process != os.getpid():
+            self._ready, self._process = deque(), os.getpid()
+        return self._ready
+
+    def _make(self) -> mpz:
+        key = self.key
+        if self._base is not None:
+            return self._base.power(self._random(self._size))
+        return gmpy2.powmod(random_unit(key.n, self._random), key.n, key.n_squared)
+
+    def __repr__(self) -> str:
+        return f"Pool({self.key!r})"
+
+    def __copy__(self) -> NoReturn:
+        raise UsageError("a pool of obfuscators is not copied: each is used once")
+
+    def __deepcopy__(self, _: object) -> NoReturn:
+        self.__copy__()
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError("a pool of obfuscators never leaves this process: each is used once")

@@ -1,0 +1,157 @@
+"""Attack ``paillier_validation``: keys that can be broken, numbers that are no ciphertext.
+
+A modulus that is small, prime or a power can be factored, and a ciphertext that shares a factor with it gives
+the factor away. What carries no obfuscator can be read by everybody, and what is sent again can be linked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from random import Random
+from typing import Any
+
+import gmpy2
+import numpy as np
+import pytest
+from gmpy2 import mpz
+
+import secagg.paillier.ciphertexts as product
+from secagg.errors import MalformedMessage, ParameterError
+from secagg.paillier.obfuscators import Pool
+from secagg.paillier.public import MAGIC, PublicKey, check_bits
+from tests.counts import count
+from tests.paillier_keys import secret_key, stream
+
+SECRET = secret_key()
+KEY = SECRET.public
+POOL = Pool(KEY, random=stream("validation"))
+CASES = count(reduced=300, full=10_000)
+
+
+@cache
+def factors() -> tuple[int, int]:
+    half = KEY.bits // 16
+    data = SECRET.to_bytes()
+    return int.from_bytes(data[-2 * half : -half], "big"), int.from_bytes(data[-half:], "big")
+
+
+def broken_moduli(draw: Random) -> Iterator[int]:
+    """Yield moduli that an attacker factors, or that encrypt nothing."""
+    p, q = factors()
+    yield from (15, 0, 1, -int(KEY.n), p * p, p, p * (q >> 512))
+    prime = int(gmpy2.next_prime(draw.getrandbits(2048) | 1 << 2047))
+    yield from (prime, prime * 3, int(gmpy2.next_prime(1 << 1023)) ** 2)
+    while True:
+        small = draw.choice((2, 3, 5, 7, 251, 65521))
+        yield draw.choice(
+            (
+                draw.getrandbits(2048) << 1,  # Even.
+                draw.getrandbits(draw.randrange(8, 2047)) | 1,  # Short.
+                (draw.getrandbits(2047 - small.bit_length()) | 1 << 2046 - small.bit_length()) * small,
+            )
+        )
+
+
+def no_ciphertexts(draw: Random) -> Iterator[bytes]:
+    """Yield what is no ciphertext, or one that everybody reads."""
+    n, size = int(KEY.n), KEY.ciphertext_size
+    p, q = factors()
+    yield from (number.to_bytes(size, "big") for number in (0, 1, n, n * n, n * n - n, n + 1, p, q, p * p))
+    yield (b"\xff" * size)
+    while True:
+        number = draw.choice(
+            (
+                draw.randrange(n) * n + 1,  # Any plaintext, without an obfuscator.
+                draw.randrange(n) * n,
+                draw.randrange(1, q) * p,
+                draw.randrange(1, n * q) * p % (n * n),
+                draw.randrange(n * n, 1 << 8 * size),
+            )
+        )
+        yield number.to_bytes(size, "big")
+
+
+def accepted_keys() -> list[int]:
+    draw, found = Random("keys"), list[int]()  # noqa: S311 - the attacker's
+    for _, modulus in zip(range(CASES), broken_moduli(draw), strict=False):
+        size = max(1, (modulus.bit_length() + 7) // 8)
+        try:
+            PublicKey(modulus)
+            found.append(modulus)
+        except ParameterError:
+            pass
+        try:
+            if PublicKey.from_bytes(MAGIC + b"\0" + abs(modulus).to_bytes(size, "big")).n != KEY.n:
+                found.append(modulus)
+        except MalformedMessage:
+            pass
+    return found
+
+
+def accepted_ciphertexts() -> list[bytes]:
+    draw, found = Random("ciphertexts"), list[bytes]()  # noqa: S311 - the attacker's
+    whole = b"".join(product.encrypt(np.ones((3, 8), np.uint8), POOL))
+    assert len(product.read(whole, KEY)) == 3
+    for _, bad in zip(range(CASES), no_ciphertexts(draw), strict=False):
+        cut = draw.choice((bad, bad[:-1], bad + b"\0")) if draw.random() < 0.1 else bad
+        for data in (cut, whole + cut):  # Alone, and behind good ones.
+            try:
+                product.read(data, KEY)
+            except MalformedMessage:
+                continue
+            found.append(data)
+    return found
+
+
+def linked() -> list[bytes]:
+    """Return ciphertexts that were sent twice as they were."""
+    first = list(product.encrypt(np.ones((20, 8), np.uint8), POOL))
+    return [again for again in product.rerandomise(first, POOL) if again in first]
+
+
+def test_paillier_validation() -> None:
+    assert accepted_keys() == [], "a key is taken that can be broken"
+    assert accepted_ciphertexts() == [], "a number is taken that is no ciphertext"
+    assert linked() == [], "a ciphertext is sent twice"
+
+
+def only_size(n: mpz) -> None:
+    check_bits(n.bit_length())
+
+
+def not_prime(n: mpz) -> None:
+    check_bits(n.bit_length())
+    if gmpy2.is_prime(n):
+        raise ParameterError("prime")
+
+
+def reading(checks: Callable[[mpz], bool]) -> Any:
+    def read(data: bytes, key: PublicKey) -> list[mpz]:
+        size = key.ciphertext_size
+        found = [mpz.from_bytes(data[at : at + size], "big") for at in range(0, len(data), size)]
+        if len(data) % size or not all(map(checks, found)):
+            raise MalformedMessage("no ciphertext")
+        return found
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("defence", "mutant", "broken"),
+    [
+        ("secagg.paillier.public.check_modulus", lambda _: None, "can be broken"),
+        ("secagg.paillier.public.check_modulus", only_size, "can be broken"),
+        ("secagg.paillier.public.check_modulus", not_prime, "can be broken"),
+        ("secagg.paillier.ciphertexts.read", reading(lambda _: True), "no ciphertext"),
+        ("secagg.paillier.ciphertexts.read", reading(lambda c: 1 < c < KEY.n_squared), "no ciphertext"),
+        ("secagg.paillier.ciphertexts.read", reading(lambda c: gmpy2.gcd(c, KEY.n) == 1), "no ciphertext"),
+        ("secagg.paillier.ciphertexts.rerandomise", lambda given, _: iter(given), "sent twice"),
+    ],
+)
+def test_paillier_validation_mutant(
+    monkeypatch: pytest.MonkeyPatch, defence: str, mutant: Any, broken: str
+) -> None:
+    monkeypatch.setattr(defence, mutant)
+    with pytest.raises(AssertionError, match=broken):
+        test_paillier_validation()
