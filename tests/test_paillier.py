@@ -24,6 +24,14 @@ from secagg.hazmat.framing import frame
 from secagg.packing import Packing
 from secagg.paillier.ciphertexts import Total, encrypt, read, rerandomise
 from secagg.paillier.obfuscators import FixedBase, Pool
+from secagg.paillier.phe import (
+    ciphertext_from_phe,
+    ciphertext_to_phe,
+    public_from_phe,
+    public_to_phe,
+    secret_from_phe,
+    secret_to_phe,
+)
 from secagg.paillier.public import LEAST_BITS, PublicKey
 from secagg.paillier.secret import SecretKey
 from tests.counts import count
@@ -116,21 +124,43 @@ def test_the_same_plaintext_never_has_the_same_ciphertext() -> None:
 # --- a second implementation --------------------------------------------------------------------------------
 
 
-def theirs() -> tuple[phe.PaillierPublicKey, phe.PaillierPrivateKey]:
-    public = phe.PaillierPublicKey(int(KEY.n))
-    half = KEY.bits // 16
-    data = SECRET.to_bytes()
-    return public, phe.PaillierPrivateKey(
-        public, int.from_bytes(data[-2 * half : -half], "big"), int.from_bytes(data[-half:], "big")
-    )
-
-
 @settings(max_examples=count(reduced=10, full=200))
 @given(st.integers(0, 2 ** (8 * SIZE) - 1))
 def test_phe_opens_ours_and_we_open_theirs(plaintext: int) -> None:
-    public, secret = theirs()
+    public, secret = public_to_phe(KEY), secret_to_phe(SECRET)
     assert secret.raw_decrypt(int.from_bytes(sealed(plaintext), "big")) == plaintext
     assert opened(public.raw_encrypt(plaintext).to_bytes(KEY.ciphertext_size, "big")) == [plaintext]
+
+
+@given(st.integers(0, 2**1000), st.integers(0, 2**1000))
+@settings(max_examples=count(reduced=5, full=100), deadline=None)
+def test_numbers_are_added_across(ours: int, of_phe: int) -> None:
+    public, secret = public_to_phe(KEY), secret_to_phe(SECRET)
+    there = ciphertext_to_phe(sealed(ours), KEY) + public.encrypt(of_phe)
+    assert secret.decrypt(there) == ours + of_phe
+    total = Total(KEY, 1)
+    total.add([sealed(ours)])
+    total.add([ciphertext_from_phe(public.encrypt(of_phe), KEY)])
+    assert opened(b"".join(total.pieces())) == [ours + of_phe]
+
+
+def test_keys_of_phe_are_taken() -> None:
+    public, secret = phe.generate_paillier_keypair(n_length=2048)
+    ours, opens = public_from_phe(public), secret_from_phe(secret)
+    assert ours == opens.public
+    assert ours.obfuscation == "full"
+    assert opened(ciphertext_from_phe(public.encrypt(5), ours), opens) == [5]
+    assert secret.decrypt(ciphertext_to_phe(sealed(6, pool=Pool(ours)), ours)) == 6
+
+
+def test_a_number_that_gives_something_away_is_not_taken() -> None:
+    public = public_to_phe(KEY)
+    in_clear = public.encrypt(5, r_value=1)
+    again = ciphertext_from_phe(in_clear, KEY)
+    assert opened(again) == [5]  # It was blinded on the way, or it would not be read.
+    for number in (public.encrypt(0.5), public_to_phe(secret_key("other").public).encrypt(5)):
+        with pytest.raises(ParameterError):
+            ciphertext_from_phe(number, KEY)
 
 
 def test_full_obfuscators_are_those_of_phe() -> None:
@@ -139,7 +169,7 @@ def test_full_obfuscators_are_those_of_phe() -> None:
     pool = Pool(key, random=lambda size: root.to_bytes(size, "big"))
     assert root < key.n, "another seed is needed"
     (ours,) = encrypt(rows(5), pool)
-    assert int.from_bytes(ours, "big") == theirs()[0].raw_encrypt(5, r_value=root)
+    assert int.from_bytes(ours, "big") == public_to_phe(KEY).raw_encrypt(5, r_value=root)
 
 
 def test_short_obfuscators_are_powers_of_the_derived_base() -> None:
@@ -193,13 +223,7 @@ def test_keys_of_other_sizes_are_not_made(bits: int) -> None:
         SecretKey.generate(bits, random=stream("size"))
 
 
-def primes_of(secret: SecretKey) -> tuple[int, int]:
-    half = secret.public.bits // 16
-    data = secret.to_bytes()
-    return int.from_bytes(data[-2 * half : -half], "big"), int.from_bytes(data[-half:], "big")
-
-
-P, Q = primes_of(SECRET)
+P, Q = SECRET.primes()
 P1 = int(gmpy2.next_prime(P))
 ONE_MODULO_4 = next(p for p in itertools.count(P + 2, 4) if gmpy2.is_prime(mpz(p)))
 

@@ -291,8 +291,7 @@ def test_what_is_no_pair_of_safe_primes_is_refused(p: int, q: int) -> None:
 
 
 def test_primes_that_are_not_safe_are_refused() -> None:
-    data, half = secret_key().to_bytes(), secret_key().public.bits // 16
-    p, q = int.from_bytes(data[-2 * half : -half], "big"), int.from_bytes(data[-half:], "big")
+    p, q = secret_key().primes()
     with pytest.raises(ParameterError):
         deal_from(p, q, parties=3, threshold=2)
 

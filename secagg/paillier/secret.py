@@ -152,6 +152,10 @@ class SecretKey:
         plain_q = _quotient(at_q, q) * self._q_factor % q
         return plain_p + p * ((plain_q - plain_p) * self._inverse % q)
 
+    def primes(self) -> tuple[int, int]:
+        """Return the secret itself, for another library only."""
+        return int(self._p), int(self._q)
+
     def to_bytes(self) -> bytes:
         """Return the secret itself, to be sealed for other silos or kept in a key file."""
         size = self.public.bits // 16

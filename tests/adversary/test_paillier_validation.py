@@ -7,7 +7,6 @@ the factor away. What carries no obfuscator can be read by everybody, and what i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from random import Random
 from typing import Any
 
@@ -29,16 +28,9 @@ POOL = Pool(KEY, random=stream("validation"))
 CASES = count(reduced=300, full=10_000)
 
 
-@cache
-def factors() -> tuple[int, int]:
-    half = KEY.bits // 16
-    data = SECRET.to_bytes()
-    return int.from_bytes(data[-2 * half : -half], "big"), int.from_bytes(data[-half:], "big")
-
-
 def broken_moduli(draw: Random) -> Iterator[int]:
     """Yield moduli that an attacker factors, or that encrypt nothing."""
-    p, q = factors()
+    p, q = SECRET.primes()
     yield from (15, 0, 1, -int(KEY.n), p * p, p, p * (q >> 512))
     prime = int(gmpy2.next_prime(draw.getrandbits(2048) | 1 << 2047))
     yield from (prime, prime * 3, int(gmpy2.next_prime(1 << 1023)) ** 2)
@@ -56,7 +48,7 @@ def broken_moduli(draw: Random) -> Iterator[int]:
 def no_ciphertexts(draw: Random) -> Iterator[bytes]:
     """Yield what is no ciphertext, or one that everybody reads."""
     n, size = int(KEY.n), KEY.ciphertext_size
-    p, q = factors()
+    p, q = SECRET.primes()
     yield from (number.to_bytes(size, "big") for number in (0, 1, n, n * n, n * n - n, n + 1, p, q, p * p))
     yield (b"\xff" * size)
     while True:
