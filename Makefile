@@ -6,7 +6,7 @@ READY := .venv/.ready
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-inprocess test test-full lint vectors bench clean
+.PHONY: help demo demo-inprocess demo-aml test test-full lint vectors bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,6 +22,9 @@ demo: $(READY) ## six hospitals and a coordinator as processes over mutual TLS; 
 
 demo-inprocess: $(READY) ## the same with all parties in one process, two hospitals lost
 	$(BIN)/python -m examples.medical_imaging --in-process
+
+demo-aml: $(READY) ## ten banks look for laundering together: alone, federated under masks, pooled; tables and pictures
+	$(BIN)/python -m examples.aml
 
 test: lint ## lint, then the tests with reduced counts
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not full'
@@ -44,4 +47,4 @@ bench: $(READY) ## measure this machine: start-up, the ten lines, then masking b
 	$(BIN)/python -m benchmarks.masking
 
 clean: ## remove the environment, caches and builds
-	rm -rf .venv build dist demo-output .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build dist demo-output out .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
