@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.vectors import arithmetic, blocks, coordinator_cases, frames, lock_cases, parts, silo_cases
+from tests.vectors import (
+    arithmetic,
+    blocks,
+    coordinator_cases,
+    frames,
+    lock_cases,
+    paillier_cases,
+    parts,
+    silo_cases,
+)
 from tests.vectors.cases import Group
 from tests.vectors.notation import FOLDER, dump
 
@@ -22,6 +31,8 @@ GROUPS: Mapping[str, Callable[[], Group]] = {
     "locks": lock_cases.locks,
     "wire": frames.frames,
     "fixedpoint": arithmetic.numbers,
+    "packing": paillier_cases.packing,
+    "paillier": paillier_cases.paillier,
 }
 
 

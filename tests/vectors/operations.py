@@ -6,11 +6,12 @@ other compares it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
+from gmpy2 import mpz
 
 from secagg import wire
 from secagg.cohort import Cohort
@@ -26,6 +27,14 @@ from secagg.masking.checks import bundle_fault, opening_matches, proves, recover
 from secagg.masking.coordinator import blame
 from secagg.masking.dealing import deal, receive
 from secagg.messages import DealerEvidence, KeyBundle, Opening, ShareEntry, ShareSet, TrainingOpened, Void
+from secagg.packing import Packing
+from secagg.paillier.ciphertexts import Total, encrypt
+from secagg.paillier.ciphertexts import read as read_ciphertexts
+from secagg.paillier.obfuscators import Pool
+from secagg.paillier.public import PublicKey
+from secagg.paillier.secret import SecretKey
+from secagg.paillier.shares import KeyShare, deal_from
+from secagg.paillier.threshold import Proof, ThresholdKey
 from secagg.policy import Policy
 from secagg.records import AttemptJoined, decode_silo_record, encode_record
 from secagg.survivors import LockKey, Locks, check_survivors, sign_survivors, sign_void, signed_survivors
@@ -414,3 +423,116 @@ def decode_weighted(given: Json) -> object:
     mean = decode_mean(made, total, silos=given["silos"])
     values = None if mean.values is None else mean.values.tolist()
     return {"values": values, "weight": mean.weight, "metrics": dict(mean.metrics), "clipped": mean.clipped}
+
+
+# --- Paillier ------------------------------------------------------------------------------------------
+
+
+def _packing(given: Json) -> Packing:
+    return Packing(given["word_bits"], given["cohort"], given["plaintext_bits"])
+
+
+def _rows(rows: Json) -> Any:
+    data = [read(row) for row in rows]
+    return np.frombuffer(b"".join(data), np.uint8).reshape(len(data), -1)
+
+
+def _numbers(data: Json, key: PublicKey) -> list[mpz]:
+    raw, size = read(data), key.ciphertext_size
+    return [mpz.from_bytes(raw[at : at + size], "big") for at in range(0, len(raw), size)]
+
+
+def _written(numbers: Sequence[mpz], key: PublicKey) -> bytes:
+    return b"".join(number.to_bytes(key.ciphertext_size, "big") for number in numbers)
+
+
+@operation
+def pack(given: Json) -> object:
+    signed = np.array(given["values"], np.int32 if given["word_bits"] == 32 else np.int64)
+    return [row.tobytes() for row in _packing(given).pack(signed.view(f"u{signed.itemsize}"))]
+
+
+@operation
+def unpack(given: Json) -> object:
+    words = _packing(given).unpack(_rows(given["rows"]), length=given["length"], silos=given["silos"])
+    return words.view(f"i{words.itemsize}").tolist()
+
+
+@operation
+def paillier_public(given: Json) -> object:
+    key = PublicKey.from_bytes(read(given["public"]))
+    return {"id": key.id, "base": _written([key.base], key), "obfuscation": key.obfuscation}
+
+
+@operation
+def paillier_secret(given: Json) -> object:
+    return SecretKey.from_bytes(read(given["secret"])).public.to_bytes()
+
+
+@operation
+def paillier_encrypt(given: Json) -> object:
+    pool = Pool(PublicKey.from_bytes(read(given["public"])), random=Replay(read(given["random"])))
+    return b"".join(encrypt(_rows(given["rows"]), pool))
+
+
+@operation
+def paillier_add(given: Json) -> object:
+    total = Total(PublicKey.from_bytes(read(given["public"])), given["count"])
+    for vector in given["vectors"]:
+        total.add([read(vector)])
+    return b"".join(total.pieces())
+
+
+@operation
+def paillier_open(given: Json) -> object:
+    secret = SecretKey.from_bytes(read(given["secret"]))
+    ciphertexts = read_ciphertexts(read(given["ciphertexts"]), secret.public)
+    return [row.tobytes() for row in secret.open(ciphertexts, size=given["size"])]
+
+
+@operation
+def paillier_deal(given: Json) -> object:
+    p, q = (int.from_bytes(read(given[name]), "big") for name in "pq")
+    random = Replay(read(given["random"]))
+    key, shares = deal_from(p, q, parties=given["parties"], threshold=given["threshold"], random=random)
+    return {"id": key.id, "key": key.to_bytes(), "shares": [share.to_bytes() for share in shares]}
+
+
+@operation
+def paillier_decrypt_share(given: Json) -> object:
+    key = ThresholdKey.from_bytes(read(given["key"]))
+    ciphertexts = read_ciphertexts(read(given["ciphertexts"]), key.public)
+    return _written(KeyShare.from_bytes(read(given["share"]), key).decrypt(ciphertexts), key.public)
+
+
+@operation
+def paillier_prove(given: Json) -> object:
+    key = ThresholdKey.from_bytes(read(given["key"]))
+    proof = KeyShare.from_bytes(read(given["share"]), key).prove(
+        _numbers(given["ciphertexts"], key.public),
+        _numbers(given["partials"], key.public),
+        context=read(given["context"]),
+        random=Replay(read(given["random"])),
+    )
+    response = proof.response.to_bytes((proof.response.bit_length() + 7) // 8, "big")
+    return {"challenge": proof.challenge.to_bytes(32, "big"), "response": response}
+
+
+@operation
+def paillier_check(given: Json) -> object:
+    key = ThresholdKey.from_bytes(read(given["key"]))
+    proof = Proof(*(int.from_bytes(read(given[name]), "big") for name in ("challenge", "response")))
+    return key.check(
+        given["party"],
+        _numbers(given["ciphertexts"], key.public),
+        _numbers(given["partials"], key.public),
+        proof,
+        context=read(given["context"]),
+    )
+
+
+@operation
+def paillier_combine(given: Json) -> object:
+    key = ThresholdKey.from_bytes(read(given["key"]))
+    partials = {party: _numbers(data, key.public) for party, data in given["partials"]}
+    return [row.tobytes() for row in key.open(partials, size=given["size"])]
