@@ -53,12 +53,15 @@ def test_the_library_loads_no_framework_and_no_process(module: str) -> None:
         loaded -= {"socket"}  # Named, not used, by what gmpy2 reads its own version with.
     if module == "secagg.paillier.phe":
         loaded -= {"click"}  # The package phe brings commands of its own.
+    if module in {"secagg.ckks.seal", "secagg.ckks.public", "secagg.ckks.secret"}:
+        loaded -= {"socket"}  # TenSEAL asks multiprocessing for the number of cores.
     if not module.startswith(("secagg.learning", "secagg.cli", "secagg.console")):
         assert not loaded & FOR_PEOPLE
 
 
 @pytest.mark.parametrize(
-    "module", [*modules_of(coordinator.__name__), *(m for m in LIBRARY if m.endswith(".coordinator"))]
+    "module",
+    [*modules_of(coordinator.__name__), *(m for m in LIBRARY if m.endswith((".coordinator", ".public")))],
 )
 def test_what_adds_never_loads_what_opens(module: str) -> None:
     loaded = loaded_by(f"import {module}")
@@ -79,7 +82,12 @@ def test_importing_silo_loads_no_framework() -> None:
 def test_importing_secagg_loads_no_third_party() -> None:
     loaded = loaded_by("import secagg")
     assert not {m for m in loaded if m.startswith("secagg.")}
-    assert not loaded & {"numpy", "cryptography", "msgspec"}
+    assert not loaded & {"numpy", "cryptography", "msgspec", "tenseal"}
+
+
+@pytest.mark.parametrize("module", [m for m in LIBRARY if not m.startswith("secagg.ckks.")])
+def test_only_ckks_loads_tenseal(module: str) -> None:
+    assert "tenseal" not in loaded_by(f"import {module}")
 
 
 @pytest.mark.parametrize("name", secagg.__all__)

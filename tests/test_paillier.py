@@ -346,14 +346,19 @@ def test_what_is_raised_to_a_secret_power_is_another_number_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     raised: list[int] = []
-    power = gmpy2.powmod
+    power, powers = gmpy2.powmod, gmpy2.powmod_base_list
 
     def watched(base: Any, exponent: Any, modulus: Any) -> mpz:
         raised.append(int(base))
         return power(base, exponent, modulus)
 
+    def watched_list(bases: list[mpz], exponent: Any, modulus: Any) -> list[mpz]:
+        raised.extend(map(int, bases))
+        return powers(bases, exponent, modulus)
+
     (ciphertext,) = read(sealed(7), KEY)
     monkeypatch.setattr(gmpy2, "powmod", watched)
+    monkeypatch.setattr(gmpy2, "powmod_base_list", watched_list)
     for _ in range(2):
         SECRET.open([ciphertext] * 3, size=1, threads=1)
     of_shares = len(raised)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
@@ -124,7 +124,7 @@ class SecretKey:
         def work(block: Sequence[mpz]) -> NDArray[np.uint8]:
             gmpy2.get_context().allow_release_gil = True
             try:
-                rows = plaintext_rows(map(self._open, block), size)
+                rows = plaintext_rows(self._open(block), size)
             except OverflowError:
                 raise RoundAborted("what was opened is not a sum of packed vectors") from None
             if progress is not None:
@@ -144,13 +144,15 @@ class SecretKey:
             factor = factor * factor % modulus
         return blinded
 
-    def _open(self, ciphertext: mpz) -> mpz:
+    def _open(self, ciphertexts: Sequence[mpz]) -> Iterator[mpz]:
         p, q = self._p, self._q
-        at_p = gmpy2.powmod(ciphertext % self._p_squared, p - 1, self._p_squared)
-        at_q = gmpy2.powmod(ciphertext % self._q_squared, q - 1, self._q_squared)
-        plain_p = _quotient(at_p, p) * self._p_factor % p
-        plain_q = _quotient(at_q, q) * self._q_factor % q
-        return plain_p + p * ((plain_q - plain_p) * self._inverse % q)
+        # A list at a time, for which GMP holds the interpreter up once.
+        at_p = gmpy2.powmod_base_list([c % self._p_squared for c in ciphertexts], p - 1, self._p_squared)
+        at_q = gmpy2.powmod_base_list([c % self._q_squared for c in ciphertexts], q - 1, self._q_squared)
+        for power_p, power_q in zip(at_p, at_q, strict=True):
+            plain_p = _quotient(power_p, p) * self._p_factor % p
+            plain_q = _quotient(power_q, q) * self._q_factor % q
+            yield plain_p + p * ((plain_q - plain_p) * self._inverse % q)
 
     def primes(self) -> tuple[int, int]:
         """Return the secret itself, for another library only."""

@@ -14,14 +14,19 @@ from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import secagg
+from secagg.ckks.parameters import plan
+from secagg.ckks.public import upload_fields
+from secagg.ckks.secret import sign_upload
 from secagg.hazmat import framing
 from secagg.hazmat.agreement import AgreementKey, hkdf
 from secagg.hazmat.framing import Field, digest, frame
 from secagg.hazmat.identity import verify
 from secagg.masking import transcript
+from secagg.payload import Payload
 from secagg.survivors import sign_void
 from secagg.terms import training_digest
 from tests.adversary import reference
@@ -38,6 +43,8 @@ LABELLED = {
 }
 IDS = ("same", *SILOS)
 WORDS = (bytes(32), bytes(31) + b"\x01")
+SUM = plan(1, bound=1.0, cohort=len(SILOS))
+KEY_AND_ROUND = {"key_id": WORDS[0], "round_id": WORDS[1]}
 
 
 def labels() -> dict[tuple[str, str], list[str]]:
@@ -122,6 +129,12 @@ def statements() -> Iterator[tuple[str, str, bytes, tuple[Field, ...]]]:
         yield silo, "share keys", share_set.signature, fields
         void = sign_void(reference.identity(silo), silo, round_id)
         yield silo, "void", void.signature, (round_id,)
+        upload = sign_upload(
+            reference.identity(silo), SUM, Payload.of(np.zeros(1, np.uint64)), silo=silo, **KEY_AND_ROUND
+        )
+        content = upload.payload.digest
+        fields = upload_fields(SUM, silo=silo, content=content, **KEY_AND_ROUND)
+        yield silo, "ckks upload", upload.signature, fields
     for silo, signature in sent.survivor_signatures.items():
         yield silo, "survivors", signature, (round_id, sent.opened.survivors)
 
