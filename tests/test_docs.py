@@ -1,4 +1,4 @@
-"""What the README and docs/ tell a reader to type, typed.
+"""What the README, docs/ and examples/ tell a reader to type, typed.
 
 ```bash and ```console blocks run as they stand; in a console block the lines after ``$`` are typed, and
 what stands below them must be printed (``...`` stands for anything). Make targets that ``.ci/run`` runs
@@ -25,7 +25,8 @@ import secagg
 from examples.processes import free_port
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+# Not those of benchmarks/, whose commands measure for minutes.
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/*.md")])
 SESSION = ROOT / "docs" / "operations.md"
 SECONDS = 180.0
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
