@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from examples.medical_imaging.__main__ import KILLED, returned
 from examples.medical_imaging.baseline import BrightnessRule, mean_dice, rule_matrix
 from examples.medical_imaging.data import (
     AFTER,
@@ -201,3 +204,16 @@ def test_together_beats_every_hospital_alone(seed: int) -> None:
     pooled = train_pooled(hospitals, start, rounds=10, epochs=3, seed=seed).scores[-1]
     assert together >= max(alone.values()) + 0.03, alone
     assert pooled >= together - 0.02
+
+
+@pytest.mark.parametrize(
+    ("rounds_with_it", "told"),
+    [({1, 2, 5}, "trained from round 5 on"), ({1, 2}, "was not back before the run ended")],
+)
+def test_the_demo_says_when_the_killed_hospital_was_back(rounds_with_it: set[int], told: str) -> None:
+    def survivors(number: int) -> tuple[str, ...]:
+        return ("north", KILLED) if number in rounds_with_it else ("north",)
+
+    reports = [SimpleNamespace(round=number, survivors=survivors(number)) for number in range(1, 6)]
+    history: Any = SimpleNamespace(records=[SimpleNamespace(report=report) for report in reports])
+    assert told in returned(history, 4)

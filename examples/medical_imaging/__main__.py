@@ -42,8 +42,8 @@ from silo import TorchTrainer
 
 LOST: Dropouts = {"coast": "MaskedInput", "hill": "Unmasking"}
 """In one process: one hospital between ShareKeys and its upload, another while the masks come off."""
-KILLED, PHASE, AWAY = "hill", "MaskedInput", 2
-"""As processes: who is killed, while it masks its vector, and how many rounds later it is started again."""
+KILLED, PHASE = "hill", "MaskedInput"
+"""As processes: who is killed, while it masks its vector. It is started again when the next round begins."""
 WATCHED = "north"
 WEIGHT_CAP = 64
 """Training slices of one hospital, at the most."""
@@ -157,21 +157,24 @@ def run_processes(
         console.print(f"keys, certificates, state and logs: {folder}", soft_wrap=True, highlight=False)
         silos = Coordinator(f"grpcs://{processes.address}", credentials=processes.credentials)
         remote = federation(silos, Masking(), seed, app=APP, initial=first, metrics=metrics)
-        killing = Killing(Progress(console), processes, KILLED, (bad_round, PHASE), bad_round + AWAY)
+        killing = Killing(Progress(console), processes, KILLED, (bad_round, PHASE))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SiloLeftOut)  # It was killed on purpose.
             history = remote.run(rounds, progress=killing)
     console.print(
-        f"{KILLED} was killed with SIGKILL in round {bad_round}, started again in round {bad_round + AWAY}, "
-        f"and trained from round {returned(history, bad_round + 1)} on, from the base that it had missed"
+        f"{KILLED} was killed with SIGKILL in round {bad_round}, started again in the next one, and "
+        f"{returned(history, bad_round + 1)}"
     )
     return history
 
 
-def returned(history: History, since: int) -> int:
-    """Return the first round from ``since`` on in which the killed hospital's update is in the sum."""
-    numbers = [record.report.round for record in history.records if KILLED in record.report.survivors]
-    return min(number for number in numbers if number >= since)
+def returned(history: History, since: int) -> str:
+    """Return in words from which round on the killed hospital's update is in the sums again."""
+    reports = [record.report for record in history.records]
+    numbers = [each.round for each in reports if KILLED in each.survivors and each.round >= since]
+    if not numbers:
+        return "was not back before the run ended: more rounds (--rounds) give it time"
+    return f"trained from round {min(numbers)} on, from the base that it had missed"
 
 
 def compare_models(console: Console, processes: History, one: History) -> bool:

@@ -21,8 +21,7 @@ class Killing:
         observer: who is told.
         processes: of the hospitals.
         victim: who is killed.
-        at: round and phase in which it is.
-        back: round that begins when it is started again.
+        at: round and phase in which it is. It is started again when a later round begins.
         killed: whether it was.
     """
 
@@ -30,9 +29,9 @@ class Killing:
     processes: Processes
     victim: SiloId
     at: tuple[int, str]
-    back: int
     killed: bool = False
     _round: int = field(default=0, init=False)
+    _back: bool = field(default=False, init=False)
 
     def __enter__(self) -> Self:
         self.observer.__enter__()
@@ -49,7 +48,8 @@ class Killing:
 
     def round_started(self, round_number: int, *, attempt: int = 1) -> None:
         """Pass it on, and start the victim again."""
-        if self.killed and round_number >= self.back > self._round:
+        if self.killed and not self._back and round_number > self.at[0]:
+            self._back = True
             self.processes.start(self.victim)
         self._round = round_number
         self.observer.round_started(round_number, attempt=attempt)
