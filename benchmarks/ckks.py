@@ -51,6 +51,7 @@ def payload_of(data: bytes) -> Payload:
 def run(parameters: SumParameters, key: SecretKey, identities: list[IdentityKey]) -> Run:
     """Let one silo encrypt, and the coordinator add that as everybody's; open and publish the sum."""
     watch, silos = Stopwatch(), len(identities)
+    # Data to measure with, the same in every run.
     vector = np.random.default_rng(0).normal(0, 0.05, parameters.length).astype(np.float32)
     with watch.step("encrypt"):
         chunks = list(encrypt(key, parameters, vector, round_id=ROUND))

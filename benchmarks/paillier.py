@@ -52,6 +52,7 @@ def main(
     key = secret.public
     packing = Packing(32, SILOS, key.plaintext_bits)
     values = count * packing.lanes
+    # Data to measure with, the same in every run.
     words = np.random.default_rng(0).integers(-packing.bias, packing.bias, values).astype(np.int32)
     vector = words.view(np.uint32)
     began = time.process_time()

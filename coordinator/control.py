@@ -150,7 +150,7 @@ class Gathered:
         store: where it is put together; None for memory.
 
     Guarantees:
-        It grows with what arrives, never with what was announced.
+        It grows with what arrives: see ``InMemory`` and ``Spooled``.
     """
 
     def __init__(self, announced: Weights, store: Spooled | None = None) -> None:

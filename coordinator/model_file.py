@@ -279,14 +279,7 @@ def read_checkpoint(path: Path) -> tuple[StoredModel, Record | None]:
             raise MalformedMessage("the digest is another one")
     except OSError as error:
         raise unreadable(path, error) from None
-    except (
-        struct.error,
-        msgspec.MsgspecError,
-        MalformedMessage,
-        LookupError,
-        ValueError,
-        ArithmeticError,
-    ) as error:
+    except _DAMAGE as error:
         raise EnvironmentFault(f"{path} is damaged: restore it from a backup, or start a new run") from error
     return model, record
 

@@ -430,3 +430,21 @@ def test_the_worst_error_of_a_sum_is_reached(word_bits: WordBits) -> None:
     tie = encoding.segments[0].step / 2  # rounds to zero, half a step away, at every silo
     decoded = encoding.decode(wrapped_sum(encoding, [[tie]] * 64))["sum"][0]
     assert abs(Fraction(decoded) - 64 * Fraction(tie)) == Fraction(worst_error_of_sum(encoding))
+
+
+@given(
+    st.sampled_from([32, 64]),
+    st.integers(-512, 512),
+    st.floats(2.0**-60, 2.0**60),
+    st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=20),
+)
+def test_a_quotient_is_rounded_once(
+    word_bits: WordBits, fraction_bits: int, divisor: float, sums: list[int]
+) -> None:
+    """As the exact product with the step, divided: the same bits as two operations, of which one is exact."""
+    segment = Segment("x", len(sums), math.ldexp(1.0, 20 - fraction_bits), fraction_bits)
+    signed = np.array(sums, np.int32 if word_bits == 32 else np.int64)
+    total: Any = signed.view(np.uint32 if word_bits == 32 else np.uint64)
+    exact = [math.ldexp(float(value), -fraction_bits) for value in sums]
+    assert segment.decode(total).tolist() == exact
+    assert segment.decode(total, divisor=divisor).tolist() == [value / divisor for value in exact]

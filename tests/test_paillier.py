@@ -7,6 +7,9 @@ import hashlib
 import itertools
 import os
 import pickle
+import pkgutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from phe import paillier as phe
 
+import secagg.paillier
 from secagg.errors import MalformedMessage, ParameterError, RoundAborted, UsageError
 from secagg.hazmat.framing import frame
 from secagg.packing import Packing
@@ -368,3 +372,17 @@ def test_what_is_raised_to_a_secret_power_is_another_number_each_time(
     assert len(raised) == of_shares + 2 * (1 + 3)
     assert len(set(raised)) == len(raised)
     assert not {int(ciphertext % prime**2) for prime in (P, Q)} & set(raised)
+
+
+def test_without_gmpy2_every_module_names_the_extra() -> None:
+    modules = [module.name for module in pkgutil.iter_modules(secagg.paillier.__path__, "secagg.paillier.")]
+    code = (
+        "import sys, importlib; sys.modules['gmpy2'] = None\n"
+        "from secagg.errors import MissingExtra\n"
+        f"for name in {modules}:\n"
+        "    try: importlib.import_module(name)\n"
+        "    except MissingExtra as missing: print(missing)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    told = "gmpy2 is not installed. Type: pip install 'secagg[paillier]'\n"
+    assert done.stdout == told * len(modules), done.stderr

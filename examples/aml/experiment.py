@@ -19,7 +19,7 @@ from examples.aml.generator import HELD_OUT, HONEST, LEARN, World
 from examples.aml.learners import BankTrainer, LogisticRegression, Model, Perceptron, Table
 from examples.aml.scores import average_precision
 from examples.aml.society import BANKS
-from examples.medical_imaging.replay import CoordinatorView, Recorded, Replayed, same_sums
+from examples.replay import CoordinatorView, Recorded, Replayed, same_sums
 from secagg import FedAvg, Federation, Plain, Trainer, TrainingSettings
 from secagg.names import RealVector
 from secagg.scheme import Scheme

@@ -110,6 +110,7 @@ def generate(seed: int, *, people: int = 20_000, schemes: int = 6) -> World:
     """
     if people < 1_000 or not 1 <= schemes <= people // 500:
         raise ValueError(f"{people} people and {schemes} schemes; see the docstring")
+    # A statistical generator, because the world is to be the same for the same seed; nothing here is secret.
     society = settle(people, np.random.default_rng([seed, 0]))
     kinds: list[Scheme] = []
     parts: list[Payments] = []

@@ -107,7 +107,7 @@ class Perceptron:
 
     def initial(self, seed: int) -> RealVector:
         """Return weights of variance 2 / (inputs + outputs) and biases of zero."""
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng(seed)  # First weights are public and the same at all banks.
         first = random.normal(
             scale=(2 / (self.columns + self.hidden)) ** 0.5, size=self.columns * self.hidden
         )

@@ -26,8 +26,8 @@ from examples.medical_imaging.experiment import Course, mean_score, train_alone,
 from examples.medical_imaging.killing import Killing
 from examples.medical_imaging.network import build_network, trainer_for
 from examples.medical_imaging.pictures import coordinator_saw, learning_curve, segmented_slice
-from examples.medical_imaging.replay import CoordinatorView, Recorded, Replayed, same_sums
 from examples.processes import Processes
+from examples.replay import CoordinatorView, Recorded, Replayed, same_sums
 from secagg import FedAvg, Federation, History, Masking, Plain, Trainer
 from secagg.errors import SiloLeftOut
 from secagg.learning.card import model_card

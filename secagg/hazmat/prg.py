@@ -11,7 +11,6 @@ Source: NIST SP 800-38A (CTR), SP 800-38D (GCM); RFC 5869, section 2.3 (HKDF-Exp
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from numpy.typing import NDArray
 
 from secagg.errors import ParameterError
+from secagg.hazmat.cores import usable_cores
 from secagg.names import IntegerVector
 
 KEY_SIZE = 32
@@ -63,7 +63,7 @@ def add_streams(
     """
     _check(total, (*plus, *minus), threads)
     spans = range(-(-total.size // SPAN))
-    workers = min(_usable_cores() if threads is None else threads, len(spans))
+    workers = min(usable_cores() if threads is None else threads, len(spans))
 
     def add_span(span: int) -> None:
         _add_span(total[span * SPAN : (span + 1) * SPAN], span, plus, minus)
@@ -107,10 +107,3 @@ def _check(total: IntegerVector, keys: Sequence[bytes], threads: int | None) -> 
         raise ParameterError(f"a stream key is {KEY_SIZE} bytes")
     if threads is not None and threads < 1:
         raise ParameterError(f"threads is at least 1, not {threads}")
-
-
-def _usable_cores() -> int:
-    """Cores this process may run on, which a container can make fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

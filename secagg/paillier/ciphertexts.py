@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import gmpy2
 import numpy as np
-from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from secagg.errors import MalformedMessage, UsageError
+from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.obfuscators import Pool
 from secagg.paillier.public import PublicKey
 

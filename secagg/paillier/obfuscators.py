@@ -18,11 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NoReturn
 
-import gmpy2
-from gmpy2 import mpz
-
 from secagg.errors import UsageError
+from secagg.hazmat.cores import usable_cores
 from secagg.names import RandomSource
+from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.public import PublicKey
 
 
@@ -106,16 +105,13 @@ class Pool:
             stop: ends it early.
         """
         ready = self._of_this_process()
-        workers = threads or len(os.sched_getaffinity(0))
+        workers = usable_cores() if threads is None else threads
 
         def work() -> None:
             gmpy2.get_context().allow_release_gil = True
             while len(ready) < count and not (stop is not None and stop.is_set()):
                 ready.append(self._make())
 
-        if workers == 1:
-            work()
-            return
         with ThreadPoolExecutor(workers) as pool:
             for done in [pool.submit(work) for _ in range(workers)]:
                 done.result()
@@ -146,11 +142,5 @@ class Pool:
     def __repr__(self) -> str:
         return f"Pool({self.key!r})"
 
-    def __copy__(self) -> NoReturn:
-        raise UsageError("a pool of obfuscators is not copied: each is used once")
-
-    def __deepcopy__(self, _: object) -> NoReturn:
-        self.__copy__()
-
     def __reduce__(self) -> NoReturn:
-        raise UsageError("a pool of obfuscators never leaves this process: each is used once")
+        raise UsageError("a pool of obfuscators is not copied or pickled: each is used once")

@@ -13,14 +13,9 @@ import hashlib
 from functools import cached_property
 from typing import Literal, TypeAlias
 
-from secagg.errors import MalformedMessage, MissingExtra, ParameterError
+from secagg.errors import MalformedMessage, ParameterError
 from secagg.hazmat.framing import digest, frame
-
-try:
-    import gmpy2
-    from gmpy2 import mpz
-except ModuleNotFoundError as missing:
-    raise MissingExtra("paillier", "gmpy2") from missing
+from secagg.paillier.gmp import gmpy2, mpz
 
 Obfuscation: TypeAlias = Literal["short", "full"]
 """How ciphertexts are blinded: powers of a base that everybody derives, or n-th powers of fresh numbers."""

@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-import gmpy2
 import numpy as np
-from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from secagg.errors import MalformedMessage, ParameterError, RoundAborted, UsageError
+from secagg.hazmat.cores import usable_cores
 from secagg.names import RandomSource
 from secagg.paillier.ciphertexts import plaintext_rows
+from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.obfuscators import random_unit
 from secagg.paillier.public import DEFAULT_BITS, SECRET_MAGIC, Obfuscation, PublicKey, check_bits
 
@@ -131,7 +131,7 @@ class SecretKey:
                 progress(len(block))
             return rows
 
-        with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cores() if threads is None else threads) as pool:
             return np.concatenate([np.empty((0, size), np.uint8), *pool.map(work, blocks)])
 
     def _blinded(self, ciphertexts: Sequence[mpz], random: RandomSource) -> list[mpz]:
@@ -184,14 +184,8 @@ class SecretKey:
     def __repr__(self) -> str:
         return f"SecretKey(of {self.public!r})"
 
-    def __copy__(self) -> NoReturn:
-        raise UsageError("a secret key is not copied")
-
-    def __deepcopy__(self, _: object) -> NoReturn:
-        self.__copy__()
-
     def __reduce__(self) -> NoReturn:
-        raise UsageError("a secret key is not pickled")
+        raise UsageError("a secret key is not copied or pickled")
 
 
 def _quotient(x: mpz, prime: mpz) -> mpz:

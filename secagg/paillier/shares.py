@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-import gmpy2
 import numpy as np
-from gmpy2 import mpz
 
 from secagg.errors import MalformedMessage, ParameterError, UsageError
+from secagg.hazmat.cores import usable_cores
 from secagg.names import RandomSource
+from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.obfuscators import random_unit
 from secagg.paillier.public import DEFAULT_BITS, SECRET_MAGIC, PublicKey, check_bits
 from secagg.paillier.threshold import Proof, ThresholdKey, check_parties
@@ -91,7 +91,7 @@ class KeyShare:
                 progress(1)
             return partial
 
-        with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cores() if threads is None else threads) as pool:
             return list(pool.map(work, ciphertexts, factors))
 
     def prove(
@@ -142,14 +142,8 @@ class KeyShare:
     def __repr__(self) -> str:
         return f"KeyShare(party {self.party} of {self.key!r})"
 
-    def __copy__(self) -> NoReturn:
-        raise UsageError("a share of a key is not copied")
-
-    def __deepcopy__(self, _: object) -> NoReturn:
-        self.__copy__()
-
     def __reduce__(self) -> NoReturn:
-        raise UsageError("a share of a key is not pickled")
+        raise UsageError("a share of a key is not copied or pickled")
 
 
 def deal(

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import factorial
 
-import gmpy2
 import numpy as np
-from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from secagg.errors import MalformedMessage, ParameterError, RoundAborted, UsageError
 from secagg.hazmat.framing import digest, frame
 from secagg.paillier.ciphertexts import plaintext_rows
+from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.public import PublicKey
 
 CHALLENGE_BITS = 256
