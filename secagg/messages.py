@@ -23,6 +23,10 @@ Share = Annotated[bytes, msgspec.Meta(min_length=SHARE_SIZE, max_length=SHARE_SI
 Box = Annotated[bytes, msgspec.Meta(min_length=SHARE_SIZE + 48, max_length=SHARE_SIZE + 48)]
 
 
+# A key of 32 bytes, sealed.
+SealedKey = Annotated[bytes, msgspec.Meta(min_length=48, max_length=48)]
+
+
 class Part(msgspec.Struct, frozen=True):
     """Shape of every part and message below."""
 
@@ -226,6 +230,84 @@ class Voided(Part, frozen=True, tag=True):
     voids: tuple[Void, ...]
 
 
+# --- ciphertexts -----------------------------------------------------------------------------------------
+
+
+class SignedUpload(Part, frozen=True):
+    """What a silo says of its ciphertexts.
+
+    Attributes:
+        content: digest of the payload.
+        box: X25519 key to which peers seal partial decryptions; None where one key opens.
+        signature: of the silo, over both, the key, the parameters and the round.
+    """
+
+    content: Digest
+    box: Key | None
+    signature: Signature
+
+
+class EncryptedInput(Part, frozen=True, tag=True):
+    """Silo to coordinator, step 3 of ciphertexts: the vector and its count entry, encrypted."""
+
+    round_id: Digest
+    upload: SignedUpload
+    ciphertexts: Payload
+
+
+class UploadsAnnounced(Part, frozen=True, tag=True):
+    """Coordinator to survivors: whose ciphertexts it holds, each as its silo signed it, in roster order."""
+
+    round_id: Digest
+    uploads: tuple[tuple[Name, SignedUpload], ...]
+
+
+class AggregateAnnounced(Part, frozen=True, tag=True):
+    """Coordinator to survivors, for a key that each of them holds: the set's signatures, and the sum."""
+
+    round_id: Digest
+    signatures: tuple[tuple[Name, Signature], ...]
+    total: Payload
+
+
+class OpeningRequested(Part, frozen=True, tag=True):
+    """Coordinator to survivors, for a shared key: the set's signatures, and every upload end to end."""
+
+    round_id: Digest
+    signatures: tuple[tuple[Name, Signature], ...]
+    ciphertexts: Payload
+
+
+class PartialDecryption(Part, frozen=True, tag=True):
+    """Silo to coordinator: its part of the opening, sealed; and the key of the seal, sealed to each peer."""
+
+    round_id: Digest
+    boxes: tuple[tuple[Name, SealedKey], ...]
+    sealed: Payload
+
+
+class PartialsAnnounced(Part, frozen=True, tag=True):
+    """Coordinator to one survivor: (silo, sealed key for this one) of each part, and the parts end to end."""
+
+    round_id: Digest
+    boxes: tuple[tuple[Name, SealedKey], ...]
+    sealed: Payload
+
+
+class Opened(Part, frozen=True, tag=True):
+    """Silo to coordinator: the sum was opened here.
+
+    Attributes:
+        training: digest of the terms.
+        base: digest of the model that follows, equal at all honest silos.
+        faulty: silos whose part of the opening was wrong.
+    """
+
+    training: Digest
+    base: Digest
+    faulty: Annotated[tuple[Name, ...], msgspec.Meta(max_length=256)] = ()
+
+
 # --- plain ---------------------------------------------------------------------------------------------
 
 
@@ -255,6 +337,9 @@ FromSilo: TypeAlias = (
     | ConsistencyCheck
     | Unmasking
     | Voided
+    | EncryptedInput
+    | PartialDecryption
+    | Opened
     | PlainInput
 )
 FromCoordinator: TypeAlias = (
@@ -267,6 +352,10 @@ FromCoordinator: TypeAlias = (
     | UnmaskingRequested
     | SumOpened
     | VoidRequested
+    | UploadsAnnounced
+    | AggregateAnnounced
+    | OpeningRequested
+    | PartialsAnnounced
     | PlainSum
 )
 Message: TypeAlias = FromSilo | FromCoordinator

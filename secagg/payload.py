@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from secagg.errors import MalformedMessage
 from secagg.hazmat.content import ContentHash
 
-PayloadType: TypeAlias = Literal["u4", "u8", "f8"]
+PayloadType: TypeAlias = Literal["u1", "u4", "u8", "f8"]
 PIECE_SIZE = 256 * 1024
 """Bytes of one piece: the chunk of the transport and the working set of the caches."""
 
@@ -35,7 +35,7 @@ class Payload:
     """A little-endian vector of ``length`` entries, in memory or spooled elsewhere.
 
     Attributes:
-        dtype: ``"u4"``, ``"u8"`` or ``"f8"``.
+        dtype: ``"u1"``, ``"u4"``, ``"u8"`` or ``"f8"``.
         length: entries.
         digest: BLAKE3 of the bytes, 32 bytes; computed once, when it is first asked for.
 
@@ -54,10 +54,12 @@ class Payload:
 
     @classmethod
     def of(cls, vector: NDArray[Any]) -> Payload:
-        """Return the payload of a C-contiguous uint32, uint64 or float64 vector, which is not copied."""
-        dtype = vector.dtype.str.lstrip("<")
+        """Return the payload of a C-contiguous uint8, uint32, uint64 or float64 vector, which is not copied."""
+        dtype = vector.dtype.str.lstrip("<|")
         if dtype not in get_args(PayloadType) or vector.ndim != 1 or not vector.flags.c_contiguous:
-            raise MalformedMessage(f"a payload is a contiguous vector of u4, u8 or f8, not {vector.dtype}")
+            raise MalformedMessage(
+                f"a payload is a contiguous vector of u1, u4, u8 or f8, not {vector.dtype}"
+            )
         return cls.over(cast(PayloadType, dtype), vector.size, vector.data.cast("B"))
 
     @classmethod
@@ -131,3 +133,24 @@ def describe(value: object) -> tuple[str, int, bytes]:
     if isinstance(value, Payload):
         return value.dtype, value.length, value.digest
     raise NotImplementedError(type(value))
+
+
+def regroup(pieces: Iterable[memoryview], size: int) -> Iterator[memoryview]:
+    """Yield the same bytes in chunks of ``size``; each is valid until the next one.
+
+    Raises:
+        MalformedMessage: they end within a chunk.
+    """
+    chunk, filled = bytearray(size), 0
+    view = memoryview(chunk)
+    for piece in pieces:
+        rest = memoryview(piece).cast("B")
+        while rest:
+            taken = min(len(rest), size - filled)
+            view[filled : filled + taken] = rest[:taken]
+            filled, rest = filled + taken, rest[taken:]
+            if filled == size:
+                yield view
+                filled = 0
+    if filled:
+        raise MalformedMessage("a payload ends within a chunk")

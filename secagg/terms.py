@@ -44,7 +44,52 @@ class PlainParameters(msgspec.Struct, frozen=True, tag="plain"):
         return 1
 
 
-SchemeParameters: TypeAlias = MaskingParameters | PlainParameters
+class _Encrypted(msgspec.Struct, frozen=True):
+    """Sums of ciphertexts: who takes part, and the key, which every silo holds and the coordinator does not.
+
+    Attributes:
+        cohort: as of masking.
+        key: its id.
+    """
+
+    cohort: Cohort
+    key: Digest
+
+    @property
+    def quorum(self) -> int:
+        """Silos without which no sum is opened."""
+        return self.cohort.min_survivors
+
+
+class PaillierParameters(_Encrypted, frozen=True, tag="paillier"):
+    """Paillier under one secret key that every silo holds."""
+
+
+class CKKSParameters(_Encrypted, frozen=True, tag="ckks"):
+    """CKKS under one secret key that every silo holds."""
+
+
+class ThresholdPaillierParameters(_Encrypted, frozen=True, tag="threshold-paillier"):
+    """Paillier under a key of which every silo holds a share; t of them open."""
+
+
+SharedKeyParameters: TypeAlias = PaillierParameters | CKKSParameters
+EncryptedParameters: TypeAlias = SharedKeyParameters | ThresholdPaillierParameters
+ProtectedParameters: TypeAlias = MaskingParameters | EncryptedParameters
+SchemeParameters: TypeAlias = ProtectedParameters | PlainParameters
+
+
+def voids_needed(scheme: ProtectedParameters) -> int:
+    """Return how many silos must void a round before another set may be signed for its base.
+
+    As many as must answer to open: with one void more there are never enough answers left. Where any one silo
+    can open, all of them.
+    """
+    match scheme:
+        case PaillierParameters() | CKKSParameters():
+            return scheme.cohort.n
+        case MaskingParameters() | ThresholdPaillierParameters():
+            return scheme.cohort.t
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -94,6 +139,9 @@ def _scheme_fields(scheme: SchemeParameters) -> Field:
     match scheme:
         case MaskingParameters(cohort=cohort):
             return ("masking", cohort.n, cohort.c, cohort.t, cohort.k_min)
+        case PaillierParameters() | CKKSParameters() | ThresholdPaillierParameters():
+            cohort, tag = scheme.cohort, scheme.__struct_config__.tag
+            return (str(tag), cohort.n, cohort.c, cohort.t, cohort.k_min, scheme.key)
         case PlainParameters():
             return ("plain",)
 

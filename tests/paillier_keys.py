@@ -8,7 +8,7 @@ from functools import cache
 from itertools import count
 
 from secagg.names import RandomSource
-from secagg.paillier.public import LEAST_BITS
+from secagg.paillier.params import LEAST_BITS
 from secagg.paillier.secret import SecretKey
 from secagg.paillier.shares import KeyShare, deal_from
 from secagg.paillier.threshold import ThresholdKey

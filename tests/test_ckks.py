@@ -44,7 +44,7 @@ from secagg.ckks.public import (
     SignedUpload,
     refuse_secret,
 )
-from secagg.ckks.seal import Seal, plain_body, regroup, sealapi
+from secagg.ckks.seal import Seal, plain_body, sealapi
 from secagg.ckks.secret import (
     OpenedSum,
     Publisher,
@@ -63,7 +63,7 @@ from secagg.errors import (
     RoundAborted,
     UsageError,
 )
-from secagg.payload import Payload
+from secagg.payload import Payload, regroup
 from tests.adversary.reference import Tape
 from tests.ckks_reference import (
     ROUND,

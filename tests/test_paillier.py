@@ -28,6 +28,7 @@ from secagg.hazmat.framing import frame
 from secagg.packing import Packing
 from secagg.paillier.ciphertexts import Total, encrypt, read, rerandomise
 from secagg.paillier.obfuscators import FixedBase, Pool
+from secagg.paillier.params import LEAST_BITS
 from secagg.paillier.phe import (
     ciphertext_from_phe,
     ciphertext_to_phe,
@@ -36,7 +37,7 @@ from secagg.paillier.phe import (
     secret_from_phe,
     secret_to_phe,
 )
-from secagg.paillier.public import LEAST_BITS, PublicKey
+from secagg.paillier.public import PublicKey
 from secagg.paillier.secret import SecretKey
 from tests.counts import count
 from tests.paillier_keys import secret_key, stream, threshold_key

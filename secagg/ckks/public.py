@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from secagg.ckks.parameters import SumParameters
-from secagg.ckks.seal import SEAL_MAGIC, SEED_SIZE, Seal, SealObject, refuse_words, regroup, sealapi
+from secagg.ckks.seal import SEAL_MAGIC, SEED_SIZE, Seal, SealObject, refuse_words, sealapi
 from secagg.errors import MalformedMessage, UsageError
 from secagg.hazmat.content import ContentHash
 from secagg.hazmat.framing import Field
 from secagg.hazmat.identity import verify
 from secagg.names import SiloId
-from secagg.payload import Payload
+from secagg.payload import Payload, regroup
 
 UPLOAD = "ckks upload"
 """Label of the signature over an upload."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 from weakref import finalize
 
@@ -194,27 +193,6 @@ def plain_body(data: bytes) -> memoryview:
     except (struct.error, zlib.error, IndexError):
         pass
     raise _other_form()
-
-
-def regroup(pieces: Iterable[memoryview], size: int) -> Iterator[memoryview]:
-    """Yield the same bytes in chunks of ``size``; each is valid until the next one.
-
-    Raises:
-        MalformedMessage: they end within a chunk.
-    """
-    chunk, filled = bytearray(size), 0
-    view = memoryview(chunk)
-    for piece in pieces:
-        rest = memoryview(piece).cast("B")
-        while rest:
-            taken = min(len(rest), size - filled)
-            view[filled : filled + taken] = rest[:taken]
-            filled, rest = filled + taken, rest[taken:]
-            if filled == size:
-                yield view
-                filled = 0
-    if filled:
-        raise MalformedMessage("a stream of ciphertexts ends within a chunk")
 
 
 def refuse_words(ring: Ring, words: memoryview) -> None:

@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 
 from secagg.ckks.parameters import RINGS, SumParameters
 from secagg.ckks.public import SECRET_MAGIC, UPLOAD, SignedUpload, sum_size, sum_words, upload_fields
-from secagg.ckks.seal import Seal, SealObject, refuse_words, regroup, sealapi
+from secagg.ckks.seal import Seal, SealObject, refuse_words, sealapi
 from secagg.errors import MalformedMessage, ParameterError, PolicyRefused, RoundAborted, UsageError
 from secagg.fixedpoint import real_vector, refuse_bad_numbers
 from secagg.hazmat.framing import digest
 from secagg.hazmat.gaussian import gaussian_blocks
 from secagg.hazmat.identity import IdentityKey
 from secagg.names import RandomSource, RealVector, SiloId
-from secagg.payload import Payload
+from secagg.payload import Payload, regroup
 
 
 @dataclass(frozen=True)

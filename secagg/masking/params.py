@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secagg.cohort import MIN_COLLUDERS, MIN_HONEST, MIN_THRESHOLD, Cohort
-from secagg.explanation import explained
-from secagg.ranges import whole
+from secagg.protection import Protection
 from secagg.terms import MaskingParameters
 
 
 @dataclass(frozen=True, kw_only=True)
-class Masking:
+class Masking(Protection):
     """Pairwise masks with dropout recovery: exact sums, 4 bytes a parameter, a coordinator that may lie.
 
     Args:
@@ -28,25 +26,10 @@ class Masking:
         CCS 2017, section 6 (active adversary), with the additions of ``docs/protocol.md``.
     """
 
-    colluders: int | None = None
-    threshold: int | None = None
-    min_honest: int = MIN_HONEST
-
-    @explained()
-    def __post_init__(self) -> None:
-        for name, least, parameter in (
-            ("colluders", MIN_COLLUDERS, "c"),
-            ("threshold", MIN_THRESHOLD, "t"),
-            ("min_honest", MIN_HONEST, "k_min"),
-        ):
-            value = getattr(self, name)
-            if value is not None or name == "min_honest":  # The others have a formula.
-                object.__setattr__(self, name, whole(name, value, least=least, parameter=parameter))
-
     def parameters(self, n: int) -> MaskingParameters:
         """Return the parameters for a roster of ``n`` silos.
 
         Raises:
             ParameterError: n < 3, or c, t, k_min outside their ranges.
         """
-        return MaskingParameters(Cohort.of(n, c=self.colluders, t=self.threshold, k_min=self.min_honest))
+        return MaskingParameters(self.cohort(n))

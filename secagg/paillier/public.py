@@ -16,29 +16,17 @@ from typing import Literal, TypeAlias
 from secagg.errors import MalformedMessage, ParameterError
 from secagg.hazmat.framing import digest, frame
 from secagg.paillier.gmp import gmpy2, mpz
+from secagg.paillier.params import MOST_BITS, check_bits
 
 Obfuscation: TypeAlias = Literal["short", "full"]
 """How ciphertexts are blinded: powers of a base that everybody derives, or n-th powers of fresh numbers."""
 
-LEAST_BITS, DEFAULT_BITS, MOST_BITS = 2048, 3072, 8192
 MAGIC = b"secagg paillier public 1\n"
 SECRET_MAGIC = b"secagg paillier secret 1\n"
 """First bytes of a serialised secret key. Its code is elsewhere; this one refuses it by them."""
 
 _KINDS: tuple[Obfuscation, Obfuscation] = ("short", "full")
 _SMALL_PRIMES = gmpy2.primorial(1 << 16)
-
-
-def check_bits(bits: int) -> None:
-    """Check the size of a key.
-
-    Raises:
-        ParameterError: it is refused.
-    """
-    if not LEAST_BITS <= bits <= MOST_BITS or bits % 16:
-        raise ParameterError(
-            f"a Paillier key has {LEAST_BITS} to {MOST_BITS} bits, in steps of 16, not {bits}"
-        )
 
 
 def check_modulus(n: mpz) -> None:

@@ -17,9 +17,9 @@ import pytest
 from numpy.typing import NDArray
 
 from secagg.ckks.parameters import CHECK_SLOTS, RINGS, Ring, SumParameters, plan
-from secagg.ckks.seal import Seal, regroup, sealapi
+from secagg.ckks.seal import Seal, sealapi
 from secagg.ckks.secret import Publisher, _decrypted, check_values, open_sum
-from secagg.payload import Payload
+from secagg.payload import Payload, regroup
 from tests.ckks_reference import (
     ROUND,
     Integers,

@@ -18,7 +18,8 @@ from gmpy2 import mpz
 import secagg.paillier.ciphertexts as product
 from secagg.errors import MalformedMessage, ParameterError
 from secagg.paillier.obfuscators import Pool
-from secagg.paillier.public import MAGIC, PublicKey, check_bits
+from secagg.paillier.params import check_bits
+from secagg.paillier.public import MAGIC, PublicKey
 from tests.counts import count
 from tests.paillier_keys import secret_key, stream
 

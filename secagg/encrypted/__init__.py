@@ -1,0 +1,1 @@
+"""Rounds over ciphertexts: what both encryptions share, whatever they encrypt with."""

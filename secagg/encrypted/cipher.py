@@ -1,0 +1,151 @@
+"""What a round needs of an encryption: to add, to encrypt, and to open with one key or with t shares of it.
+
+A cipher belongs to one key and one encoding. The coordinator is handed an ``Adder``; a silo a
+``SharedKeyCipher`` or a ``ThresholdCipher``, and its key tells which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from secagg.names import IntegerVector
+from secagg.payload import Payload, PayloadType
+
+
+@dataclass(frozen=True)
+class Form:
+    """Type and length of a payload."""
+
+    dtype: PayloadType
+    length: int
+
+    def fits(self, payload: Payload) -> bool:
+        """Whether ``payload`` has this form."""
+        return payload.dtype == self.dtype and payload.length == self.length
+
+
+class RunningSum(Protocol):
+    """Ciphertexts of vectors, added one after the other; one total is held."""
+
+    def add(self, ciphertexts: Payload) -> None:
+        """Add one vector.
+
+        Raises:
+            MalformedMessage: something in it is no ciphertext under the key. A part may have been added, so
+                the sum is of no use.
+        """
+        ...
+
+    def total(self) -> Payload:
+        """Return the ciphertexts of the sum."""
+        ...
+
+
+class Adder(Protocol):
+    """Adds ciphertexts of vectors of one encoding under one key, and opens nothing.
+
+    Attributes:
+        key: id of the key, 32 bytes.
+        parameters: digest of how a vector lies in ciphertexts, 32 bytes.
+        upload: form of one silo's ciphertexts.
+        total: form of those of a sum.
+    """
+
+    @property
+    def key(self) -> bytes: ...
+
+    @property
+    def parameters(self) -> bytes: ...
+
+    @property
+    def upload(self) -> Form: ...
+
+    @property
+    def total(self) -> Form: ...
+
+    def check(self, ciphertexts: Payload) -> None:
+        """Check every ciphertext of an upload, before any of it is added.
+
+        Raises:
+            MalformedMessage: one is none under the key.
+        """
+        ...
+
+    def begin(self) -> RunningSum:
+        """Return an empty sum."""
+        ...
+
+
+class Cipher(Adder, Protocol):
+    """An ``Adder`` that can encrypt."""
+
+    def encrypt(self, vector: IntegerVector, *, round_id: bytes) -> Payload:
+        """Return the ciphertexts of an encoded vector and its count entry.
+
+        Args:
+            vector: of the encoding's word, shape (length + 1,).
+            round_id: that they are for; checks that an encryption has inside are bound to it.
+
+        Raises:
+            InputRefused: ``bound``: an integer is too large for the cohort.
+        """
+        ...
+
+
+class SharedKeyCipher(Cipher, Protocol):
+    """Of a key that every silo holds whole."""
+
+    def open(self, total: Payload, *, silos: int, round_id: bytes) -> IntegerVector:
+        """Return the sum, shape (length + 1,).
+
+        Raises:
+            MalformedMessage: it is not made of ciphertexts under this key.
+            RoundAborted: it is no sum of so many vectors of this round.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What came of the parts of an opening.
+
+    Attributes:
+        vector: the sum, shape (length + 1,).
+        faulty: slots whose part was wrong.
+    """
+
+    vector: IntegerVector
+    faulty: tuple[int, ...]
+
+
+class ThresholdCipher(Cipher, Protocol):
+    """Of a key of which this silo holds a share."""
+
+    @property
+    def part_size(self) -> int:
+        """Bytes of one silo's part of an opening."""
+        ...
+
+    def part(self, total: Payload, *, round_id: bytes) -> bytes:
+        """Return this silo's part of the opening of ``total``, with the proof that it is right."""
+        ...
+
+    def combine(self, total: Payload, parts: Mapping[int, bytes], *, silos: int, round_id: bytes) -> Opening:
+        """Return the sum.
+
+        Args:
+            total: what all parts are of.
+            parts: roster slot -> part.
+            silos: how many vectors are in it.
+            round_id: as of ``encrypt``.
+
+        Raises:
+            TooFewSilos: fewer than t parts are right.
+            RoundAborted: it is no sum of so many vectors.
+        """
+        ...
+
+
+SiloCipher: TypeAlias = SharedKeyCipher | ThresholdCipher

@@ -1,0 +1,82 @@
+"""The user's choice of Paillier, with one key or a shared one; imports no code that holds a secret, nor GMP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secagg.errors import ParameterError
+from secagg.explanation import explained
+from secagg.protection import Protection
+from secagg.ranges import whole
+from secagg.terms import PaillierParameters, ThresholdPaillierParameters
+
+LEAST_BITS, DEFAULT_BITS, MOST_BITS = 2048, 3072, 8192
+
+
+def check_bits(bits: int) -> None:
+    """Check the size of a key.
+
+    Raises:
+        ParameterError: it is refused.
+    """
+    if not LEAST_BITS <= bits <= MOST_BITS or bits % 16:
+        raise ParameterError(
+            f"a Paillier key has {LEAST_BITS} to {MOST_BITS} bits, in steps of 16, not {bits}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Paillier(Protection):
+    """Both kinds.
+
+    Args:
+        bits: of the key, a multiple of 16.
+    """
+
+    bits: int = DEFAULT_BITS
+
+    @explained()
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "bits", whole("bits", self.bits))
+        check_bits(self.bits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paillier(_Paillier):
+    """Paillier under one key that all silos hold: exact sums that the coordinator cannot open, 10 bytes a value.
+
+    The coordinator must follow the protocol (L0): any one silo could open any single update that reached it.
+
+    Args:
+        bits: of the key, 2048 to 8192, a multiple of 16.
+        colluders, threshold, min_honest: as of ``Masking``.
+
+    Raises:
+        ParameterError: a value out of its range.
+
+    Source: Paillier, EUROCRYPT 1999; Damgard, Jurik, Nielsen, IJIS 2010.
+    """
+
+    def parameters(self, n: int, *, key: bytes) -> PaillierParameters:
+        """Return the parameters for ``n`` silos that hold the key with the id ``key``; raises as ``cohort``."""
+        return PaillierParameters(self.cohort(n), key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdPaillier(_Paillier):
+    """Paillier under a key of which every silo holds a share: no silo, and no coordinator that lies, opens.
+
+    Args:
+        bits: of the key, 2048 to 8192, a multiple of 16.
+        colluders, threshold, min_honest: as of ``Masking``; ``threshold`` silos open a sum together.
+
+    Raises:
+        ParameterError: a value out of its range.
+
+    Source: Damgard, Jurik, Nielsen, IJIS 2010, section 4.1; Shoup, EUROCRYPT 2000.
+    """
+
+    def parameters(self, n: int, *, key: bytes) -> ThresholdPaillierParameters:
+        """Return the parameters for ``n`` silos that hold the key with the id ``key``; raises as ``cohort``."""
+        return ThresholdPaillierParameters(self.cohort(n), key)
