@@ -54,6 +54,40 @@ class BaseSent(Part, frozen=True, tag=True):
     vector: Payload
 
 
+class BaseWanted(Part, frozen=True, tag=True):
+    """Silo to coordinator, where it may not have the model: let a peer seal it to this X25519 key."""
+
+    base: Digest
+    box: Key
+    signature: Signature
+
+
+class BaseAsked(Part, frozen=True, tag=True):
+    """Coordinator to a silo that holds the model: ``silo`` wants it, sealed to its key."""
+
+    base: Digest
+    silo: Name
+    box: Key
+    signature: Signature
+
+
+class BaseSealed(Part, frozen=True, tag=True):
+    """Silo to coordinator: the model, sealed to ``silo`` with this fresh X25519 key."""
+
+    base: Digest
+    silo: Name
+    box: Key
+    sealed: Payload
+
+
+class BaseForwarded(Part, frozen=True, tag=True):
+    """Coordinator to the silo that wants the model: what a peer sealed to it."""
+
+    base: Digest
+    box: Key
+    sealed: Payload
+
+
 class Ready(Part, frozen=True, tag=True):
     """Silo to coordinator: trained under these terms, the vector is encoded and cached."""
 
@@ -328,6 +362,8 @@ class PlainSum(Part, frozen=True, tag=True):
 
 FromSilo: TypeAlias = (
     BaseRequested
+    | BaseWanted
+    | BaseSealed
     | Ready
     | Refused
     | AdvertiseKeys
@@ -345,6 +381,8 @@ FromSilo: TypeAlias = (
 FromCoordinator: TypeAlias = (
     TrainingOpened
     | BaseSent
+    | BaseAsked
+    | BaseForwarded
     | RoundOpened
     | KeysAnnounced
     | SharesAnnounced

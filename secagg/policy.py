@@ -17,10 +17,10 @@ from secagg.errors import ParameterError, PolicyRefused
 from secagg.explanation import explained
 from secagg.ranges import positive, shown, whole
 from secagg.roster import Roster
-from secagg.terms import MaskingParameters, PlainParameters, Terms
+from secagg.terms import PlainParameters, Terms, scheme_tag
 
 MIN_WEIGHT_CAP = 100_000.0
-SCHEMES = frozenset({"masking", "plain"})
+SCHEMES = frozenset({"masking", "paillier", "threshold-paillier", "ckks", "plain"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +106,12 @@ class Policy:
             raise PolicyRefused(
                 "encoding", f"the encoding is proven for {terms.encoding.cohort} silos, not {roster.n}"
             )
+        self._check_scheme(scheme_tag(terms.scheme))
         match terms.scheme:
             case PlainParameters():
-                self._check_scheme("plain")
-            case MaskingParameters(cohort=cohort):
-                self._check_scheme("masking")
+                pass
+            case scheme:
+                cohort = scheme.cohort
                 if cohort.n != roster.n:
                     raise PolicyRefused(
                         "cohort", f"n = {cohort.n} is offered, the pinned roster has {roster.n}"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from secagg.ckks.params import CKKS
 from secagg.masking.params import Masking
+from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
 
-Scheme: TypeAlias = Masking | Plain
+Encrypted: TypeAlias = Paillier | ThresholdPaillier | CKKS
+Scheme: TypeAlias = Masking | Encrypted | Plain

@@ -53,6 +53,19 @@ class Aggregate:
     survivors: tuple[SiloId, ...]
 
 
+@dataclass(frozen=True)
+class SealedSum:
+    """A sum that silos opened and the coordinator cannot.
+
+    Attributes:
+        base: digest of the model that follows, as more silos say than may collude.
+        survivors: whose inputs are in it, in roster order.
+    """
+
+    base: bytes
+    survivors: tuple[SiloId, ...]
+
+
 class SiloSession(Protocol):
     """One silo in one attempt; single use."""
 
@@ -117,6 +130,6 @@ class CoordinatorSession(Protocol):
         ...
 
     @property
-    def outcome(self) -> Aggregate | None:
-        """The opened sum."""
+    def outcome(self) -> Aggregate | SealedSum | None:
+        """The sum, once it was opened."""
         ...

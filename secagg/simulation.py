@@ -13,15 +13,15 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias, cast
 
 from secagg.errors import ParameterError, SecaggError
-from secagg.messages import BaseRequested, FromSilo, PlainInput
+from secagg.messages import BaseRequested, BaseSealed, BaseWanted, FromSilo
 from secagg.names import SiloId
 from secagg.payload import Frame
 from secagg.ranges import check_mapping
 from secagg.records import SiloRecord, decode_silo_record, encode_record
 from secagg.rounds.coordinator import RoundCoordinator
-from secagg.rounds.driver import PHASES, Phase, RoundDriver, Traffic, Watcher, phase_of
+from secagg.rounds.driver import PHASES, Phase, RoundDriver, Traffic, Watcher, phase_of, reaches
 from secagg.rounds.silo import Participant, answer
-from secagg.session import Aggregate
+from secagg.session import Aggregate, SealedSum
 
 Dropouts: TypeAlias = Mapping[SiloId, Phase]
 
@@ -83,6 +83,11 @@ class SimulatedSilo:
         self.journal: list[bytes] = []
         self.errors: list[SecaggError] = []
         self._participant = build(())
+
+    @property
+    def opened(self) -> Aggregate | None:
+        """The sum that this silo opened last, where the coordinator cannot."""
+        return self._participant.opened
 
     def deliver(self, frame: Frame) -> Frame | None:
         """Hand one frame to the silo and return its reply. An error at the silo leaves as its refusal."""
@@ -156,6 +161,7 @@ class _Round:
         self._lost: set[SiloId] = set()
 
     def run(self) -> Aggregate:
+        """Return the sum: as the coordinator opened it, or as a silo did where it cannot."""
         try:
             self._downlink += self._driver.open(self._clock.now())
             while self._driver.outcome is None or self._downlink:
@@ -164,7 +170,8 @@ class _Round:
                     if self._driver.deadline is not None:
                         self._clock.wait_until(self._driver.deadline)
                     self._downlink += self._driver.advance(self._clock.now())
-            return self._driver.outcome
+            outcome = self._driver.outcome
+            return self._learned(outcome) if isinstance(outcome, SealedSum) else outcome
         finally:
             for silo in self._lost:
                 self._silos[silo].restart()
@@ -194,10 +201,12 @@ class _Round:
             return
         self._downlink += self._driver.receive(silo, message, reply)
 
+    def _learned(self, outcome: SealedSum) -> Aggregate:
+        opened = (self._silos[silo].opened for silo in outcome.survivors)
+        return next(aggregate for aggregate in opened if aggregate is not None)
+
     def _drops(self, silo: SiloId, message: FromSilo, phase: str) -> bool:
-        if silo not in self._dropouts or isinstance(message, BaseRequested):
+        if silo not in self._dropouts or isinstance(message, BaseRequested | BaseWanted | BaseSealed):
             return False
-        if isinstance(message, PlainInput):
-            # Plain has one phase; a silo lost in any phase up to its input is lost here.
-            return PHASES.index(self._dropouts[silo]) <= PHASES.index("MaskedInput")
-        return self._dropouts[silo] == phase
+        # In the phase named, or where the scheme has none of that name, in the one that comes next.
+        return reaches(phase, self._dropouts[silo])

@@ -17,11 +17,13 @@ from secagg.errors import FaultyCoordinator, InputRefused, ParameterError, Secag
 from secagg.explanation import annotate, explain, explained
 from secagg.fixedpoint import Encoding, plan_sum, worst_error_of_sum
 from secagg.hazmat.identity import IdentityKey
+from secagg.local_keys import make_keys
 from secagg.masking.params import Masking
 from secagg.names import IntegerVector, RealVector, SiloId, WordBits
 from secagg.payload import Payload
 from secagg.plain import Plain
 from secagg.policy import Policy
+from secagg.protection import Protection
 from secagg.ranges import check_callable, check_mapping, shown
 from secagg.records import SiloRecord
 from secagg.report import RoundReport
@@ -33,7 +35,7 @@ from secagg.rounds.silo import Participant
 from secagg.scheme import Scheme
 from secagg.session import Aggregate
 from secagg.simulation import Dropouts, SimulatedSilo, run_round
-from secagg.terms import MaskingParameters, PlainParameters, SchemeParameters, Terms
+from secagg.terms import PlainParameters, SchemeParameters, Terms, scheme_tag
 from secagg.weighting import decode_mean, encode_mean, plan_mean, surely_below
 
 
@@ -205,9 +207,16 @@ def check_parties(name: str, silos: Mapping[SiloId, object], scheme: Scheme) -> 
     check_mapping(name, silos, "one entry for each silo, by its name")
     for silo in silos:
         check_silo(silo)
-    if not isinstance(scheme, Masking | Plain):
-        raise ParameterError(f"scheme is {shown(scheme)}, must be Masking(...) or Plain()")
-    scheme.parameters(len(silos))
+    match scheme:
+        case Plain():
+            pass
+        case Protection():
+            scheme.cohort(len(silos))
+        case _:
+            raise ParameterError(
+                f"scheme is {shown(scheme)}, must be Masking(...), Paillier(...), ThresholdPaillier(...), "
+                "CKKS(...) or Plain()"
+            )
 
 
 def _check_timer(timer: object) -> None:
@@ -263,6 +272,9 @@ class _VectorHeld:
     def base_size(self, terms: Terms) -> int:
         return 0
 
+    def base(self, terms: Terms) -> Payload | None:
+        return None
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         raise FaultyCoordinator("a bare sum starts from no model")
 
@@ -272,8 +284,8 @@ class _VectorHeld:
     def vector(self, terms: Terms) -> IntegerVector:
         return self._vector
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
-        pass
+    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
+        return self._base
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,7 +325,7 @@ def _run(
     identities = {silo: IdentityKey.generate() for silo in encoded}
     roster = Roster.of({silo: identity.public for silo, identity in identities.items()})
     base = os.urandom(32)  # A lock holds per base, and every call is a release of its own.
-    parameters = scheme.parameters(roster.n)
+    local = make_keys(scheme, roster)
     terms = Terms(
         federation="local",
         job="sum",
@@ -322,7 +334,7 @@ def _run(
         release=1,
         roster=roster.digest,
         base=base,
-        scheme=parameters,
+        scheme=local.parameters,
         encoding=encoding,
     )
 
@@ -331,13 +343,15 @@ def _run(
             silo,
             identity=identities[silo],
             roster=roster,
-            policy=policy_for(parameters),
+            policy=policy_for(local.parameters),
             workload=_VectorHeld(encoded[silo], base),
+            keys=local.keys.get(silo),
             records=records,
         )
 
     silos = {silo: SimulatedSilo(silo_builder(silo)) for silo in roster.silos}
-    coordinator = RoundCoordinator(roster, terms=terms)
+    adder = None if local.adders is None else local.adders(encoding)
+    coordinator = RoundCoordinator(roster, terms=terms, adder=adder)
     try:
         aggregate, traffic = run_round(coordinator, silos, dropouts=dropouts, timer=timer)
     except SecaggError as error:
@@ -349,8 +363,10 @@ def _run(
 
 def policy_for(parameters: SchemeParameters) -> Policy:
     """Return the policy of a simulated silo: what the caller chose is what its silos agree to."""
+    schemes = frozenset({scheme_tag(parameters)})
     match parameters:
         case PlainParameters():
-            return Policy(schemes=frozenset({"plain"}), min_weight_cap=None)
-        case MaskingParameters(cohort=cohort):
-            return Policy(colluders=cohort.c, min_honest=cohort.k_min, min_weight_cap=None)
+            return Policy(schemes=schemes, min_weight_cap=None)
+        case protected:
+            cohort = protected.cohort
+            return Policy(schemes=schemes, colluders=cohort.c, min_honest=cohort.k_min, min_weight_cap=None)

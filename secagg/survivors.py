@@ -16,6 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from secagg.cohort import Cohort
 from secagg.errors import FaultyCoordinator, PolicyRefused
@@ -88,6 +91,11 @@ def check_survivors(
             f"the survivor set has {len(distinct)} silos; {cohort.min_survivors} = max(t, k_min + c) "
             "are needed"
         )
+
+
+def count_matches(total: NDArray[Any], survivors: tuple[SiloId, ...]) -> bool:
+    """Whether the count entry of an opened sum says that one input of each survivor is in it."""
+    return int(total[-1]) == len(survivors)
 
 
 def sign_survivors(identity: IdentityKey, round_id: bytes, survivors: Sequence[SiloId]) -> bytes:

@@ -79,6 +79,11 @@ ProtectedParameters: TypeAlias = MaskingParameters | EncryptedParameters
 SchemeParameters: TypeAlias = ProtectedParameters | PlainParameters
 
 
+def scheme_tag(scheme: SchemeParameters) -> str:
+    """Return the name of a scheme in policies and digests: ``"masking"``, ``"threshold-paillier"``."""
+    return str(scheme.__struct_config__.tag)
+
+
 def voids_needed(scheme: ProtectedParameters) -> int:
     """Return how many silos must void a round before another set may be signed for its base.
 
@@ -140,8 +145,8 @@ def _scheme_fields(scheme: SchemeParameters) -> Field:
         case MaskingParameters(cohort=cohort):
             return ("masking", cohort.n, cohort.c, cohort.t, cohort.k_min)
         case PaillierParameters() | CKKSParameters() | ThresholdPaillierParameters():
-            cohort, tag = scheme.cohort, scheme.__struct_config__.tag
-            return (str(tag), cohort.n, cohort.c, cohort.t, cohort.k_min, scheme.key)
+            cohort = scheme.cohort
+            return (scheme_tag(scheme), cohort.n, cohort.c, cohort.t, cohort.k_min, scheme.key)
         case PlainParameters():
             return ("plain",)
 

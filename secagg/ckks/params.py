@@ -14,7 +14,7 @@ from secagg.terms import CKKSParameters
 
 @dataclass(frozen=True, kw_only=True)
 class CKKS(Protection):
-    """CKKS under one key that all silos hold: sums that the coordinator cannot open, 16 bytes a value and up.
+    """CKKS under one key that all silos hold: exact sums that no coordinator opens, 16 bytes a value or 32.
 
     The coordinator must follow the protocol (L0): any one silo could open any single update that reached it.
 
@@ -38,5 +38,5 @@ class CKKS(Protection):
             raise ParameterError(f"degree is {self.degree}, must be one of {', '.join(map(str, RINGS))}")
 
     def parameters(self, n: int, *, key: bytes) -> CKKSParameters:
-        """Return the parameters for ``n`` silos that hold the key with the id ``key``; raises as ``cohort``."""
+        """Return the parameters for ``n`` silos with the key of the id ``key``; raises as ``cohort``."""
         return CKKSParameters(self.cohort(n), key)

@@ -26,14 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.ckks.parameters import RINGS, SumParameters
-from secagg.ckks.public import SECRET_MAGIC, UPLOAD, SignedUpload, sum_size, sum_words, upload_fields
+from secagg.ckks.public import SECRET_MAGIC, sum_size, sum_words
 from secagg.ckks.seal import Seal, SealObject, refuse_words, sealapi
 from secagg.errors import MalformedMessage, ParameterError, PolicyRefused, RoundAborted, UsageError
 from secagg.fixedpoint import real_vector, refuse_bad_numbers
 from secagg.hazmat.framing import digest
 from secagg.hazmat.gaussian import gaussian_blocks
-from secagg.hazmat.identity import IdentityKey
-from secagg.names import RandomSource, RealVector, SiloId
+from secagg.names import RandomSource, RealVector
 from secagg.payload import Payload, regroup
 
 
@@ -95,6 +94,11 @@ class SecretKey:
     def key_id(self) -> bytes:
         """32 bytes that name the key and tell nothing of it: a key has too many values to be guessed."""
         return self._key_id
+
+    @property
+    def degree(self) -> int:
+        """Of the ring."""
+        return self._seal.ring.degree
 
     def material(self) -> SecretMaterial:
         """Return the secret itself, for a sealed box."""
@@ -162,29 +166,6 @@ def encrypt(
     for start in range(0, vector.size, entries):
         refuse_bad_numbers(segment, vector[start : start + entries], first=start)
     return _encrypted(key, parameters, vector, round_id)
-
-
-def sign_upload(
-    identity: IdentityKey,
-    parameters: SumParameters,
-    payload: Payload,
-    *,
-    silo: SiloId,
-    key_id: bytes,
-    round_id: bytes,
-) -> SignedUpload:
-    """Return what a silo sends: its encrypted vector and a signature that binds it to silo, key and round.
-
-    Args:
-        identity: the silo's own.
-        parameters: of the round.
-        payload: ``u8``, what ``encrypt`` yielded.
-        silo: who signs.
-        key_id: of the key it is encrypted under.
-        round_id: 32 bytes.
-    """
-    fields = upload_fields(parameters, key_id=key_id, round_id=round_id, silo=silo, content=payload.digest)
-    return SignedUpload(silo, payload, identity.sign(UPLOAD, *fields))
 
 
 def open_sum(

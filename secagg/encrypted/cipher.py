@@ -7,11 +7,16 @@ A cipher belongs to one key and one encoding. The coordinator is handed an ``Add
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from secagg.names import IntegerVector
 from secagg.payload import Payload, PayloadType
+from secagg.terms import Terms
+
+SEAL_SIZE = 16
+"""Bytes that sealing adds to a part of an opening."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,11 @@ class Form:
 
     dtype: PayloadType
     length: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.length * int(self.dtype[1])
 
     def fits(self, payload: Payload) -> bool:
         """Whether ``payload`` has this form."""
@@ -30,11 +40,11 @@ class RunningSum(Protocol):
     """Ciphertexts of vectors, added one after the other; one total is held."""
 
     def add(self, ciphertexts: Payload) -> None:
-        """Add one vector.
+        """Add one vector, which ``Adder.check`` accepted.
 
         Raises:
-            MalformedMessage: something in it is no ciphertext under the key. A part may have been added, so
-                the sum is of no use.
+            MalformedMessage: it is not any more what was checked. A part may have been added, so the sum is
+                of no use.
         """
         ...
 
@@ -44,26 +54,32 @@ class RunningSum(Protocol):
 
 
 class Adder(Protocol):
-    """Adds ciphertexts of vectors of one encoding under one key, and opens nothing.
-
-    Attributes:
-        key: id of the key, 32 bytes.
-        parameters: digest of how a vector lies in ciphertexts, 32 bytes.
-        upload: form of one silo's ciphertexts.
-        total: form of those of a sum.
-    """
+    """Adds ciphertexts of vectors of one encoding under one key, and opens nothing."""
 
     @property
-    def key(self) -> bytes: ...
+    def key(self) -> bytes:
+        """Id of the key, 32 bytes."""
+        ...
 
     @property
-    def parameters(self) -> bytes: ...
+    def parameters(self) -> bytes:
+        """Digest of how a vector lies in ciphertexts, 32 bytes."""
+        ...
 
     @property
-    def upload(self) -> Form: ...
+    def upload(self) -> Form:
+        """Form of one silo's ciphertexts."""
+        ...
 
     @property
-    def total(self) -> Form: ...
+    def total(self) -> Form:
+        """Form of those of a sum."""
+        ...
+
+    @property
+    def part_size(self) -> int:
+        """Bytes of one silo's part of an opening; 0 where one key opens."""
+        ...
 
     def check(self, ciphertexts: Payload) -> None:
         """Check every ciphertext of an upload, before any of it is added.
@@ -80,6 +96,10 @@ class Adder(Protocol):
 
 class Cipher(Adder, Protocol):
     """An ``Adder`` that can encrypt."""
+
+    def prepare(self) -> AbstractContextManager[None]:
+        """Return a block beside which everything is made that an encryption needs and no data decides."""
+        ...
 
     def encrypt(self, vector: IntegerVector, *, round_id: bytes) -> Payload:
         """Return the ciphertexts of an encoded vector and its count entry.
@@ -123,11 +143,6 @@ class Opening:
 class ThresholdCipher(Cipher, Protocol):
     """Of a key of which this silo holds a share."""
 
-    @property
-    def part_size(self) -> int:
-        """Bytes of one silo's part of an opening."""
-        ...
-
     def part(self, total: Payload, *, round_id: bytes) -> bytes:
         """Return this silo's part of the opening of ``total``, with the proof that it is right."""
         ...
@@ -149,3 +164,15 @@ class ThresholdCipher(Cipher, Protocol):
 
 
 SiloCipher: TypeAlias = SharedKeyCipher | ThresholdCipher
+
+
+class Keys(Protocol):
+    """The keys that a silo holds."""
+
+    def cipher(self, terms: Terms) -> SiloCipher:
+        """Return the cipher of the key and the encoding of ``terms``.
+
+        Raises:
+            PolicyRefused: ``key``: it is not held here, or not to be used any more.
+        """
+        ...

@@ -37,6 +37,7 @@ from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAvg, Strategy
 from secagg.learning.trainer import Trainer
 from secagg.learning.workload import LearningWorkload
+from secagg.local_keys import make_keys
 from secagg.masking.params import Masking
 from secagg.names import SiloId, WordBits
 from secagg.ranges import check_mapping, shown, whole
@@ -244,17 +245,19 @@ class Federation:
         workloads = {silo: LearningWorkload(silo, trainer) for silo, trainer in self._trainers.items()}
         model = self.strategy.start(self._first_weights(workloads, seed))
         identities = {silo: IdentityKey.generate() for silo in workloads}
-        scheme = self.scheme.parameters(len(workloads))
+        roster = Roster.of({silo: identity.public for silo, identity in identities.items()})
+        local = make_keys(self.scheme, roster)
         run = Run(
-            Roster.of({silo: identity.public for silo, identity in identities.items()}),
-            scheme=scheme,
+            roster,
+            scheme=local.parameters,
+            adders=local.adders,
             plan=self._plan(model.length, seed),
             bounds=self._bounds(self._metric_names(workloads, model)),
             rounds=rounds,
             model=model,
             keep=lambda base, _record: GlobalModel.gathered(base),
         )
-        return run, Job(workloads, identities, run, scheme)
+        return run, Job(workloads, identities, run, local)
 
     def _first_weights(self, workloads: Mapping[SiloId, LearningWorkload], seed: int) -> NDArray[Any]:
         if self.initial is not None:

@@ -17,6 +17,7 @@ from secagg.learning.model import GlobalModel
 from secagg.learning.progress import Observer, PhaseWatcher
 from secagg.learning.run import Run
 from secagg.learning.workload import LearningWorkload
+from secagg.local_keys import LocalKeys
 from secagg.messages import FromSilo
 from secagg.names import SiloId
 from secagg.records import SiloRecord
@@ -27,7 +28,7 @@ from secagg.rounds.silo import Participant
 from secagg.session import Aggregate
 from secagg.simulation import Dropouts, SimulatedSilo, drive
 from secagg.sums import policy_for
-from secagg.terms import SchemeParameters, Terms
+from secagg.terms import Terms
 
 
 @runtime_checkable
@@ -50,7 +51,7 @@ class Job:
         workloads: one for each silo.
         identities: of the silos; they are those of the run's roster.
         run: what they do.
-        scheme: the protection.
+        local: the protection, and the keys of the silos.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class Job:
         workloads: Mapping[SiloId, LearningWorkload],
         identities: Mapping[SiloId, IdentityKey],
         run: Run[GlobalModel],
-        scheme: SchemeParameters,
+        local: LocalKeys,
     ) -> None:
         self._workloads = workloads
         self._run = run
-        self._policy = policy_for(scheme)
+        self._policy = policy_for(local.parameters)
+        self._keys = local.keys
         self._silos = {silo: SimulatedSilo(self._builder(silo, identities[silo])) for silo in workloads}
         self._number = 0
         self._told: set[tuple[SiloId, str]] = set()
@@ -118,6 +120,7 @@ class Job:
             roster=self._run.roster,
             policy=self._policy,
             workload=self._workloads[silo],
+            keys=self._keys.get(silo),
             records=records,
         )
 

@@ -15,13 +15,14 @@ from secagg.learning.history import Record
 from secagg.learning.model import Base, Blocks
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import NextModel
+from secagg.local_keys import Adders
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
-from secagg.rounds.driver import PHASES, RoundDriver
+from secagg.rounds.driver import RoundDriver, phases_of
 from secagg.rounds.memory import Memory
 from secagg.rounds.reporting import describe_round
 from secagg.session import Aggregate
-from secagg.terms import MaskingParameters, SchemeParameters, Terms
+from secagg.terms import PlainParameters, SchemeParameters, Terms
 from secagg.weighting import decode_mean, surely_below
 
 B = TypeVar("B", bound=Base)
@@ -38,6 +39,7 @@ class Run(Generic[B]):
     Args:
         roster: the pinned roster.
         scheme: the protection and its cohort.
+        adders: what adds ciphertexts of an encoding; None where there are none.
         plan: what every round trains with.
         bounds: from which the encodings are planned.
         rounds: of training, at least 1; if there are metrics, one more sum measures the last model.
@@ -56,6 +58,7 @@ class Run(Generic[B]):
         roster: Roster,
         *,
         scheme: SchemeParameters,
+        adders: Adders | None = None,
         plan: TrainingPlan,
         bounds: Bounds,
         rounds: int,
@@ -73,6 +76,7 @@ class Run(Generic[B]):
         self.model = model
         self._keep = keep
         self._scheme = scheme
+        self._adders = adders
         self._plan = plan
         self._records = tuple(records)
         self._names = federation, job
@@ -87,7 +91,7 @@ class Run(Generic[B]):
     @property
     def protected(self) -> bool:
         """Whether the coordinator cannot read what arrives."""
-        return isinstance(self._scheme, MaskingParameters)
+        return not isinstance(self._scheme, PlainParameters)
 
     @property
     def quorum(self) -> int:
@@ -138,10 +142,14 @@ class Run(Generic[B]):
             memory: of a process that ended before this one; None for what this one knows of earlier rounds.
         """
         training_seconds, phase_seconds = self._seconds
+        terms = self.terms()
+        # Where silos keep the model, only what a run begins with is the coordinator's to send.
+        sends = self._adders is None or self.number == 1
         return RoundCoordinator(
             self.roster,
-            terms=self.terms(),
-            base=self.model.payload(),
+            terms=terms,
+            base=self.model.payload() if sends else None,
+            adder=None if self._adders is None else self._adders(terms.encoding),
             seconds=phase_seconds,
             training_seconds=training_seconds,
             attempts=self._attempts,
@@ -177,8 +185,3 @@ class Run(Generic[B]):
         self._memory = driver.coordinator.memory.next_round()
         self._records = (*self._records, record)
         return record
-
-
-def phases_of(scheme: SchemeParameters) -> tuple[str, ...]:
-    """Return the phases of a round under ``scheme``, in order."""
-    return PHASES if isinstance(scheme, MaskingParameters) else ("Training", "PlainInput")

@@ -114,6 +114,10 @@ class LearningWorkload:
         plan = TrainingPlan.of(terms)
         return 8 * (1 + plan.strategy.slots) * plan.length
 
+    def base(self, terms: Terms) -> Payload | None:
+        """Return the model held for this round; see ``Workload.base``."""
+        return self._model.payload() if self._model is not None and self._is_for(terms) else None
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         """Take a candidate; see ``Workload.adopt``."""
         plan = TrainingPlan.of(terms)
@@ -190,12 +194,13 @@ class LearningWorkload:
 
         return self._call("evaluate", Evaluation, evaluated)
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
+    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
         """Compute the next model; see ``Workload.apply``."""
         update = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors)).update
         if update is not None:
             step = NextModel(self._base(terms), TrainingPlan.of(terms).strategy, update)
             self._hold(terms, GlobalModel.gathered(step))
+        return terms.base if self._model is None else self._model.digest
 
     def _hold(self, terms: Terms, model: GlobalModel) -> None:
         self._model, self._pin = model, Pin(terms.federation, terms.job, model.round, model.digest)

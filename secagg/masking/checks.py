@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from secagg.errors import MalformedMessage
 from secagg.fixedpoint import Encoding
@@ -53,11 +51,6 @@ def input_fault(encoding: Encoding, vector: Payload) -> str | None:
     if (vector.dtype, vector.length) != (word, length):
         return f"its masked vector is {vector.dtype} of {vector.length} entries, not {word} of {length}"
     return None
-
-
-def count_matches(total: NDArray[Any], survivors: tuple[SiloId, ...]) -> bool:
-    """Whether the count entry of an opened sum says that one input of each survivor is in it."""
-    return int(total[-1]) == len(survivors)
 
 
 def opening_matches(

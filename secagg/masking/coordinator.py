@@ -25,7 +25,7 @@ from secagg.errors import (
 )
 from secagg.hazmat.prg import add_streams
 from secagg.masking import transcript
-from secagg.masking.checks import bundle_fault, count_matches, input_fault, opening_matches, share_set_fault
+from secagg.masking.checks import bundle_fault, input_fault, opening_matches, share_set_fault
 from secagg.masking.opening import Streams, kind_of, remaining_streams
 from secagg.masking.past import PastAttempt
 from secagg.messages import (
@@ -55,7 +55,7 @@ from secagg.phases import Gate
 from secagg.records import InputAccepted, PhaseClosed, SiloLost
 from secagg.roster import Roster
 from secagg.session import Aggregate, CoordinatorStep, Outbox, Step
-from secagg.survivors import signed_survivors
+from secagg.survivors import count_matches, signed_survivors
 from secagg.terms import MaskingParameters, Terms, training_digest
 
 

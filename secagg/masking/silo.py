@@ -29,7 +29,7 @@ from secagg.hazmat.agreement import AgreementKey
 from secagg.hazmat.identity import IdentityKey
 from secagg.hazmat.prg import add_streams
 from secagg.masking import transcript
-from secagg.masking.checks import bundle_fault, count_matches, share_set_fault
+from secagg.masking.checks import bundle_fault, share_set_fault
 from secagg.masking.dealing import OpeningPair, deal, receive
 from secagg.messages import (
     AdvertiseKeys,
@@ -53,7 +53,14 @@ from secagg.names import IntegerVector, RandomSource, SiloId
 from secagg.payload import Payload
 from secagg.roster import Roster
 from secagg.session import Aggregate, SiloStep, Step
-from secagg.survivors import LockKey, Locks, check_survivors, sign_survivors, signed_survivors
+from secagg.survivors import (
+    LockKey,
+    Locks,
+    check_survivors,
+    count_matches,
+    sign_survivors,
+    signed_survivors,
+)
 from secagg.terms import MaskingParameters, Terms, training_digest
 
 T = TypeVar("T")

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import NoReturn
 
 from secagg.errors import UsageError
@@ -63,6 +64,12 @@ def random_unit(modulus: mpz, random: RandomSource) -> mpz:
             return number
 
 
+@lru_cache(maxsize=1)
+def _powers(key: PublicKey, size: int) -> FixedBase:
+    """Return the table of a key, which is large and takes a second to make: for one key at a time."""
+    return FixedBase(key.base, key.n_squared, size=size)
+
+
 class Pool:
     """Obfuscators for one key, each handed out once.
 
@@ -80,9 +87,7 @@ class Pool:
         self.key = key
         self._random = random
         self._size = key.bits // 16  # Of the exponents: half as many bits as n has.
-        self._base = (
-            FixedBase(key.base, key.n_squared, size=self._size) if key.obfuscation == "short" else None
-        )
+        self._base = _powers(key, self._size) if key.obfuscation == "short" else None
         self._ready: deque[mpz] = deque()
         self._process = os.getpid()
 

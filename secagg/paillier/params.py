@@ -1,4 +1,4 @@
-"""The user's choice of Paillier, with one key or a shared one; imports no code that holds a secret, nor GMP."""
+"""The user's choice of Paillier, with a whole key or a shared one; imports no secret and no GMP."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Paillier(Protection):
 
 @dataclass(frozen=True, kw_only=True)
 class Paillier(_Paillier):
-    """Paillier under one key that all silos hold: exact sums that the coordinator cannot open, 10 bytes a value.
+    """Paillier under one key that all silos hold: exact sums that no coordinator opens, 10 bytes a value.
 
     The coordinator must follow the protocol (L0): any one silo could open any single update that reached it.
 
@@ -59,7 +59,7 @@ class Paillier(_Paillier):
     """
 
     def parameters(self, n: int, *, key: bytes) -> PaillierParameters:
-        """Return the parameters for ``n`` silos that hold the key with the id ``key``; raises as ``cohort``."""
+        """Return the parameters for ``n`` silos with the key of the id ``key``; raises as ``cohort``."""
         return PaillierParameters(self.cohort(n), key)
 
 
@@ -78,5 +78,5 @@ class ThresholdPaillier(_Paillier):
     """
 
     def parameters(self, n: int, *, key: bytes) -> ThresholdPaillierParameters:
-        """Return the parameters for ``n`` silos that hold the key with the id ``key``; raises as ``cohort``."""
+        """Return the parameters for ``n`` silos with the key of the id ``key``; raises as ``cohort``."""
         return ThresholdPaillierParameters(self.cohort(n), key)

@@ -198,6 +198,21 @@ class ThresholdKey:
         stated = tuple(number.to_bytes(size, "big") for number in numbers)
         return int.from_bytes(digest("paillier proof", self.id, party, context, stated), "big")
 
+    @property
+    def proof_size(self) -> int:
+        """Bytes of a proof."""
+        return CHALLENGE_BITS // 8 + (self.response_bits + 7) // 8
+
+    def proof_bytes(self, proof: Proof) -> bytes:
+        """Return ``proof`` as ``proof_from`` reads it."""
+        challenge = proof.challenge.to_bytes(CHALLENGE_BITS // 8, "big")
+        return challenge + proof.response.to_bytes(self.proof_size - len(challenge), "big")
+
+    def proof_from(self, data: bytes) -> Proof:
+        """Return the proof in ``proof_size`` bytes; whether it holds is another question."""
+        challenge, response = data[: CHALLENGE_BITS // 8], data[CHALLENGE_BITS // 8 :]
+        return Proof(int.from_bytes(challenge, "big"), int.from_bytes(response, "big"))
+
     # --- bytes -------------------------------------------------------------------------------------------
 
     def to_bytes(self) -> bytes:

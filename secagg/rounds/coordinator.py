@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from secagg.encrypted.cipher import SEAL_SIZE, Adder
+from secagg.encrypted.coordinator import EncryptedCoordinator
 from secagg.errors import (
     FaultySilo,
     ProtocolError,
@@ -23,8 +25,12 @@ from secagg.errors import (
 )
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.messages import (
+    BaseAsked,
+    BaseForwarded,
     BaseRequested,
+    BaseSealed,
     BaseSent,
+    BaseWanted,
     BoxReport,
     FromSilo,
     Ready,
@@ -41,14 +47,14 @@ from secagg.plain import PlainCoordinator
 from secagg.records import InputAccepted, PhaseClosed, SiloLost
 from secagg.roster import Roster
 from secagg.rounds.memory import MAX_PAST_ATTEMPTS, Asked, Memory
-from secagg.session import Aggregate, CoordinatorStep, Step
+from secagg.session import Aggregate, CoordinatorStep, Outbox, SealedSum, Step
 from secagg.survivors import valid_voids
-from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest
+from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest, voids_needed
 
 MAX_BASES = 8
 """How often one silo is sent the base of a round: once for each process that it starts, if all goes well."""
 
-_Session: TypeAlias = MaskingCoordinator | PlainCoordinator
+_Session: TypeAlias = MaskingCoordinator | EncryptedCoordinator | PlainCoordinator
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class _Voiding:
 
 @dataclass(frozen=True)
 class _Done:
-    outcome: Aggregate
+    outcome: Aggregate | SealedSum
 
 
 _State: TypeAlias = _Start | _Training | _Attempting | _Voiding | _Done
@@ -89,6 +95,7 @@ class RoundCoordinator:
         seconds: how long a phase of an attempt waits at the most.
         training_seconds: how long training may take.
         attempts: how often the protocol is run before the round is given up.
+        adder: of the key that the terms name, where they are of ciphertexts.
         threads: for the masks.
         memory: of the rounds before, and of attempts of this one that ended with the coordinator's process:
             their numbers are used, the rounds in them are voided first, who was convicted stays convicted.
@@ -111,6 +118,7 @@ class RoundCoordinator:
         seconds: float = 60.0,
         training_seconds: float = 3600.0,
         attempts: int = 3,
+        adder: Adder | None = None,
         threads: int | None = None,
         memory: Memory | None = None,
     ) -> None:
@@ -122,11 +130,15 @@ class RoundCoordinator:
         self._training_seconds = training_seconds
         self._memory = Memory() if memory is None else memory
         self._attempts = self._memory.attempt + attempts
+        self._adder = adder
         self._threads = threads
         self._state: _State = _Start()
         self._failed: RoundAborted | None = None  # The attempt cannot go on; known before it is advanced.
         self._bound_to: frozenset[SiloId] | None = None  # The only set that locked silos sign.
         self._bases: dict[SiloId, int] = {}
+        self._wanting: dict[SiloId, BaseWanted] = {}
+        self._asked: dict[SiloId, SiloId] = {}  # who wants the base -> who was asked for it
+        self._holders: tuple[SiloId, ...] = ()  # who was ready, the last one last
         self._first_failure: SecaggError | None = None
         self._losses: dict[SiloId, str] = {}
         self._faults: dict[SiloId, str] = {}  # stay, whatever the silo sends afterwards
@@ -136,8 +148,8 @@ class RoundCoordinator:
     # --- what the driver reads ---------------------------------------------------------------------------
 
     @property
-    def outcome(self) -> Aggregate | None:
-        """The opened sum."""
+    def outcome(self) -> Aggregate | SealedSum | None:
+        """The sum, once it was opened."""
         return self._state.outcome if isinstance(self._state, _Done) else None
 
     @property
@@ -161,6 +173,33 @@ class RoundCoordinator:
         return 0 if self._base is None else self._base.size
 
     @property
+    def upload_size(self) -> int:
+        """Bytes of the largest payload that a silo may send: its vector, or its part of an opening."""
+        match self._terms.scheme:
+            case MaskingParameters() | PlainParameters():
+                return self._total_size
+            case _:
+                adder = self._needed_adder()
+                return max(adder.upload.size, adder.part_size + SEAL_SIZE)
+
+    @property
+    def phase_size(self) -> int:
+        """Bytes of all payloads that there can be for a silo to move in one phase: base, upload and answer."""
+        match self._terms.scheme:
+            case MaskingParameters() | PlainParameters():
+                return self.base_size + 2 * self._total_size
+            case _:
+                adder = self._needed_adder()
+                # Where shares open, a silo is sent every upload, and every part.
+                answer = self._roster.n * self.upload_size if adder.part_size else adder.total.size
+                return self.base_size + self.upload_size + answer
+
+    @property
+    def _total_size(self) -> int:
+        encoding = self._terms.encoding
+        return (encoding.length + 1) * encoding.word_bits // 8
+
+    @property
     def invitation(self) -> TrainingOpened:
         """What a silo is told that joins while the round goes on; it takes part from the next attempt."""
         return TrainingOpened(self._terms, self._training_seconds)
@@ -169,7 +208,7 @@ class RoundCoordinator:
     def memory(self) -> Memory:
         """What must survive this process, as of now; also what the next round is given."""
         match self._state:
-            case _Attempting(session=MaskingCoordinator() as session):
+            case _Attempting(session=MaskingCoordinator() | EncryptedCoordinator() as session):
                 return self._recalled(session)
             case _:
                 return self._memory
@@ -239,8 +278,17 @@ class RoundCoordinator:
         """Take one message of ``sender``; see ``CoordinatorSession.receive``."""
         if sender not in self._roster:
             raise UnexpectedMessage(f"{sender} is not in the roster")
-        if isinstance(message, BaseRequested):
-            return Step((InputAccepted(sender, message),), {sender: self._send_base(sender, message)})
+        match message:
+            case BaseRequested():
+                return Step(
+                    (InputAccepted(sender, message),), {sender: self._send_base(sender, message.base)}
+                )
+            case BaseWanted():
+                return Step((InputAccepted(sender, message),), self._find_base(sender, message))
+            case BaseSealed():
+                return Step((InputAccepted(sender, message),), self._forward_base(sender, message))
+            case _:
+                pass
         try:
             step = self._accept(sender, message)
         except FaultySilo as fault:
@@ -253,6 +301,7 @@ class RoundCoordinator:
         except RoundAborted as failure:
             self._failed = failure  # Our own fault, and the end of this attempt alone.
             return Step((), {})
+        outbox = step.output
         match message:
             case Refused():
                 known = [silo for silo in dict.fromkeys(message.silos) if silo in self._roster]
@@ -269,7 +318,10 @@ class RoundCoordinator:
                 self._losses.pop(sender, None)
                 self._absent.discard(sender)
                 self._apart.discard(sender)
-        return step
+        if isinstance(message, Ready):
+            self._holders = (*(holder for holder in self._holders if holder != sender), sender)
+            outbox = {**outbox, **self._ask_for_bases()}
+        return Step(step.records, outbox)
 
     def _accept(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
         match self._state, message:
@@ -309,6 +361,7 @@ class RoundCoordinator:
         """
         self._absent.add(silo)
         self._apart.add(silo)
+        self._asked = {wants: asked for wants, asked in self._asked.items() if asked != silo}
         if fault is not None:
             self._blame(fault if isinstance(fault, FaultySilo) else FaultySilo(silo, str(fault)))
         elif silo in self.waiting and self.phase is not None:
@@ -352,7 +405,7 @@ class RoundCoordinator:
                 dealers = {dealer for dealer, _ in self._memory.reports}
                 reported = {dealer for dealer in dealers if len(self._memory.reporters(dealer)) > cohort.c}
                 return frozenset(reported | {evidence.dealer for evidence in self._memory.evidence})
-            case PlainParameters():
+            case _:
                 return frozenset()
 
     def _still_bound(self, voids: tuple[Void, ...]) -> frozenset[SiloId] | None:
@@ -361,16 +414,16 @@ class RoundCoordinator:
         With anybody else in it the next attempt would only be refused.
         """
         match self._terms.scheme:
-            case MaskingParameters(cohort=cohort):
+            case PlainParameters():
+                return None
+            case scheme:
                 voided = Counter(void.round_id for void in voids)  # One of each silo: see ``_wanted``.
                 sets = (
                     asked.survivors
                     for asked in reversed(self._memory.asked)
-                    if voided[asked.round_id] < cohort.t
+                    if voided[asked.round_id] < voids_needed(scheme)
                 )
                 return next(map(frozenset, sets), None)
-            case PlainParameters():
-                return None
 
     def _new_attempt(self, now: float, voids: tuple[Void, ...]) -> CoordinatorStep:
         self._memory = msgspec.structs.replace(self._memory, attempt=self.attempt + 1)
@@ -393,6 +446,17 @@ class RoundCoordinator:
             case PlainParameters():
                 session = PlainCoordinator(
                     self._roster, terms=self._terms, attempt=self.attempt, seconds=self._seconds
+                )
+            case _:
+                session = EncryptedCoordinator(
+                    self._roster,
+                    terms=self._terms,
+                    adder=self._needed_adder(),
+                    attempt=self.attempt,
+                    seconds=self._seconds,
+                    excluded=frozenset(self._roster.silos) - invited,
+                    voids=voids,
+                    past=self._memory.encrypted,
                 )
         step = session.open(now)
         self._state = _Attempting(session)
@@ -420,6 +484,9 @@ class RoundCoordinator:
             self._note(phase, waiting)
         if session.outcome is not None:
             self._memory = known
+            if isinstance(session, EncryptedCoordinator):
+                for silo, fault in session.faulty.items():
+                    self._blame(FaultySilo(silo, fault))
             self._state = _Done(session.outcome)
         elif session.phase != phase:
             for silo in self._apart:
@@ -458,10 +525,16 @@ class RoundCoordinator:
         missing = tuple(sorted(frozenset(failure.missing) | self.losses.keys()))
         return TooFewSilos(failure.have, failure.need, failure.phase, missing)
 
-    def _recalled(self, session: MaskingCoordinator) -> Memory:
+    def _recalled(self, session: MaskingCoordinator | EncryptedCoordinator) -> Memory:
         """Return what is kept of the attempts so far, that of ``session`` among them."""
         kept = self._memory
         asked, survivors = session.round_id, session.survivors
+        if isinstance(session, EncryptedCoordinator):
+            return msgspec.structs.replace(
+                kept,
+                asked=(*kept.asked, Asked(session.round_id, survivors)) if survivors else kept.asked,
+                encrypted=(*kept.encrypted, session.round_id)[-MAX_PAST_ATTEMPTS:],
+            )
         reports = ((dealer, reporter) for reporter, dealer in session.reports)
         return Memory(
             attempt=kept.attempt,
@@ -469,6 +542,7 @@ class RoundCoordinator:
             evidence=kept.evidence + session.evidence,
             reports=tuple(dict.fromkeys((*kept.reports, *reports))),
             past=(*kept.past, session.attempt)[-MAX_PAST_ATTEMPTS:],
+            encrypted=kept.encrypted,
         )
 
     def _ask_voids(self, now: float) -> CoordinatorStep:
@@ -483,13 +557,51 @@ class RoundCoordinator:
 
     # --- small parts ---------------------------------------------------------------------------------------
 
-    def _send_base(self, sender: SiloId, requested: BaseRequested) -> BaseSent:
-        if self._base is None or requested.base != self._terms.base:
+    def _needed_adder(self) -> Adder:
+        if self._adder is None:
+            raise UsageError("a round over ciphertexts needs what adds them")
+        return self._adder
+
+    def _send_base(self, sender: SiloId, wanted: bytes) -> BaseSent:
+        self._check_wanted(sender, wanted)
+        if self._base is None:
+            raise UnexpectedMessage(f"{sender} asks for a base model that is not here")
+        return BaseSent(wanted, self._base)
+
+    def _check_wanted(self, sender: SiloId, wanted: bytes) -> None:
+        if wanted != self._terms.base:
             raise UnexpectedMessage(f"{sender} asks for a base model that this round does not start from")
         self._bases[sender] = self._bases.get(sender, 0) + 1
         if self._bases[sender] > MAX_BASES:
             raise UnexpectedMessage(f"{sender} was sent the base model {MAX_BASES} times")
-        return BaseSent(requested.base, self._base)
+
+    def _find_base(self, sender: SiloId, wanted: BaseWanted) -> Outbox:
+        """Send the base if it is here, or ask a silo for it that holds it, now or when one is ready."""
+        if self._base is not None:
+            return {sender: self._send_base(sender, wanted.base)}
+        self._check_wanted(sender, wanted.base)
+        self._wanting[sender] = wanted
+        return self._ask_for_bases()
+
+    def _ask_for_bases(self) -> Outbox:
+        """Ask one silo for each that lacks the base: the one that was ready last, if it is still there."""
+        holders = [holder for holder in reversed(self._holders) if holder not in self._absent]
+        outbox: dict[SiloId, BaseAsked] = {}
+        for silo, wanted in self._wanting.items():
+            free = [holder for holder in holders if holder not in {silo, *outbox, *self._asked.values()}]
+            if silo not in self._asked and free:
+                self._asked[silo] = free[0]
+                outbox[free[0]] = BaseAsked(wanted.base, silo, wanted.box, wanted.signature)
+        return outbox
+
+    def _forward_base(self, sender: SiloId, sealed: BaseSealed) -> Outbox:
+        if self._asked.get(sealed.silo) != sender or sealed.base != self._terms.base:
+            raise UnexpectedMessage(f"{sender} sends a base model that it was not asked for")
+        del self._asked[sealed.silo], self._wanting[sealed.silo]
+        return {
+            **self._ask_for_bases(),
+            sealed.silo: BaseForwarded(sealed.base, sealed.box, sealed.sealed),
+        }
 
     def _blame(self, fault: FaultySilo) -> None:
         self._faults[fault.silo] = f"faulty: {fault}"

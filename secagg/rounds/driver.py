@@ -6,7 +6,7 @@ what arrives, what was lost and what time it is are handed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, get_args
@@ -16,10 +16,15 @@ from secagg.errors import FaultySilo, MalformedMessage, ProtocolError, Unexpecte
 from secagg.messages import (
     AdvertiseKeys,
     BaseRequested,
+    BaseSealed,
+    BaseWanted,
     BoxReport,
     ConsistencyCheck,
+    EncryptedInput,
     FromSilo,
     MaskedInput,
+    Opened,
+    PartialDecryption,
     PlainInput,
     PlainSum,
     Ready,
@@ -33,21 +38,89 @@ from secagg.names import SiloId
 from secagg.payload import Frame
 from secagg.records import CoordinatorRecord
 from secagg.rounds.coordinator import RoundCoordinator
-from secagg.session import Aggregate, CoordinatorStep, Outbox
+from secagg.session import Aggregate, CoordinatorStep, Outbox, SealedSum
+from secagg.terms import (
+    CKKSParameters,
+    MaskingParameters,
+    PaillierParameters,
+    PlainParameters,
+    SchemeParameters,
+    ThresholdPaillierParameters,
+)
 
 Phase: TypeAlias = Literal[
-    "Training", "AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmasking"
+    "Training",
+    "AdvertiseKeys",
+    "ShareKeys",
+    "MaskedInput",
+    "EncryptedInput",
+    "PlainInput",
+    "ConsistencyCheck",
+    "Unmasking",
+    "PartialDecryption",
+    "Opened",
 ]
 PHASES: tuple[Phase, ...] = get_args(Phase)
+"""Of all schemes, in the order of the protocol."""
+
+_STAGES: Mapping[str, int] = {
+    "Training": 0,
+    "AdvertiseKeys": 1,
+    "ShareKeys": 2,
+    "MaskedInput": 3,
+    "EncryptedInput": 3,
+    "PlainInput": 3,
+    "ConsistencyCheck": 4,
+    "Unmasking": 5,
+    "PartialDecryption": 5,
+    "Opened": 6,
+}
+
+
+def reaches(phase: str, named: Phase) -> bool:
+    """Whether a reply in ``phase`` comes no earlier than ``named``, which may be of another scheme."""
+    return phase in _STAGES and _STAGES[phase] >= _STAGES[named]
+
+
+def phases_of(scheme: SchemeParameters) -> tuple[Phase, ...]:
+    """Return the phases of a round under ``scheme``, in order."""
+    match scheme:
+        case PlainParameters():
+            return ("Training", "PlainInput")
+        case MaskingParameters():
+            return (
+                "Training",
+                "AdvertiseKeys",
+                "ShareKeys",
+                "MaskedInput",
+                "ConsistencyCheck",
+                "Unmasking",
+            )
+        case PaillierParameters() | CKKSParameters():
+            return ("Training", "EncryptedInput", "ConsistencyCheck", "Opened")
+        case ThresholdPaillierParameters():
+            return ("Training", "EncryptedInput", "ConsistencyCheck", "PartialDecryption", "Opened")
+
+
 Frames: TypeAlias = Sequence[tuple[SiloId, Frame]]
 
 
 def phase_of(message: FromSilo) -> str:
     """Return the phase that ``message`` answers."""
     match message:
-        case BaseRequested() | Ready():
+        case BaseRequested() | BaseWanted() | BaseSealed() | Ready():
             return "Training"
-        case AdvertiseKeys() | ShareKeys() | MaskedInput() | ConsistencyCheck() | Unmasking() | PlainInput():
+        case (
+            AdvertiseKeys()
+            | ShareKeys()
+            | MaskedInput()
+            | EncryptedInput()
+            | PlainInput()
+            | ConsistencyCheck()
+            | Unmasking()
+            | PartialDecryption()
+            | Opened()
+        ):
             return type(message).__name__
         case BoxReport():
             return "MaskedInput"
@@ -127,8 +200,8 @@ class RoundDriver:
     # --- what a transport reads ---
 
     @property
-    def outcome(self) -> Aggregate | None:
-        """The opened sum."""
+    def outcome(self) -> Aggregate | SealedSum | None:
+        """The sum, once it was opened."""
         return self.coordinator.outcome
 
     @property
@@ -145,17 +218,6 @@ class RoundDriver:
     def phase(self) -> str:
         """Where the round is."""
         return self.coordinator.phase or self._unawaited
-
-    @property
-    def upload_size(self) -> int:
-        """Bytes of the largest payload that a silo may send: one encoded vector and its count entry."""
-        encoding = self.coordinator.terms.encoding
-        return (encoding.length + 1) * encoding.word_bits // 8
-
-    @property
-    def phase_size(self) -> int:
-        """Bytes of all payloads that there can be for a silo to move in one phase: base, upload and sum."""
-        return self.coordinator.base_size + 2 * self.upload_size
 
     # --- inputs ---
 
@@ -204,7 +266,9 @@ class RoundDriver:
             return ()
         if isinstance(message, Refused | BoxReport):
             self._tell_lost(silo, self.phase)
-        elif self._watcher is not None and not isinstance(message, BaseRequested):  # It has yet to train.
+        elif self._watcher is not None and not isinstance(
+            message, BaseRequested | BaseWanted | BaseSealed
+        ):  # It has yet to train, or did already.
             self._watcher.silo_replied(silo, phase)
         return frames
 

@@ -34,6 +34,7 @@ class Memory(msgspec.Struct, frozen=True):
         evidence: against dealers of this round.
         reports: (dealer, who reported its boxes) of this round.
         past: the last attempts of all rounds, so that what comes late is not taken for wrong.
+        encrypted: the same of attempts over ciphertexts, by their round ids.
     """
 
     attempt: int = 0
@@ -41,10 +42,11 @@ class Memory(msgspec.Struct, frozen=True):
     evidence: tuple[DealerEvidence, ...] = ()
     reports: tuple[tuple[Name, Name], ...] = ()
     past: tuple[PastAttempt, ...] = ()
+    encrypted: tuple[Digest, ...] = ()
 
     def next_round(self) -> Memory:
         """Return what the next round must know."""
-        return Memory(past=self.past)
+        return Memory(past=self.past, encrypted=self.encrypted)
 
     def reporters(self, dealer: SiloId) -> frozenset[SiloId]:
         """Return who reported ``dealer``."""

@@ -8,25 +8,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from contextlib import nullcontext
+from typing import TypedDict, cast
 
 from secagg import wire
+from secagg.encrypted.cipher import SEAL_SIZE, Keys, SharedKeyCipher, SiloCipher, ThresholdCipher
+from secagg.encrypted.silo import SharedKeySilo, ThresholdSilo
 from secagg.errors import (
     FaultyCoordinator,
     FaultySiloOrCoordinator,
     InputRefused,
+    MalformedMessage,
     PolicyRefused,
     SecaggError,
     TrainerFailed,
     UnexpectedMessage,
+    UsageError,
 )
-from secagg.hazmat.identity import IdentityKey
+from secagg.hazmat.agreement import AgreementKey, seal, unseal
+from secagg.hazmat.framing import Field
+from secagg.hazmat.identity import IdentityKey, verify
 from secagg.masking.checks import proves
 from secagg.masking.silo import MaskingSilo
 from secagg.messages import (
+    AggregateAnnounced,
+    BaseAsked,
+    BaseForwarded,
     BaseRequested,
+    BaseSealed,
     BaseSent,
+    BaseWanted,
     FromCoordinator,
     KeysAnnounced,
+    Opened,
+    OpeningRequested,
     Ready,
     Refused,
     RoundOpened,
@@ -35,15 +50,43 @@ from secagg.messages import (
     VoidRequested,
 )
 from secagg.names import IntegerVector, RandomSource, SiloId
-from secagg.payload import Frame
+from secagg.payload import Frame, Payload
 from secagg.plain import PlainSilo
 from secagg.policy import Policy
 from secagg.records import AttemptJoined, SiloRecord
 from secagg.roster import Roster
 from secagg.rounds.workload import Workload
-from secagg.session import SiloSession, SiloStep, Step
+from secagg.session import Aggregate, SiloSession, SiloStep, Step
 from secagg.survivors import LockKey, LockRefused, Locks, sign_void
-from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest
+from secagg.terms import (
+    CKKSParameters,
+    MaskingParameters,
+    PaillierParameters,
+    PlainParameters,
+    Terms,
+    ThresholdPaillierParameters,
+    training_digest,
+    voids_needed,
+)
+
+WANTED = "base wanted"
+
+
+def base_fields(base: bytes, silo: SiloId, box: bytes) -> tuple[Field, ...]:
+    """Return what a silo signs to be sent a base model by a peer."""
+    return base, silo, box
+
+
+class _Common(TypedDict):
+    """What every protected session takes."""
+
+    identity: IdentityKey
+    roster: Roster
+    terms: Terms
+    vector: IntegerVector
+    locks: Locks
+    data_set: str
+    random: RandomSource
 
 
 class Participant:
@@ -55,6 +98,7 @@ class Participant:
         roster: the pinned roster.
         policy: its own floors.
         workload: what it trains.
+        keys: what it can encrypt with; None for none.
         data_set: the configured name of its data; locks hold per data set and base model.
         records: its journal so far, oldest first.
         cache: encoded vectors by training digest; the driver keeps it on disk. Only the last is kept.
@@ -76,6 +120,7 @@ class Participant:
         roster: Roster,
         policy: Policy,
         workload: Workload,
+        keys: Keys | None = None,
         data_set: str = "default",
         records: Iterable[SiloRecord] = (),
         cache: MutableMapping[bytes, IntegerVector] | None = None,
@@ -89,14 +134,23 @@ class Participant:
         self._roster = roster
         self._policy = policy
         self._workload = workload
+        self._keys = keys
         self._data_set = data_set
         self._locks = Locks(records)
         self._cache: MutableMapping[bytes, IntegerVector] = {} if cache is None else cache
         self._random = random
         self._threads = threads
         self._terms: Terms | None = None
+        self._cipher: SiloCipher | None = None
         self._session: SiloSession | None = None
         self._attempt = 0
+        self._opened: Aggregate | None = None
+        self._base_box: AgreementKey | None = None
+
+    @property
+    def opened(self) -> Aggregate | None:
+        """The sum that the last message let this silo open, where the coordinator cannot read it."""
+        return self._opened
 
     @property
     def attempt(self) -> int:
@@ -108,9 +162,16 @@ class Participant:
         """Bytes of the largest payload that the coordinator has a reason to send: none before terms."""
         if self._terms is None:
             return 0
-        encoding = self._terms.encoding
-        total = (encoding.length + 1) * encoding.word_bits // 8
-        return max(total, self._workload.base_size(self._terms))
+        base = self._workload.base_size(self._terms)
+        match self._terms.scheme:
+            case MaskingParameters() | PlainParameters():
+                encoding = self._terms.encoding
+                return max(base, (encoding.length + 1) * encoding.word_bits // 8)
+            case PaillierParameters() | CKKSParameters():
+                return max(base, self._needed_cipher().total.size)
+            case ThresholdPaillierParameters():
+                cipher = self._needed_cipher()
+                return max(base, self._roster.n * max(cipher.upload.size, cipher.part_size + SEAL_SIZE))
 
     def receive(self, message: FromCoordinator) -> SiloStep:
         """Take one message of the coordinator.
@@ -119,11 +180,16 @@ class Participant:
             UnexpectedMessage: not accepted now; nothing changed.
             SecaggError: this silo leaves the round; ``refusal`` is what the coordinator may know.
         """
+        self._opened = None
         match message:
             case TrainingOpened():
                 return self._open_training(message)
             case BaseSent():
                 return self._adopt(message)
+            case BaseAsked():
+                return self._share_base(message)
+            case BaseForwarded():
+                return self._unseal_base(message)
             case RoundOpened():
                 return self._join(message)
             case VoidRequested():
@@ -135,30 +201,79 @@ class Participant:
         terms = opened.terms
         if terms == self._terms and self._session is not None:
             return self._ready(terms)  # A repetition: the answer is the same, and the attempt goes on.
-        self._terms, self._session, self._attempt = None, None, 0
+        self._terms, self._cipher, self._session, self._attempt = None, None, None, 0
         self._policy.check(terms, self._roster)
+        cipher = self._cipher_of(terms)
         self._workload.accept(terms)
         held = self._workload.holds(terms)
         if held is not None and held != terms.base:
             raise FaultyCoordinator(
                 f"round {terms.round} is to start from another base model than the one here"
             )
-        self._terms = terms
+        self._terms, self._cipher = terms, cipher
         if held is None:
-            return Step((), BaseRequested(terms.base))
+            return Step((), self._base_wanted(terms))
         return self._ready(terms)
 
+    def _base_wanted(self, terms: Terms) -> BaseRequested | BaseWanted:
+        """Return how this silo asks for the base: of a peer, where the coordinator may not have it."""
+        if isinstance(terms.scheme, MaskingParameters | PlainParameters):
+            return BaseRequested(terms.base)
+        self._base_box = AgreementKey.generate(self._random)
+        fields = base_fields(terms.base, self._silo, self._base_box.public)
+        return BaseWanted(terms.base, self._base_box.public, self._identity.sign(WANTED, *fields))
+
     def _adopt(self, sent: BaseSent) -> SiloStep:
+        return self._adopt_vector(sent.base, lambda: sent.vector)
+
+    def _adopt_vector(self, base: bytes, vector: Callable[[], Payload]) -> SiloStep:
         terms = self._terms
-        if terms is None or sent.base != terms.base or self._workload.holds(terms) is not None:
+        if terms is None or base != terms.base or self._workload.holds(terms) is not None:
             raise UnexpectedMessage("a base model was sent that this silo did not ask for")
-        self._workload.adopt(terms, sent.vector)
+        self._workload.adopt(terms, vector())
         return self._ready(terms)
+
+    def _share_base(self, asked: BaseAsked) -> SiloStep:
+        """Seal the base of the round to a silo of the roster that lacks it."""
+        terms = self._terms
+        vector = None if terms is None or asked.base != terms.base else self._workload.base(terms)
+        if vector is None:
+            raise UnexpectedMessage("a base model is asked for that this silo does not hold")
+        fields = base_fields(asked.base, asked.silo, asked.box)
+        if asked.silo not in self._roster or not verify(
+            self._roster.key(asked.silo), asked.signature, WANTED, *fields
+        ):
+            raise FaultySiloOrCoordinator(asked.silo, "its request for the base model is not signed by it")
+        own = AgreementKey.generate(self._random)
+        key = own.derive(asked.box, "base model", asked.base, asked.silo)
+        sealed = seal(key, b"".join(vector.pieces()))
+        return Step(
+            (),
+            BaseSealed(
+                asked.base, asked.silo, own.public, Payload.over("u1", len(sealed), memoryview(sealed))
+            ),
+        )
+
+    def _unseal_base(self, forwarded: BaseForwarded) -> SiloStep:
+        box = self._base_box
+        if box is None:
+            raise UnexpectedMessage("a base model was sent that this silo did not ask for")
+
+        def vector() -> Payload:
+            key = box.derive(forwarded.box, "base model", forwarded.base, self._silo)
+            try:
+                opened = unseal(key, b"".join(forwarded.sealed.pieces()))
+            except MalformedMessage as error:
+                raise FaultyCoordinator(f"the base model that was forwarded: {error}") from error
+            return Payload.over("f8", len(opened) // 8, memoryview(opened))
+
+        return self._adopt_vector(forwarded.base, vector)
 
     def _ready(self, terms: Terms) -> SiloStep:
         digest = training_digest(terms)
         if digest not in self._cache:
-            vector = self._workload.vector(terms)
+            with nullcontext() if self._cipher is None else self._cipher.prepare():
+                vector = self._workload.vector(terms)
             self._cache.clear()
             self._cache[digest] = vector
         return Step((), Ready(digest))
@@ -182,10 +297,10 @@ class Participant:
 
     def _unlock(self, terms: Terms, opened: RoundOpened) -> tuple[SiloRecord, ...]:
         """Return the records by which voids lift, or evidence moves, this silo's lock on the base."""
-        if not isinstance(terms.scheme, MaskingParameters):
+        if isinstance(terms.scheme, PlainParameters):
             return ()
         key = LockKey(self._data_set, terms.base)
-        lifted = self._locks.lift(key, opened.voids, self._roster, threshold=terms.scheme.cohort.t)
+        lifted = self._locks.lift(key, opened.voids, self._roster, threshold=voids_needed(terms.scheme))
         if lifted is not None:
             return (lifted,)
         lock = self._locks.lock(key)
@@ -202,21 +317,37 @@ class Participant:
         return tuple(moved)
 
     def _new_session(self, terms: Terms, vector: IntegerVector) -> SiloSession:
+        if isinstance(terms.scheme, PlainParameters):
+            return PlainSilo(terms=terms, vector=vector)
+        common = _Common(
+            identity=self._identity,
+            roster=self._roster,
+            terms=terms,
+            vector=vector,
+            locks=self._locks,
+            data_set=self._data_set,
+            random=self._random,
+        )
         match terms.scheme:
             case MaskingParameters():
-                return MaskingSilo(
-                    self._silo,
-                    identity=self._identity,
-                    roster=self._roster,
-                    terms=terms,
-                    vector=vector,
-                    locks=self._locks,
-                    data_set=self._data_set,
-                    random=self._random,
-                    threads=self._threads,
-                )
-            case PlainParameters():
-                return PlainSilo(terms=terms, vector=vector)
+                return MaskingSilo(self._silo, **common, threads=self._threads)
+            case PaillierParameters() | CKKSParameters():
+                # The keys gave the kind of cipher that the terms ask for.
+                return SharedKeySilo(self._silo, **common, cipher=cast(SharedKeyCipher, self._cipher))
+            case ThresholdPaillierParameters():
+                return ThresholdSilo(self._silo, **common, cipher=cast(ThresholdCipher, self._cipher))
+
+    def _cipher_of(self, terms: Terms) -> SiloCipher | None:
+        if isinstance(terms.scheme, MaskingParameters | PlainParameters):
+            return None
+        if self._keys is None:
+            raise PolicyRefused("key", "this silo holds no keys; make one together with the other silos")
+        return self._keys.cipher(terms)
+
+    def _needed_cipher(self) -> SiloCipher:
+        if self._cipher is None:
+            raise UsageError("terms of ciphertexts were accepted without a cipher")
+        return self._cipher
 
     def _forward(self, message: FromCoordinator) -> SiloStep:
         if self._session is None or self._terms is None:
@@ -224,14 +355,37 @@ class Participant:
         step = self._session.receive(message)
         for record in step.records:
             self._locks.apply(record)
-        if isinstance(message, KeysAnnounced):
+        if isinstance(message, KeysAnnounced | AggregateAnnounced | OpeningRequested):
             # t silos signed for this base, so an adopted one is what the federation trains from.
             self._workload.confirm(self._terms)
-        if self._session.outcome is not None:
-            self._workload.confirm(self._terms)
-            self._workload.apply(self._terms, self._session.outcome)
-            self._session = None
-        return step
+        opened = self._apply()
+        return step if opened is None else Step(step.records, opened)
+
+    def proceed(self) -> Opened | None:
+        """Do what the last message allowed once its records are synced, and return what is sent of it.
+
+        Raises:
+            SecaggError: as ``receive``.
+        """
+        if not isinstance(self._session, SharedKeySilo):
+            return None
+        self._session.proceed()
+        return self._apply()
+
+    def _apply(self) -> Opened | None:
+        """Apply the sum if it is open, and return what the coordinator is told of it if it cannot read it."""
+        session, terms = self._session, self._terms
+        if session is None or terms is None or session.outcome is None:
+            return None
+        self._workload.confirm(terms)
+        base = self._workload.apply(terms, session.outcome)
+        self._session = None
+        match session:
+            case SharedKeySilo() | ThresholdSilo():
+                self._opened = session.outcome
+                return Opened(training_digest(terms), base, session.faulty)
+            case _:
+                return None
 
     def _void(self, requested: VoidRequested) -> SiloStep:
         records = self._locks.void(requested.round_ids)
@@ -264,7 +418,12 @@ def answer(
     except SecaggError as error:
         return wire.encode(refusal(error, participant.attempt)), error
     sync(step.records)
-    return (None if step.output is None else wire.encode(step.output)), None
+    try:
+        further = participant.proceed()
+    except SecaggError as error:
+        return wire.encode(refusal(error, participant.attempt)), error
+    reply = step.output if further is None else further
+    return (None if reply is None else wire.encode(reply)), None
 
 
 def refusal(error: SecaggError, attempt: int = 0) -> Refused:

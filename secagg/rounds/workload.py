@@ -34,6 +34,10 @@ class Workload(Protocol):
         """Return how many bytes the base of accepted terms has."""
         ...
 
+    def base(self, terms: Terms) -> Payload | None:
+        """Return the model that this silo computed or confirmed for this round, or None."""
+        ...
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         """Take ``base`` as the candidate for ``terms.round``; its digest must be ``terms.base``.
 
@@ -54,6 +58,6 @@ class Workload(Protocol):
         """
         ...
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
-        """Compute the next model from the opened sum."""
+    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
+        """Compute the next model from the opened sum and return its digest; that of the base if none comes."""
         ...

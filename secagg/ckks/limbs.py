@@ -1,0 +1,136 @@
+"""Integers as CKKS adds them exactly: in limbs so small that rounding what is opened gives their sum.
+
+CKKS is approximate. But its error is bounded before a round begins, and an integer sum that is off by less
+than a half is known. So the planner cuts a word into as few limbs as it takes, and whoever opens rounds: the
+sum is that of ``Plain``, bit for bit, at every silo and on every processor. It is also why opened sums may be
+made into a model that others see: a rounded sum is a function of what was summed alone, and says nothing of
+the noise, by which a raw decryption gives the key away.
+
+Source: Li, Micciancio 2021, *On the Security of Homomorphic Encryption on Approximate Numbers*, section 1 (a
+scheme that decrypts exactly leaks nothing by decrypting).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from secagg.ckks.parameters import SumParameters, plan
+from secagg.errors import InputRefused, ParameterError, RoundAborted
+from secagg.fixedpoint import SUM_LIMIT, Encoding
+from secagg.names import IntegerVector, RealVector
+
+WORST_ERROR = 0.25
+"""Half of what rounding allows: what is further from an integer is no sum of integers."""
+
+_MOST_LIMBS = 3
+
+
+@dataclass(frozen=True)
+class Limbs:
+    """How a vector of integers lies in a CKKS vector: the lowest limb of all of them, then the next.
+
+    Attributes:
+        count: limbs of an integer.
+        bits: of every limb but the highest, which takes the rest.
+        word_bits: of the encoded entries, 32 or 64.
+        length: integers of a vector.
+        parameters: of the CKKS vector, ``count * length`` entries.
+
+    Guarantees:
+        What comes out is the sum of what went in, or RoundAborted.
+    """
+
+    count: int
+    bits: int
+    word_bits: int
+    length: int
+    parameters: SumParameters
+
+    def split(self, vector: IntegerVector) -> RealVector:
+        """Return the limbs.
+
+        Args:
+            vector: shape (length,), two's complement.
+
+        Returns:
+            float64, shape (count * length,), each a whole number within the bound of the parameters.
+
+        Raises:
+            InputRefused: ``bound``: an integer is too large for the cohort.
+        """
+        rest = vector.view(np.int32 if self.word_bits == 32 else np.int64).astype(np.int64)
+        most = _most(self.word_bits, self.parameters.cohort)
+        if rest.size and not (-most <= rest.min() and rest.max() <= most):
+            raise InputRefused("bound", f"an integer is beyond {most}, the most for this cohort")
+        limbs = np.empty((self.count, self.length))
+        for limb in limbs[:-1]:
+            # Rounded to the nearest multiple, so that a limb is as small as it can be.
+            next_rest = (rest + (1 << self.bits - 1)) >> self.bits
+            limb[:] = rest - (next_rest << self.bits)
+            rest = next_rest
+        limbs[-1] = rest
+        return limbs.reshape(-1)
+
+    def join(self, values: RealVector) -> IntegerVector:
+        """Return the sum of vectors that were split.
+
+        Args:
+            values: as it was opened, shape (count * length,).
+
+        Returns:
+            uint32 or uint64, two's complement, shape (length,).
+
+        Raises:
+            RoundAborted: a value is no sum of limbs.
+        """
+        whole = np.rint(values)
+        # Written so that NaN is refused.
+        if not np.abs(values - whole).max(initial=0.0) <= WORST_ERROR:
+            raise RoundAborted("what was opened is no sum of integers: no model is made of it")
+        limbs = whole.reshape(self.count, self.length)
+        if not np.abs(limbs).max(initial=0.0) <= self.parameters.bound * self.parameters.cohort:
+            raise RoundAborted("what was opened is larger than any sum of this cohort")
+        total = limbs[-1].astype(np.int64)
+        for limb in limbs[-2::-1]:
+            total = (total << self.bits) + limb.astype(np.int64)
+        joined: IntegerVector = (
+            total.astype(np.int32).view(np.uint32) if self.word_bits == 32 else total.view(np.uint64)
+        )
+        return joined
+
+
+def plan_limbs(encoding: Encoding, *, degree: int) -> Limbs:
+    """Return the fewest limbs with which vectors of ``encoding``, each with a count entry, add up exactly.
+
+    Args:
+        encoding: of the vectors.
+        degree: of the ring.
+
+    Raises:
+        ParameterError: no number of limbs is small enough.
+    """
+    most, length = _most(encoding.word_bits, encoding.cohort), encoding.length + 1
+    for count in range(1, _MOST_LIMBS + 1):
+        # A bit more than a part of the whole: the highest limb also takes what the others round up.
+        bits = -(-(most.bit_length() + 1) // count)
+        highest = (most + (1 << bits * (count - 1))) >> bits * (count - 1)
+        bound = float(most if count == 1 else max(1 << bits - 1, highest))
+        try:
+            parameters = plan(
+                count * length, bound=bound, cohort=encoding.cohort, degree=degree, precision=WORST_ERROR
+            )
+        except ParameterError:
+            continue
+        return Limbs(count, bits, encoding.word_bits, length, parameters)
+    raise ParameterError(
+        f"CKKS of degree {degree} does not add {encoding.cohort} vectors of {encoding.word_bits} bits "
+        "exactly: lower the cohort, or take Paillier or masks",
+        parameter="encoding",
+    )
+
+
+def _most(word_bits: int, cohort: int) -> int:
+    """Return the largest magnitude of one silo's integer."""
+    return SUM_LIMIT[word_bits] // cohort

@@ -1,0 +1,123 @@
+"""Paillier as a silo uses it in rounds: encrypting packed vectors, opening their sum alone or together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+from secagg.encrypted.cipher import Opening
+from secagg.errors import MalformedMessage, TooFewSilos
+from secagg.fixedpoint import Encoding
+from secagg.names import IntegerVector, RandomSource
+from secagg.paillier.ciphertexts import encrypt, read
+from secagg.paillier.coordinator import PaillierAdder, batches
+from secagg.paillier.gmp import mpz
+from secagg.paillier.obfuscators import Pool
+from secagg.paillier.secret import SecretKey
+from secagg.paillier.shares import KeyShare
+from secagg.paillier.threshold import Proof
+from secagg.payload import Payload
+
+
+class _PaillierCipher(PaillierAdder):
+    """Encrypts; see ``encrypted.cipher.Cipher``.
+
+    Guarantees:
+        Every ciphertext that leaves has an obfuscator of its own, also where a vector is sent again.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def prepare(self) -> AbstractContextManager[None]:
+        """Make obfuscators on one core beside what the block does."""
+        return self._pool.filling(self.count)
+
+    def encrypt(self, vector: IntegerVector, *, round_id: bytes) -> Payload:
+        """Return the ciphertexts of a vector with its count entry; see ``Cipher.encrypt``.
+
+        Args:
+            vector: shape (length + 1,).
+            round_id: not used: the signature over the upload names the round.
+        """
+        self._pool.fill(self.count)
+        ciphertexts = b"".join(encrypt(self.packing.pack(vector), self._pool))
+        return Payload.over("u1", len(ciphertexts), memoryview(ciphertexts))
+
+    def _read(self, total: Payload) -> list[mpz]:
+        if not self.total.fits(total):
+            raise MalformedMessage("the sum has another length or type than the parameters say")
+        return [c for batch in batches(total, self.public) for c in read(batch, self.public)]
+
+    @property
+    def _row_size(self) -> int:
+        return self.packing.lanes * self.packing.lane_bytes
+
+
+class PaillierCipher(_PaillierCipher):
+    """Under a key that every silo holds; see ``encrypted.cipher.SharedKeyCipher``.
+
+    Args:
+        secret: the key.
+        encoding: of the vectors.
+        random: fresh uniform bytes.
+    """
+
+    def __init__(self, secret: SecretKey, encoding: Encoding, *, random: RandomSource = os.urandom) -> None:
+        PaillierAdder.__init__(self, secret.public, encoding)
+        super().__init__(Pool(secret.public, random=random))
+        self._secret = secret
+        self._random = random
+
+    def open(self, total: Payload, *, silos: int, round_id: bytes) -> IntegerVector:
+        """Return the sum; see ``SharedKeyCipher.open``."""
+        rows = self._secret.open(self._read(total), size=self._row_size, random=self._random)
+        return self.packing.unpack(rows, length=self.length, silos=silos)
+
+
+class ThresholdPaillierCipher(_PaillierCipher):
+    """With one share of a key; see ``encrypted.cipher.ThresholdCipher``.
+
+    Args:
+        share: of the key.
+        encoding: of the vectors.
+        random: fresh uniform bytes.
+    """
+
+    def __init__(self, share: KeyShare, encoding: Encoding, *, random: RandomSource = os.urandom) -> None:
+        PaillierAdder.__init__(self, share.key, encoding)
+        super().__init__(Pool(share.key.public, random=random))
+        self._share = share
+        self._random = random
+
+    def part(self, total: Payload, *, round_id: bytes) -> bytes:
+        """Return this silo's partial decryptions, and one proof for all; see ``ThresholdCipher.part``."""
+        ciphertexts, size = self._read(total), self.public.ciphertext_size
+        partials = self._share.decrypt(ciphertexts, random=self._random)
+        proof = self._share.prove(ciphertexts, partials, context=round_id, random=self._random)
+        numbers = b"".join(partial.to_bytes(size, "big") for partial in partials)
+        return numbers + self._share.key.proof_bytes(proof)
+
+    def combine(self, total: Payload, parts: Mapping[int, bytes], *, silos: int, round_id: bytes) -> Opening:
+        """Return the sum from t parts whose proof holds; see ``ThresholdCipher.combine``."""
+        key, ciphertexts = self._share.key, self._read(total)
+        right: dict[int, list[mpz]] = {}
+        faulty = []
+        for slot, part in sorted(parts.items()):
+            partials, proof = self._part_of(part)
+            if proof is None or not key.check(slot + 1, ciphertexts, partials, proof, context=round_id):
+                faulty.append(slot)
+            else:
+                right[slot + 1] = partials
+        if len(right) < key.threshold:
+            raise TooFewSilos(len(right), key.threshold, "Opened")
+        rows = key.open(right, size=self._row_size)
+        return Opening(self.packing.unpack(rows, length=self.length, silos=silos), tuple(faulty))
+
+    def _part_of(self, part: bytes) -> tuple[list[mpz], Proof | None]:
+        if len(part) != self.part_size:
+            return [], None
+        size, end = self.public.ciphertext_size, self.upload.length
+        numbers = [mpz.from_bytes(part[start : start + size], "big") for start in range(0, end, size)]
+        return numbers, self._share.key.proof_from(part[end:])
