@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from secagg.ckks.params import CKKS
-from secagg.encrypted.cipher import Adder, Keys, SiloCipher
+from secagg.encrypted.cipher import Adders, Keys, SiloCipher
 from secagg.errors import PolicyRefused
 from secagg.fixedpoint import Encoding
 from secagg.masking.params import Masking
@@ -20,8 +19,6 @@ from secagg.plain import Plain
 from secagg.roster import Roster
 from secagg.scheme import Scheme
 from secagg.terms import MaskingParameters, PlainParameters, SchemeParameters, Terms
-
-Adders: TypeAlias = Callable[[Encoding], Adder]
 
 
 @dataclass(frozen=True)

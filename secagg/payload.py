@@ -54,7 +54,7 @@ class Payload:
 
     @classmethod
     def of(cls, vector: NDArray[Any]) -> Payload:
-        """Return the payload of a C-contiguous vector of uint8, uint32, uint64 or float64; it is not copied."""
+        """Return the payload of a C-contiguous vector of u1, u4, u8 or f8, which is not copied."""
         dtype = vector.dtype.str.lstrip("<|")
         if dtype not in get_args(PayloadType) or vector.ndim != 1 or not vector.flags.c_contiguous:
             raise MalformedMessage(

@@ -6,11 +6,12 @@ A cipher belongs to one key and one encoding. The coordinator is handed an ``Add
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from secagg.fixedpoint import Encoding
 from secagg.names import IntegerVector
 from secagg.payload import Payload, PayloadType
 from secagg.terms import Terms
@@ -92,6 +93,10 @@ class Adder(Protocol):
     def begin(self) -> RunningSum:
         """Return an empty sum."""
         ...
+
+
+Adders: TypeAlias = Callable[[Encoding], Adder]
+"""What adds under one key, by encoding."""
 
 
 class Cipher(Adder, Protocol):

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeAlias, TypeVar
 
+from secagg.encrypted.cipher import Adders
 from secagg.fixedpoint import Encoding
 from secagg.learning.bounds import Bounds
 from secagg.learning.history import Record
 from secagg.learning.model import Base, Blocks
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import NextModel
-from secagg.local_keys import Adders
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import RoundDriver, phases_of

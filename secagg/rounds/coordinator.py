@@ -184,7 +184,7 @@ class RoundCoordinator:
 
     @property
     def phase_size(self) -> int:
-        """Bytes of all payloads that there can be for a silo to move in one phase: base, upload and answer."""
+        """Bytes of all payloads that a silo may have to move in one phase: base, upload and answer."""
         match self._terms.scheme:
             case MaskingParameters() | PlainParameters():
                 return self.base_size + 2 * self._total_size
@@ -301,7 +301,13 @@ class RoundCoordinator:
         except RoundAborted as failure:
             self._failed = failure  # Our own fault, and the end of this attempt alone.
             return Step((), {})
-        outbox = step.output
+        self._note_message(sender, message)
+        if not isinstance(message, Ready):
+            return step
+        self._holders = (*(holder for holder in self._holders if holder != sender), sender)
+        return Step(step.records, {**step.output, **self._ask_for_bases()})
+
+    def _note_message(self, sender: SiloId, message: FromSilo) -> None:
         match message:
             case Refused():
                 known = [silo for silo in dict.fromkeys(message.silos) if silo in self._roster]
@@ -318,10 +324,6 @@ class RoundCoordinator:
                 self._losses.pop(sender, None)
                 self._absent.discard(sender)
                 self._apart.discard(sender)
-        if isinstance(message, Ready):
-            self._holders = (*(holder for holder in self._holders if holder != sender), sender)
-            outbox = {**outbox, **self._ask_for_bases()}
-        return Step(step.records, outbox)
 
     def _accept(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
         match self._state, message:
@@ -561,6 +563,15 @@ class RoundCoordinator:
         if self._adder is None:
             raise UsageError("a round over ciphertexts needs what adds them")
         return self._adder
+
+    def _move_base(self, sender: SiloId, message: BaseRequested | BaseWanted | BaseSealed) -> Outbox:
+        match message:
+            case BaseRequested():
+                return {sender: self._send_base(sender, message.base)}
+            case BaseWanted():
+                return self._find_base(sender, message)
+            case BaseSealed():
+                return self._forward_base(sender, message)
 
     def _send_base(self, sender: SiloId, wanted: bytes) -> BaseSent:
         self._check_wanted(sender, wanted)

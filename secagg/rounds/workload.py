@@ -59,5 +59,5 @@ class Workload(Protocol):
         ...
 
     def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
-        """Compute the next model from the opened sum and return its digest; that of the base if none comes."""
+        """Compute the next model from the opened sum; return its digest, the base's if none comes of it."""
         ...
