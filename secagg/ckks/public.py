@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from secagg.ckks.parameters import SumParameters
-from secagg.ckks.seal import SEAL_MAGIC, SEED_SIZE, Seal, SealObject, refuse_words, sealapi
+from secagg.ckks.parameters import SEED_SIZE, SumParameters
+from secagg.ckks.seal import SEAL_MAGIC, Seal, SealObject, refuse_words, sealapi
 from secagg.errors import MalformedMessage, UsageError
 from secagg.hazmat.content import ContentHash
 from secagg.hazmat.framing import Field
@@ -72,12 +72,12 @@ class CheckedUpload:
 
 def fresh_size(parameters: SumParameters) -> int:
     """Return the bytes of one chunk of an upload."""
-    return SEED_SIZE + 8 * parameters.degree
+    return parameters.ring.fresh_size
 
 
 def sum_size(parameters: SumParameters) -> int:
     """Return the bytes of one chunk of a sum."""
-    return 16 * parameters.degree
+    return parameters.ring.sum_size
 
 
 def upload_words(parameters: SumParameters) -> int:
