@@ -30,6 +30,7 @@ CHALLENGE_BITS = 256
 _EXPONENT_SIZE = 16
 """Bytes of the random exponents: a wrong partial decryption passes with a probability of 2^-128."""
 
+
 def check_parties(parties: int, threshold: int) -> None:
     """Check how many have a share, and how many of them open.
 
