@@ -202,9 +202,9 @@ def readers(scheme: SchemeName, *, colluders: str, honest: str) -> str:
             )
         case "Paillier" | "CKKS":
             return (
-                "L0: any one silo that holds the key, together with the coordinator, could read every single "
-                "update. The coordinator alone, if it follows the protocol, learns nothing, not even the sum. "
-                "Each silo learns the sum."
+                "L0: any one silo that holds the key, together with the coordinator, could read every "
+                "single update. The coordinator alone, if it follows the protocol, learns nothing, not even "
+                "the sum. Each silo learns the sum."
             )
         case "ThresholdPaillier":
             return (

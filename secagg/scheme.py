@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from secagg.ckks.params import CKKS
 from secagg.masking.params import Masking
+from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
 
 Scheme: TypeAlias = Masking | Plain
+
+EncryptedScheme: TypeAlias = Paillier | ThresholdPaillier | CKKS
+AnyScheme: TypeAlias = Masking | EncryptedScheme | Plain
+"""Every protection there is, whether or not a run can be asked for it yet."""

@@ -103,11 +103,7 @@ def _encrypted(scheme: Literal["Paillier", "ThresholdPaillier", "CKKS"]) -> Iter
     phases = (PHASES[0], *(step.__name__ for step in (EncryptedInput, ConsistencyCheck, *steps)))
     yield "phases", ", ".join(phases)
     if scheme == "CKKS":
-        yield (
-            "arithmetic",
-            "exact: words are cut into limbs so small that the proven error of an opened sum is below one "
-            "half, and rounding takes it off",
-        )
+        yield "arithmetic", "exact: limbs of words have a proven error below one half, and sums are rounded"
         degrees = " or ".join(map(str, RINGS))
         yield "key", f"degree {degrees}, {DEFAULT_DEGREE} by default; one silo makes it, all hold it"
         return
@@ -137,11 +133,8 @@ def _sent(scheme: Literal["Paillier", "ThresholdPaillier", "CKKS"]) -> str:
 def _bounds(scheme: Protected) -> Iterator[tuple[str, str]]:
     shared = scheme in SHARED_KEY
     yield "n", f"silos in the roster that each silo pinned; {MIN_SILOS} at the least"
-    yield (
-        "c",
-        f"silos that may {'take their inputs off a sum' if shared else 'collude with the coordinator'}: "
-        "1 to n - 2, max(1, floor((n - 1) / 3)) by default",
-    )
+    does = "take their inputs off a sum" if shared else "collude with the coordinator"
+    yield "c", f"silos that may {does}: 1 to n - 2, max(1, floor((n - 1) / 3)) by default"
     does = "signatures before an honest silo opens" if shared else "answers that open a sum"
     yield "t", f"{does}: floor((n + c) / 2) + 1 to n, the least by default; so 2t > n + c"
     yield "k_min", f"least k that is accepted: {MIN_HONEST} to n - c, {Protection().min_honest} by default"

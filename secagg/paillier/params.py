@@ -28,7 +28,7 @@ def check_bits(bits: int) -> None:
 
 
 def ciphertext_size(bits: int) -> int:
-    """Return the bytes of one serialised ciphertext under a key of ``bits``: it lies below the square of n."""
+    """Return the bytes of one serialised ciphertext under a key of ``bits``; it is below the square of n."""
     return bits // 4
 
 
