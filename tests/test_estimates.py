@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -20,12 +19,11 @@ from secagg import measured
 from secagg.ckks import limbs
 from secagg.ckks.parameters import RINGS
 from secagg.ckks.params import CKKS
-from secagg.costs import cost_of, has_shares, level_of, name_of
+from secagg.costs import has_shares, level_of, name_of
 from secagg.errors import ParameterError, UsageError
 from secagg.estimates import BY_DEFAULT, check_memory, duration, estimate, explain, machine_memory
 from secagg.explanation import explain as explain_error
 from secagg.fixedpoint import SUM_LIMIT
-from secagg.hazmat.framing import digest
 from secagg.masking.params import Masking
 from secagg.measured import Figure
 from secagg.names import WordBits
@@ -46,7 +44,7 @@ schemes = st.sampled_from(BY_DEFAULT)
 words = st.sampled_from(get_args(WordBits))
 
 
-# --- bytes are those of the code that sends them ---------------------------------------------------------
+# --- bytes are those of the code that sends them -------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
@@ -114,7 +112,7 @@ def test_too_many_silos_for_limbs_are_refused() -> None:
         limbs.sums_of_words(10, word_bits=32, cohort=2**31 - 1)
 
 
-# --- seconds and memory are those that were recorded -------------------------------------------------------
+# --- seconds and memory are those that were recorded ---------------------------------------------------
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -186,7 +184,7 @@ def test_a_larger_key_takes_longer_for_fewer_ciphertexts() -> None:
     assert small < usual < large < 4 * usual
 
 
-# --- more of anything never costs less -----------------------------------------------------------------------
+# --- more of anything never costs less -----------------------------------------------------------------
 
 
 def figures(scheme: AnyScheme, parameters: int, n: int, word_bits: WordBits, rounds: int) -> list[float]:
@@ -231,14 +229,14 @@ def test_rounds_multiply_all_but_memory_and_what_is_done_once() -> None:
         assert (once > 0) is (one.name in {"Paillier", "ThresholdPaillier"})
 
 
-# --- what cannot be, is refused ------------------------------------------------------------------------------
+# --- what cannot be, is refused ------------------------------------------------------------------------
 
 
 @EVERY_SCHEME
 def test_numbers_out_of_range_are_refused(scheme: AnyScheme) -> None:
     for arguments in ({"parameters": 0}, {"silos": 0}, {"rounds": 0}, {"word_bits": 33}, {"silos": 2.5}):
         with pytest.raises(ParameterError):
-            estimate(**({"parameters": 10, "silos": 5, "scheme": scheme} | arguments))  # type: ignore[arg-type]
+            estimate(**({"parameters": 10, "silos": 5, "scheme": scheme} | arguments))
     if not isinstance(scheme, Plain):
         with pytest.raises(ParameterError, match="at least 3"):
             estimate(10, 2, scheme=scheme)
@@ -262,7 +260,7 @@ def test_what_so_many_silos_cannot_use_is_left_out_or_refused() -> None:
         found["ThresholdPaillier"]
 
 
-# --- in words ------------------------------------------------------------------------------------------------
+# --- in words ------------------------------------------------------------------------------------------
 
 
 @given(
@@ -339,7 +337,7 @@ def test_durations_have_a_unit_that_people_use(seconds: float, text: str) -> Non
     assert duration(seconds) == text
 
 
-# --- memory --------------------------------------------------------------------------------------------------
+# --- memory --------------------------------------------------------------------------------------------
 
 
 def test_a_run_within_its_memory_is_not_refused() -> None:
@@ -407,7 +405,7 @@ print(most() / cost.together)
     assert 0.5 < float(done.stdout) < 1
 
 
-# --- the commands ----------------------------------------------------------------------------------------------
+# --- the commands --------------------------------------------------------------------------------------
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
