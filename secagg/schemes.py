@@ -7,18 +7,13 @@ Numbers and defaults come from the code that enforces them. What a page like thi
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, TypeAlias, assert_never, get_args
 
 from secagg.ckks.limbs import plan_limbs
 from secagg.ckks.parameters import DEFAULT_DEGREE, RINGS
 from secagg.cohort import MIN_HONEST, MIN_SILOS
 from secagg.messages import (
-    ConsistencyCheck,
-    EncryptedInput,
-    Opened,
-    PartialDecryption,
-    PlainInput,
     PlainSum,
     SumOpened,
 )
@@ -41,11 +36,13 @@ from secagg.report import (
     readers,
     size,
 )
-from secagg.rounds.driver import PHASES
+from secagg.rounds.driver import phases_of
+from secagg.terms import SchemeTag
 
 Protected: TypeAlias = Literal["Masking", "Paillier", "ThresholdPaillier", "CKKS"]
 
 SCHEMES: tuple[SchemeName, ...] = get_args(SchemeName)
+_TAGS: Mapping[SchemeName, SchemeTag] = dict(zip(SCHEMES, get_args(SchemeTag), strict=True))
 
 BYTES_A_SILO = 1000
 """What a silo sends in an attempt besides its vector stays below this, times the silos of the roster."""
@@ -90,7 +87,7 @@ def _masking() -> Iterator[tuple[str, str]]:
     yield "learned by", f"the coordinator: opened sums, and {_NETWORK}"
     yield "lost", "up to n - max(t, k_min + c) silos, at any phase; the sum is that of the survivors"
     yield "sent", f"{_ENTRY} bytes a parameter, and below {size(BYTES_A_SILO)} for each silo of the roster"
-    yield "phases", ", ".join((*PHASES, SumOpened.__name__))
+    yield "phases", ", ".join((*phases_of("masking"), SumOpened.__name__))
 
 
 def _encrypted(scheme: Literal["Paillier", "ThresholdPaillier", "CKKS"]) -> Iterator[tuple[str, str]]:
@@ -99,9 +96,7 @@ def _encrypted(scheme: Literal["Paillier", "ThresholdPaillier", "CKKS"]) -> Iter
     lost = "any before upload, down to max(t, k_min + c) silos; the sum is that of the survivors"
     yield "lost", f"{lost}; n - t at opening" if scheme == "ThresholdPaillier" else lost
     yield "sent", _sent(scheme)
-    steps = (PartialDecryption, Opened) if scheme == "ThresholdPaillier" else (Opened,)
-    phases = (PHASES[0], *(step.__name__ for step in (EncryptedInput, ConsistencyCheck, *steps)))
-    yield "phases", ", ".join(phases)
+    yield "phases", ", ".join(phases_of(_TAGS[scheme]))
     if scheme == "CKKS":
         yield "arithmetic", "exact: limbs of words have a proven error below one half, and sums are rounded"
         degrees = " or ".join(map(str, RINGS))
@@ -146,7 +141,7 @@ def _plain() -> Iterator[tuple[str, str]]:
     yield "learned by", f"the coordinator: everything that arrives, and {_NETWORK}"
     yield "lost", "any number of silos while one input arrives; the sum is that of the survivors"
     yield "sent", f"{_ENTRY} bytes a parameter"
-    yield "phases", ", ".join((PHASES[0], PlainInput.__name__, PlainSum.__name__))
+    yield "phases", ", ".join((*phases_of("plain"), PlainSum.__name__))
     yield "n, c, t, k", "no bounds: there is nothing to protect"
     yield "allowed", "only where a silo's own policy names the scheme; it is never implied"
 

@@ -148,7 +148,9 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             model: the base of the next round.
             federation: its name.
             job: new for every run.
-            keep, seal, adders: as of ``Run``.
+            keep: as of ``Run``.
+            seal: as of ``Run``.
+            adders: as of ``Run``.
             key: id of the key that is encrypted under; None where there is none.
             records: of the rounds before.
 

@@ -172,11 +172,9 @@ class Run(Generic[B]):
             InputRefused: the step leaves float64's range; nothing changed.
             EnvironmentFault: the base or the record cannot be kept; nothing changed.
         """
-        match outcome:
-            case Aggregate():
-                record = self._read(driver, outcome)
-            case SealedSum():
-                record = self._sealed(driver, outcome)
+        record = (
+            self._sealed(driver, outcome) if isinstance(outcome, SealedSum) else self._read(driver, outcome)
+        )
         self._memory = driver.coordinator.memory.next_round()
         self._records = (*self._records, record)
         return record
