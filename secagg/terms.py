@@ -7,7 +7,7 @@ parameter can differ between two silos of one round without their signatures fai
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -80,6 +80,11 @@ SharedKeyParameters: TypeAlias = PaillierParameters | CKKSParameters
 EncryptedParameters: TypeAlias = SharedKeyParameters | ThresholdPaillierParameters
 ProtectedParameters: TypeAlias = MaskingParameters | EncryptedParameters
 SchemeParameters: TypeAlias = ProtectedParameters | PlainParameters
+
+
+def is_encrypted(scheme: SchemeParameters) -> TypeGuard[EncryptedParameters]:
+    """Whether sums are of ciphertexts: the coordinator reads none of them, and the model is at the silos."""
+    return isinstance(scheme, PaillierParameters | CKKSParameters | ThresholdPaillierParameters)
 
 
 def scheme_tag(scheme: SchemeParameters) -> SchemeTag:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self, TypeAlias, get_args
 
 import msgspec
+import numpy as np
 import structlog
 from structlog.contextvars import bind_contextvars
 
@@ -34,10 +35,11 @@ from secagg.names import IntegerVector, SiloId
 from secagg.payload import Frame, Payload
 from secagg.rounds.silo import Participant, answer
 from secagg.session import Aggregate
-from secagg.terms import Terms
+from secagg.terms import Terms, is_encrypted
 from silo.app import Apps
 from silo.client import Arrival, Client
 from silo.config import SiloConfig
+from silo.initial import write_tensors
 from silo.journal import Journal, StateFault
 from silo.tls import dialling
 
@@ -81,11 +83,14 @@ class AppWorkload:
         trainer = self._apps.trainer(app)
         if app not in self._workloads:
             log.info("app loaded", app=app)
+            pin, base = self._journal.held()
             self._workloads[app] = LearningWorkload(
                 self._silo,
                 trainer,
-                pin=self._journal.model,
+                pin=pin,
                 keep=self._journal.keep,
+                base=base,
+                keep_base=self._journal.keep_base,
                 most_examples=self._most_examples,
             )
         self._workloads[app].accept(terms)
@@ -117,9 +122,22 @@ class AppWorkload:
 
     def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
         """Compute the next model; see ``Workload.apply``."""
-        base = self._of(terms).apply(terms, aggregate)
+        workload = self._of(terms)
+        base = workload.apply(terms, aggregate)
         log.info("round opened", survivors=len(aggregate.survivors))
+        if is_encrypted(terms.scheme):
+            self._tell_model(terms, workload)
         return base
+
+    def _tell_model(self, terms: Terms, workload: LearningWorkload) -> None:
+        """Log what this silo opened and the coordinator cannot, and write the model that is here alone."""
+        log.info("metrics", **{name: round(value, 6) for name, value in workload.metrics.items()})
+        if terms.kind == "train" and workload.weights is not None:
+            path = self._journal.folder / f"model-{terms.job}.safetensors"
+            weights = workload.weights.astype(np.float32)
+            facts = {"job": terms.job, "rounds": str(terms.round)}
+            write_tensors(path, self._apps.trainer(TrainingPlan.of(terms).app), weights, facts=facts)
+            log.info("model written", file=str(path))
 
     def _of(self, terms: Terms) -> LearningWorkload:
         return self._workloads[TrainingPlan.of(terms).app]

@@ -1,4 +1,4 @@
-"""The first weights of a job as a file: safetensors, with the order of the tensors in its metadata.
+"""Weights as a file: safetensors, with the order of the tensors in its metadata. The first, and a model's.
 
 Tensors carry the names of the app's own model where it has some (torch), so that whoever reads the file sees
 a model; the vector that rounds work on is their concatenation in the listed order.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,6 @@ def write_initial(path: Path, silo: SiloId, trainer: Trainer, *, seed: int) -> i
         TrainerFailed: it raised.
         EnvironmentFault: the file cannot be written.
     """
-    try:
-        from safetensors.numpy import save
-    except ModuleNotFoundError as missing:
-        raise MissingExtra("torch", "safetensors") from missing
-
     workload = LearningWorkload(silo, trainer)
     if not workload.initialises:
         raise ParameterError("the app's trainer has no method initial(seed), which makes the first weights")
@@ -51,8 +47,32 @@ def write_initial(path: Path, silo: SiloId, trainer: Trainer, *, seed: int) -> i
         raise ParameterError(
             f"initial() returned {weights.dtype} of shape {weights.shape}; a vector of floats is needed"
         )
+    write_tensors(path, trainer, weights)
+    return int(weights.size)
+
+
+def write_tensors(
+    path: Path, trainer: Trainer, weights: NDArray[Any], *, facts: Mapping[str, str] | None = None
+) -> None:
+    """Write a vector of weights, whole or not at all.
+
+    Args:
+        path: the file; replaced.
+        trainer: whose names the tensors get.
+        weights: floats, shape (length,).
+        facts: more for the file's metadata.
+
+    Raises:
+        EnvironmentFault: the file cannot be written.
+        MissingExtra: safetensors is not installed.
+    """
+    try:
+        from safetensors.numpy import save
+    except ModuleNotFoundError as missing:
+        raise MissingExtra("silo", "safetensors") from missing
+
     tensors = _named(trainer, weights)
-    content = save(tensors, metadata={MANIFEST: json.dumps(list(tensors))})
+    content = save(tensors, metadata={MANIFEST: json.dumps(list(tensors)), **(facts or {})})
     new = path.with_name(f".{path.name}.new")
     try:
         new.write_bytes(content)
@@ -60,7 +80,6 @@ def write_initial(path: Path, silo: SiloId, trainer: Trainer, *, seed: int) -> i
     except OSError as error:
         new.unlink(missing_ok=True)
         raise EnvironmentFault(f"{path} cannot be written: {error.strerror}") from error
-    return int(weights.size)
 
 
 def _named(trainer: Trainer, weights: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -26,6 +26,7 @@ import numpy as np
 
 from secagg.errors import EnvironmentFault, MalformedMessage, TrustError, UsageError
 from secagg.hazmat.identity import grouped
+from secagg.learning.model import GlobalModel
 from secagg.learning.workload import Pin
 from secagg.names import IntegerVector
 from secagg.records import SiloRecord, decode_silo_record, encode_record
@@ -64,6 +65,14 @@ class InUse(StateFault):
 class _Encoded(msgspec.Struct, frozen=True):
     training: Digest
     dtype: Literal["<u4", "<u8"]
+
+
+class _Base(msgspec.Struct, frozen=True):
+    federation: str
+    job: str
+    round: int
+    digest: Digest
+    length: int
 
 
 class Journal:
@@ -106,6 +115,7 @@ class Journal:
                 self._open()
                 self._pin(roster, pin)
                 self.records = self._read()
+                self._base = VectorFile(folder / "base", _Base)
                 self.cache: MutableMapping[bytes, IntegerVector] = CachedVector(
                     folder / "vector", self._translated
                 )
@@ -164,6 +174,35 @@ class Journal:
         with self._translated():
             row = self._database.execute(query).fetchone()
         return None if row is None else Pin(*row)
+
+    def keep_base(self, pin: Pin, model: GlobalModel) -> None:
+        """Write the model itself, which in rounds over ciphertexts nobody keeps but silos.
+
+        Raises:
+            StateFault: it cannot be written.
+        """
+        header = _Base(pin.federation, pin.job, pin.round, pin.digest, model.length)
+        with self._translated():
+            self._base.write(header, (model.weights, *model.state))
+
+    def held(self) -> tuple[Pin | None, GlobalModel | None]:
+        """Return what the model was that is held, and the model itself if this silo kept it.
+
+        A crash may have come between the two: the model on disk is then the later one, and is what is held.
+        """
+        pin, found = self.model, self._base.read()
+        if found is None:
+            return pin, None
+        header, data = found
+        base = Pin(header.federation, header.job, header.round, header.digest)
+        same_job = pin is not None and (pin.federation, pin.job) == (base.federation, base.job)
+        if pin != base and not (same_job and pin is not None and pin.round == base.round - 1):
+            return pin, None
+        try:
+            model = GlobalModel.from_payload(base.round, np.frombuffer(data, "<f8"), length=header.length)
+        except (MalformedMessage, ValueError):
+            return pin, None
+        return (base, model) if model.digest == base.digest else (pin, None)
 
     # --- life ----------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from secagg.learning.trainer import Evaluation, Initialises, Trainer, TrainingSe
 from secagg.names import IntegerVector, RealVector, SiloId
 from secagg.payload import Payload
 from secagg.session import Aggregate
-from secagg.terms import Terms
+from secagg.terms import Terms, is_encrypted
 from secagg.weighting import decode_mean, encode_mean, is_mean, metric_names
 
 T = TypeVar("T")
@@ -61,6 +61,8 @@ class LearningWorkload:
         trainer: the local learner. Whatever it raises becomes TrainerFailed.
         pin: of the model that was held when the silo's process ended; the model itself is asked for again.
         keep: told of every model that comes to be held, so that what it was survives the process.
+        base: the model of ``pin``, where this silo keeps models itself.
+        keep_base: told of every such model before ``keep`` is.
         most_examples: a silo that has more takes no part, whatever cap is offered; None for no such bound.
 
     Guarantees:
@@ -76,6 +78,8 @@ class LearningWorkload:
         *,
         pin: Pin | None = None,
         keep: Callable[[Pin], None] | None = None,
+        base: GlobalModel | None = None,
+        keep_base: Callable[[Pin, GlobalModel], None] | None = None,
         most_examples: float | None = None,
     ) -> None:
         self._silo = silo
@@ -83,7 +87,9 @@ class LearningWorkload:
         self._pin = pin
         self._keep = keep
         self._most_examples = most_examples
-        self._model: GlobalModel | None = None
+        self._keep_base = keep_base
+        self._model = base
+        self._metrics: Mapping[str, float] = {}
         self._candidate: GlobalModel | None = None
 
     def accept(self, terms: Terms) -> None:
@@ -196,14 +202,30 @@ class LearningWorkload:
 
     def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
         """Compute the next model; see ``Workload.apply``."""
-        update = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors)).update
-        if update is not None:
-            step = NextModel(self._base(terms), TrainingPlan.of(terms).strategy, update)
-            self._hold(terms, GlobalModel.gathered(step))
-        return terms.base if self._model is None else self._model.digest
+        mean = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors))
+        self._metrics = mean.metrics
+        if mean.update is None:
+            return terms.base
+        step = NextModel(self._base(terms), TrainingPlan.of(terms).strategy, mean.update)
+        model = GlobalModel.gathered(step)
+        self._hold(terms, model)
+        return model.digest
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Means over the survivors, by name, as the last sum carried them."""
+        return self._metrics
+
+    @property
+    def weights(self) -> RealVector | None:
+        """Weights of the model that is held."""
+        return None if self._model is None else self._model.weights
 
     def _hold(self, terms: Terms, model: GlobalModel) -> None:
         self._model, self._pin = model, Pin(terms.federation, terms.job, model.round, model.digest)
+        if self._keep_base is not None and is_encrypted(terms.scheme):
+            # Nobody else keeps it. It is on disk before the pin says so.
+            self._keep_base(self._pin, model)
         if self._keep is not None:
             self._keep(self._pin)
 
