@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from secagg.ckks.parameters import SumParameters
+from secagg.ckks.parameters import SECRET_MAGIC, SumParameters
 from secagg.ckks.seal import SEAL_MAGIC, SEED_SIZE, Seal, SealObject, refuse_words, sealapi
 from secagg.errors import MalformedMessage, UsageError
 from secagg.hazmat.content import ContentHash
@@ -27,9 +27,6 @@ from secagg.payload import Payload, regroup
 
 UPLOAD = "ckks upload"
 """Label of the signature over an upload."""
-
-SECRET_MAGIC = b"secagg ckks secret key 1"
-"""First bytes of a serialised secret key, which no public decoder accepts."""
 
 _SCAN_SIZE = 1 << 16
 

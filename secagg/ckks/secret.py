@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.ckks.parameters import RINGS, SumParameters
-from secagg.ckks.public import SECRET_MAGIC, UPLOAD, SignedUpload, sum_size, sum_words, upload_fields
+from secagg.ckks.parameters import RINGS, SECRET_MAGIC, SumParameters
+from secagg.ckks.public import UPLOAD, SignedUpload, sum_size, sum_words, upload_fields
 from secagg.ckks.seal import Seal, SealObject, refuse_words, sealapi
 from secagg.errors import MalformedMessage, ParameterError, PolicyRefused, RoundAborted, UsageError
 from secagg.fixedpoint import real_vector, refuse_bad_numbers
@@ -95,6 +95,11 @@ class SecretKey:
     def key_id(self) -> bytes:
         """32 bytes that name the key and tell nothing of it: a key has too many values to be guessed."""
         return self._key_id
+
+    @property
+    def degree(self) -> int:
+        """Degree of its ring."""
+        return self._seal.ring.degree
 
     def material(self) -> SecretMaterial:
         """Return the secret itself, for a sealed box."""

@@ -11,6 +11,8 @@ from secagg.ranges import whole
 from secagg.terms import PaillierParameters, ThresholdPaillierParameters
 
 LEAST_BITS, DEFAULT_BITS, MOST_BITS = 2048, 3072, 8192
+SECRET_MAGIC = b"secagg paillier secret 1\n"
+"""First bytes of a serialised secret key. Its code is elsewhere; public decoders refuse it by them."""
 
 
 def check_bits(bits: int) -> None:
