@@ -23,6 +23,15 @@ Share = Annotated[bytes, msgspec.Meta(min_length=SHARE_SIZE, max_length=SHARE_SI
 Box = Annotated[bytes, msgspec.Meta(min_length=SHARE_SIZE + 48, max_length=SHARE_SIZE + 48)]
 
 
+# What a silo signed of a key: see ``secagg.keys.document``.
+Document = Annotated[bytes, msgspec.Meta(min_length=1, max_length=1 << 18)]
+# A secret key, sealed; empty where each silo has another secret, in its box.
+SealedSecret = Annotated[bytes, msgspec.Meta(max_length=1 << 18)]
+# A share of a secret key, sealed, or the key of a ``SealedSecret``.
+KeyBox = Annotated[bytes, msgspec.Meta(min_length=48, max_length=1 << 13)]
+KeyScheme: TypeAlias = Literal["paillier", "threshold-paillier", "ckks"]
+Lifetime = Annotated[int, msgspec.Meta(ge=1, le=366 * 24 * 3600)]
+
 # A key of 32 bytes, sealed.
 SealedKey = Annotated[bytes, msgspec.Meta(min_length=48, max_length=48)]
 
@@ -360,6 +369,123 @@ class PlainSum(Part, frozen=True, tag=True):
     total: Payload
 
 
+# --- keys ------------------------------------------------------------------------------------------------
+
+
+class SignedKey(Part, frozen=True):
+    """One silo's fresh X25519 key for the boxes of one ceremony or request, signed by its identity."""
+
+    key: Key
+    nonce: Nonce
+    signature: Signature
+
+
+class KeyRequested(Part, frozen=True, tag=True):
+    """Coordinator to silos: make a key together.
+
+    Attributes:
+        federation: its name.
+        roster: digest of the roster, all of which takes part.
+        scheme: what the key is for.
+        size: bits of a Paillier key, degree of a CKKS ring.
+        threshold: how many open together; None where one opens alone.
+        maker: the silo that makes the key and seals it to the others.
+        nonce: fresh for every ceremony.
+        lifetime: of the key, seconds.
+        replaces: id of the key before, or None.
+    """
+
+    federation: Name
+    roster: Digest
+    scheme: KeyScheme
+    size: Counter
+    threshold: Counter | None
+    maker: Name
+    nonce: Nonce
+    lifetime: Lifetime
+    replaces: Digest | None
+
+
+class SealingKey(Part, frozen=True, tag=True):
+    """Silo to coordinator: what the key may be sealed to, or is sealed with."""
+
+    ceremony: Digest
+    sealing: SignedKey
+
+
+class SealingKeysAnnounced(Part, frozen=True, tag=True):
+    """Coordinator to the maker: the fresh key of every silo, in roster order."""
+
+    ceremony: Digest
+    keys: tuple[tuple[Name, SignedKey], ...]
+
+
+class KeyDealt(Part, frozen=True, tag=True):
+    """Maker to coordinator: the signed document of the key, and for each other silo its box."""
+
+    ceremony: Digest
+    document: Document
+    sealed: SealedSecret
+    boxes: tuple[tuple[Name, KeyBox], ...]
+
+
+class KeyDelivered(Part, frozen=True, tag=True):
+    """Coordinator to one silo: the document, the maker's fresh key, and the box for this silo."""
+
+    ceremony: Digest
+    document: Document
+    sealing: SignedKey
+    sealed: SealedSecret
+    box: KeyBox
+
+
+class KeyTaken(Part, frozen=True, tag=True):
+    """Silo to coordinator: it holds the key; signed over the document."""
+
+    ceremony: Digest
+    key: Digest
+    signature: Signature
+
+
+class KeyWanted(Part, frozen=True, tag=True):
+    """Silo to coordinator: it lacks this key, and asks its peers to seal it to a fresh key of its own."""
+
+    key: Digest
+    sealing: SignedKey
+
+
+class KeyAsked(Part, frozen=True, tag=True):
+    """Coordinator to a silo that holds the key: what ``joiner`` asked."""
+
+    joiner: Name
+    key: Digest
+    sealing: SignedKey
+
+
+class KeyForwarded(Part, frozen=True, tag=True):
+    """Silo to coordinator: the key, sealed to the joiner.
+
+    ``request``: what the joiner asked, by its digest.
+    """
+
+    request: Digest
+    document: Document
+    sealing: SignedKey
+    sealed: SealedSecret
+    box: KeyBox
+
+
+class KeyPassed(Part, frozen=True, tag=True):
+    """Coordinator to the joiner: what ``holder`` forwarded."""
+
+    holder: Name
+    request: Digest
+    document: Document
+    sealing: SignedKey
+    sealed: SealedSecret
+    box: KeyBox
+
+
 FromSilo: TypeAlias = (
     BaseRequested
     | BaseWanted
@@ -377,6 +503,11 @@ FromSilo: TypeAlias = (
     | PartialDecryption
     | Opened
     | PlainInput
+    | SealingKey
+    | KeyDealt
+    | KeyTaken
+    | KeyWanted
+    | KeyForwarded
 )
 FromCoordinator: TypeAlias = (
     TrainingOpened
@@ -395,5 +526,10 @@ FromCoordinator: TypeAlias = (
     | OpeningRequested
     | PartialsAnnounced
     | PlainSum
+    | KeyRequested
+    | SealingKeysAnnounced
+    | KeyDelivered
+    | KeyAsked
+    | KeyPassed
 )
 Message: TypeAlias = FromSilo | FromCoordinator

@@ -122,6 +122,22 @@ class Policy:
                 self._floor("threshold", cohort.t, self.least_threshold(roster.n))
                 self._floor("min_honest", cohort.k_min, self.min_honest)
 
+    def check_key(self, scheme: str, *, roster: Roster, threshold: int | None) -> None:
+        """Check what a key is for, before it is made or taken.
+
+        Args:
+            scheme: as of ``schemes``.
+            roster: the pinned one.
+            threshold: how many silos open together; None where one opens alone.
+
+        Raises:
+            PolicyRefused: naming the rule, the offered and the least value.
+        """
+        self._check_scheme(scheme)
+        self._floor("min_silos", roster.n, self.min_silos)
+        if threshold is not None:
+            self._floor("threshold", threshold, self.least_threshold(roster.n))
+
     def _check_scheme(self, name: str) -> None:
         if name not in self.schemes:
             raise PolicyRefused(

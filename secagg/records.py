@@ -68,7 +68,33 @@ class LockMoved(Entry, frozen=True, tag=True):
     dealer: Name
 
 
-SiloRecord: TypeAlias = AttemptJoined | SetSigned | Released | VoidSigned | LockLifted | LockMoved
+class KeyMade(Entry, frozen=True, tag=True):
+    """The silo made a key, by its id, and is about to seal it to its peers."""
+
+    ceremony: Digest
+    key: Digest
+    document: Digest
+
+
+class KeyAccepted(Entry, frozen=True, tag=True):
+    """The silo holds a key that ``giver`` sealed to it."""
+
+    ceremony: Digest
+    key: Digest
+    document: Digest
+    giver: Name
+
+
+class KeyPassedOn(Entry, frozen=True, tag=True):
+    """The silo is about to seal a key that it holds to ``joiner``, a member of its roster that lacks it."""
+
+    key: Digest
+    document: Digest
+    joiner: Name
+
+
+KeyRecord: TypeAlias = KeyMade | KeyAccepted | KeyPassedOn
+SiloRecord: TypeAlias = AttemptJoined | SetSigned | Released | VoidSigned | LockLifted | LockMoved | KeyRecord
 
 
 class InputAccepted(Entry, frozen=True, tag=True):

@@ -27,6 +27,9 @@ from secagg.messages import Void
 from secagg.names import SiloId
 from secagg.records import (
     AttemptJoined,
+    KeyAccepted,
+    KeyMade,
+    KeyPassedOn,
     LockLifted,
     LockMoved,
     Released,
@@ -162,6 +165,8 @@ class Locks:
                 key = LockKey(record.data_set, record.base)
                 held = self._locks[key]
                 self._locks[key] = replace(held, survivors=held.survivors - {record.dealer})
+            case KeyMade() | KeyAccepted() | KeyPassedOn():
+                pass  # For the auditor: keys lock nothing.
 
     def lock(self, key: LockKey) -> Lock | None:
         """Return the lock of ``key``."""

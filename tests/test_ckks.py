@@ -33,12 +33,12 @@ from secagg.ckks.parameters import (
     NOISE_LIMIT,
     NOISE_VARIANCE,
     RINGS,
+    SECRET_MAGIC,
     SumParameters,
     holds,
     plan,
 )
 from secagg.ckks.public import (
-    SECRET_MAGIC,
     CheckedUpload,
     CiphertextSum,
     SignedUpload,

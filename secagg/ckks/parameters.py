@@ -44,6 +44,9 @@ FAILURE_BITS = 64
 STATISTICAL_BITS = 40
 """kappa: what a published sum tells beyond the exact one is worth 2**-kappa; see ``publishing_sigma``."""
 
+SECRET_MAGIC = b"secagg ckks secret key 1"
+"""First bytes of a serialised secret key, which no public decoder accepts."""
+
 MOST_SCALE_BITS = 58
 """SEAL's encoder takes scales below 2**(bits of q - 1), and coefficients below 2**58."""
 

@@ -15,13 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from secagg.ckks.parameters import SEED_SIZE, SumParameters
+from secagg.ckks.parameters import SECRET_MAGIC, SEED_SIZE, SumParameters
 from secagg.ckks.seal import SEAL_MAGIC, Seal, SealObject, refuse_words, sealapi
 from secagg.errors import MalformedMessage, UsageError
 from secagg.payload import Payload, regroup
-
-SECRET_MAGIC = b"secagg ckks secret key 1"
-"""First bytes of a serialised secret key, which no public decoder accepts."""
 
 _SCAN_SIZE = 1 << 16
 

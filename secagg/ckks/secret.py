@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.ckks.parameters import RINGS, SumParameters
-from secagg.ckks.public import SECRET_MAGIC, sum_size, sum_words
+from secagg.ckks.parameters import RINGS, SECRET_MAGIC, SumParameters
+from secagg.ckks.public import sum_size, sum_words
 from secagg.ckks.seal import Seal, SealObject, refuse_words, sealapi
 from secagg.errors import MalformedMessage, ParameterError, PolicyRefused, RoundAborted, UsageError
 from secagg.fixedpoint import real_vector, refuse_bad_numbers

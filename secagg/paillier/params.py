@@ -13,6 +13,8 @@ from secagg.terms import PaillierParameters, ThresholdPaillierParameters
 LEAST_BITS, DEFAULT_BITS, MOST_BITS = 2048, 3072, 8192
 MOST_PARTIES = 64
 """Silos with a share of one key at the most."""
+SECRET_MAGIC = b"secagg paillier secret 1\n"
+"""First bytes of a serialised secret key. Its code is elsewhere; public decoders refuse it by them."""
 
 
 def check_bits(bits: int) -> None:

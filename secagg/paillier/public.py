@@ -16,14 +16,12 @@ from typing import Literal, TypeAlias
 from secagg.errors import MalformedMessage, ParameterError
 from secagg.hazmat.framing import digest, frame
 from secagg.paillier.gmp import gmpy2, mpz
-from secagg.paillier.params import MOST_BITS, check_bits, ciphertext_size, plaintext_bits
+from secagg.paillier.params import MOST_BITS, SECRET_MAGIC, check_bits, ciphertext_size, plaintext_bits
 
 Obfuscation: TypeAlias = Literal["short", "full"]
 """How ciphertexts are blinded: powers of a base that everybody derives, or n-th powers of fresh numbers."""
 
 MAGIC = b"secagg paillier public 1\n"
-SECRET_MAGIC = b"secagg paillier secret 1\n"
-"""First bytes of a serialised secret key. Its code is elsewhere; this one refuses it by them."""
 
 _KINDS: tuple[Obfuscation, Obfuscation] = ("short", "full")
 _SMALL_PRIMES = gmpy2.primorial(1 << 16)

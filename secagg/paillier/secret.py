@@ -26,8 +26,8 @@ from secagg.names import RandomSource
 from secagg.paillier.ciphertexts import plaintext_rows
 from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.obfuscators import random_unit
-from secagg.paillier.params import DEFAULT_BITS, check_bits
-from secagg.paillier.public import SECRET_MAGIC, Obfuscation, PublicKey
+from secagg.paillier.params import DEFAULT_BITS, SECRET_MAGIC, check_bits
+from secagg.paillier.public import Obfuscation, PublicKey
 
 _TESTS = 32
 """Rounds of Miller-Rabin beside the test of Baillie, Pomerance, Selfridge and Wagstaff."""

@@ -20,8 +20,8 @@ from secagg.hazmat.cores import usable_cores
 from secagg.names import RandomSource
 from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.obfuscators import random_unit
-from secagg.paillier.params import DEFAULT_BITS, check_bits
-from secagg.paillier.public import SECRET_MAGIC, PublicKey
+from secagg.paillier.params import DEFAULT_BITS, SECRET_MAGIC, check_bits
+from secagg.paillier.public import PublicKey
 from secagg.paillier.threshold import Proof, ThresholdKey, check_parties
 
 _TESTS = 32

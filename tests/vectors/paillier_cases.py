@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from secagg.paillier.public import MAGIC, SECRET_MAGIC
+from secagg.paillier.params import SECRET_MAGIC
+from secagg.paillier.public import MAGIC
 from secagg.paillier.secret import SecretKey
 from tests.paillier_keys import SAFE_P, SAFE_Q
 from tests.vectors.cases import Group
