@@ -121,12 +121,12 @@ class _Round:
                 self._send(await self._do(self._driver.take, silo, frame))
                 self._lines.read(event)
             case Joined(silo):
-                self._driver.lose(silo)  # Its session ended with its process.
+                self._send(self._driver.lose(silo))  # Its session ended with its process.
                 self._send(self._driver.invite(silo))
             case Gone(silo):
-                self._driver.lose(silo)
+                self._send(self._driver.lose(silo))
             case Broken(silo, fault):
-                self._driver.lose(silo, fault=fault)
+                self._send(self._driver.lose(silo, fault=fault))
             case Unkept(fault):
                 raise fault
 

@@ -1,70 +1,70 @@
-"""Keys of silos that live in one process: made for a call or a run, and gone with it.
-
-Silos in processes of their own make their keys together (``keys``); here one process is all of them.
-"""
+"""Keys of silos that live in one process: made in a ceremony as everywhere, and gone with the call or run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias, cast
 
+from secagg import wire
 from secagg.ckks.params import CKKS
-from secagg.encrypted.cipher import Adders, Keys, SiloCipher
-from secagg.errors import PolicyRefused
-from secagg.fixedpoint import Encoding
+from secagg.cohort import Cohort
+from secagg.encrypted.cipher import Adders, Keys
+from secagg.hazmat.identity import IdentityKey
+from secagg.keys.adders import adder_of
+from secagg.keys.coordinator import EstablishedKey, KeyCeremony
+from secagg.keys.desk import KeyDesk
+from secagg.keys.holder import KeyHolder
 from secagg.masking.params import Masking
+from secagg.messages import FromCoordinator, ToKeyHolder
 from secagg.names import SiloId
 from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
+from secagg.policy import Policy
 from secagg.roster import Roster
-from secagg.scheme import Scheme
-from secagg.terms import MaskingParameters, PlainParameters, SchemeParameters, Terms
+from secagg.scheme import EncryptedScheme, Scheme
+from secagg.terms import KeyScheme, SchemeParameters, SchemeTag
 
+_Asked: TypeAlias = tuple[KeyScheme, int, int | None]
+"""Scheme, size and threshold of a key."""
 
-@dataclass(frozen=True)
-class HeldKey:
-    """One key, as a silo holds it; see ``encrypted.cipher.Keys``.
-
-    Attributes:
-        key: its id.
-        make: its cipher for an encoding.
-    """
-
-    key: bytes
-    make: Callable[[Encoding], SiloCipher] = field(repr=False)
-
-    def cipher(self, terms: Terms) -> SiloCipher:
-        """Return the cipher of the key for the encoding of ``terms``; see ``Keys.cipher``."""
-        match terms.scheme:
-            case MaskingParameters() | PlainParameters():
-                raise PolicyRefused("key", "these terms need no key")
-            case scheme if scheme.key != self.key:
-                raise PolicyRefused("key", "the key that the terms name is not held here")
-            case _:
-                return self.make(terms.encoding)
+_NOW = 0
+"""Time stands still: such a key does not live long enough to grow old."""
 
 
 @dataclass(frozen=True)
 class LocalKeys:
-    """What a run in one process is protected with.
+    """What silos and the coordinator of one process are protected with.
 
     Attributes:
         parameters: of the scheme.
         keys: of every silo; empty where none are needed.
-        adders: what the coordinator adds with, for an encoding; None where it needs no key.
+        key: what the coordinator knows of it; None where there is none.
     """
 
     parameters: SchemeParameters
     keys: Mapping[SiloId, Keys] = field(default_factory=dict)
-    adders: Adders | None = None
+    key: EstablishedKey | None = None
+
+    @property
+    def adders(self) -> Adders | None:
+        """What the coordinator adds with, for an encoding; None where it needs no key."""
+        key = self.key
+        return None if key is None else lambda encoding: adder_of(key.document, encoding)
+
+    def desk(self, roster: Roster) -> KeyDesk | None:
+        """Return what helps silos to the key that they lack, for one round."""
+        return None if self.key is None else KeyDesk(roster, self.key)
 
 
-def make_keys(scheme: Scheme, roster: Roster) -> LocalKeys:
+def make_keys(scheme: Scheme, roster: Roster, identities: Mapping[SiloId, IdentityKey]) -> LocalKeys:
     """Make the key that ``scheme`` needs, if it needs one.
 
     Args:
-        scheme: the protection; ``ThresholdPaillier`` takes some seconds.
+        scheme: the protection; the key of ``ThresholdPaillier`` takes some seconds.
         roster: who is to hold it.
+        identities: of all of the roster.
 
     Raises:
         ParameterError: the scheme does not protect so few silos.
@@ -73,55 +73,52 @@ def make_keys(scheme: Scheme, roster: Roster) -> LocalKeys:
     match scheme:
         case Masking() | Plain():
             return LocalKeys(scheme.parameters(roster.n))
+        case encrypted:
+            return _made(encrypted, _asked(encrypted, roster.n), roster, identities)
+
+
+def policy_of(scheme: SchemeTag, cohort: Cohort | None) -> Policy:
+    """Return the policy of a silo in this process: what the caller chose is what its silos agree to."""
+    schemes = frozenset({scheme})
+    if cohort is None:
+        return Policy(schemes=schemes, min_weight_cap=None)
+    return Policy(schemes=schemes, colluders=cohort.c, min_honest=cohort.k_min, min_weight_cap=None)
+
+
+def _asked(scheme: EncryptedScheme, n: int) -> _Asked:
+    match scheme:
         case Paillier():
-            return _paillier(scheme, roster)
+            return "paillier", scheme.bits, None
         case ThresholdPaillier():
-            return _threshold(scheme, roster)
+            return "threshold-paillier", scheme.bits, scheme.cohort(n).t
         case CKKS():
-            return _ckks(scheme, roster)
+            return "ckks", scheme.degree, None
 
 
-def _paillier(scheme: Paillier, roster: Roster) -> LocalKeys:
-    from secagg.paillier.coordinator import PaillierAdder
-    from secagg.paillier.secret import SecretKey
-    from secagg.paillier.silo import PaillierCipher
-
-    secret = SecretKey.generate(scheme.bits)
-    public = secret.public
-    held = HeldKey(public.id, lambda encoding: PaillierCipher(secret, encoding))
-    return LocalKeys(
-        scheme.parameters(roster.n, key=public.id),
-        dict.fromkeys(roster.silos, held),
-        lambda encoding: PaillierAdder(public, encoding),
+def _made(
+    scheme: EncryptedScheme, asked: _Asked, roster: Roster, identities: Mapping[SiloId, IdentityKey]
+) -> LocalKeys:
+    tag, size, threshold = asked
+    policy = policy_of(tag, scheme.cohort(roster.n))
+    ceremony = KeyCeremony(
+        roster, federation="local", scheme=tag, size=size, threshold=threshold, maker=roster.silos[0]
     )
+    holders = {
+        silo: KeyHolder(silo, identity=identity, roster=roster, policy=policy, clock=lambda: _NOW)
+        for silo, identity in identities.items()
+    }
+    key = _run(ceremony, holders)
+    return LocalKeys(scheme.parameters(roster.n, key=key.document.key), holders, key)
 
 
-def _threshold(scheme: ThresholdPaillier, roster: Roster) -> LocalKeys:
-    from secagg.paillier.coordinator import PaillierAdder
-    from secagg.paillier.shares import KeyShare, deal
-    from secagg.paillier.silo import ThresholdPaillierCipher
-
-    key, shares = deal(parties=roster.n, threshold=scheme.cohort(roster.n).t, bits=scheme.bits)
-
-    def held(share: KeyShare) -> HeldKey:
-        return HeldKey(key.id, lambda encoding: ThresholdPaillierCipher(share, encoding))
-
-    return LocalKeys(
-        scheme.parameters(roster.n, key=key.id),
-        {silo: held(share) for silo, share in zip(roster.silos, shares, strict=True)},
-        lambda encoding: PaillierAdder(key, encoding),
-    )
-
-
-def _ckks(scheme: CKKS, roster: Roster) -> LocalKeys:
-    from secagg.ckks.coordinator import CKKSAdder
-    from secagg.ckks.secret import SecretKey
-    from secagg.ckks.silo import CKKSCipher
-
-    secret = SecretKey.generate(scheme.degree)
-    held = HeldKey(secret.key_id, lambda encoding: CKKSCipher(secret, encoding))
-    return LocalKeys(
-        scheme.parameters(roster.n, key=secret.key_id),
-        dict.fromkeys(roster.silos, held),
-        lambda encoding: CKKSAdder(secret.key_id, scheme.degree, encoding),
-    )
+def _run(ceremony: KeyCeremony, holders: Mapping[SiloId, KeyHolder]) -> EstablishedKey:
+    """Run a ceremony in which nobody is lost, over real wire bytes."""
+    downlink: deque[tuple[SiloId, FromCoordinator]] = deque(ceremony.open(_NOW).output.items())
+    while ceremony.outcome is None:
+        silo, message = downlink.popleft()
+        told = wire.decode_from_coordinator(*wire.encode(message))
+        reply = holders[silo].receive(cast(ToKeyHolder, told)).output
+        if reply is not None:
+            ceremony.receive(silo, wire.decode_from_silo(*wire.encode(reply)))
+        downlink += ceremony.advance(_NOW).output.items()
+    return ceremony.outcome

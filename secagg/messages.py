@@ -12,7 +12,7 @@ import msgspec
 
 from secagg.hazmat.shamir import SHARE_SIZE
 from secagg.payload import Payload
-from secagg.terms import Counter, Digest, Name, Seconds, Terms
+from secagg.terms import Counter, Digest, KeyScheme, Name, Seconds, Terms
 
 Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -29,7 +29,6 @@ Document = Annotated[bytes, msgspec.Meta(min_length=1, max_length=1 << 18)]
 SealedSecret = Annotated[bytes, msgspec.Meta(max_length=1 << 18)]
 # A share of a secret key, sealed, or the key of a ``SealedSecret``.
 KeyBox = Annotated[bytes, msgspec.Meta(min_length=48, max_length=1 << 13)]
-KeyScheme: TypeAlias = Literal["paillier", "threshold-paillier", "ckks"]
 Lifetime = Annotated[int, msgspec.Meta(ge=1, le=366 * 24 * 3600)]
 
 # A key of 32 bytes, sealed.
@@ -486,6 +485,8 @@ class KeyPassed(Part, frozen=True, tag=True):
     box: KeyBox
 
 
+ToKeyHolder: TypeAlias = KeyRequested | SealingKeysAnnounced | KeyDelivered | KeyAsked | KeyPassed
+FromKeyHolder: TypeAlias = SealingKey | KeyDealt | KeyTaken | KeyWanted | KeyForwarded
 FromSilo: TypeAlias = (
     BaseRequested
     | BaseWanted

@@ -17,7 +17,7 @@ from secagg.errors import FaultyCoordinator, InputRefused, ParameterError, Secag
 from secagg.explanation import annotate, explain, explained
 from secagg.fixedpoint import Encoding, plan_sum, worst_error_of_sum
 from secagg.hazmat.identity import IdentityKey
-from secagg.local_keys import make_keys
+from secagg.local_keys import make_keys, policy_of
 from secagg.masking.params import Masking
 from secagg.names import IntegerVector, RealVector, SiloId, WordBits
 from secagg.payload import Payload
@@ -325,7 +325,7 @@ def _run(
     identities = {silo: IdentityKey.generate() for silo in encoded}
     roster = Roster.of({silo: identity.public for silo, identity in identities.items()})
     base = os.urandom(32)  # A lock holds per base, and every call is a release of its own.
-    local = make_keys(scheme, roster)
+    local = make_keys(scheme, roster, identities)
     terms = Terms(
         federation="local",
         job="sum",
@@ -351,7 +351,7 @@ def _run(
 
     silos = {silo: SimulatedSilo(silo_builder(silo)) for silo in roster.silos}
     adder = None if local.adders is None else local.adders(encoding)
-    coordinator = RoundCoordinator(roster, terms=terms, adder=adder)
+    coordinator = RoundCoordinator(roster, terms=terms, adder=adder, desk=local.desk(roster))
     try:
         aggregate, traffic = run_round(coordinator, silos, dropouts=dropouts, timer=timer)
     except SecaggError as error:
@@ -363,10 +363,5 @@ def _run(
 
 def policy_for(parameters: SchemeParameters) -> Policy:
     """Return the policy of a simulated silo: what the caller chose is what its silos agree to."""
-    schemes = frozenset({scheme_tag(parameters)})
-    match parameters:
-        case PlainParameters():
-            return Policy(schemes=schemes, min_weight_cap=None)
-        case protected:
-            cohort = protected.cohort
-            return Policy(schemes=schemes, colluders=cohort.c, min_honest=cohort.k_min, min_weight_cap=None)
+    cohort = None if isinstance(parameters, PlainParameters) else parameters.cohort
+    return policy_of(scheme_tag(parameters), cohort)

@@ -25,6 +25,8 @@ Setting: TypeAlias = tuple[Annotated[str, msgspec.Meta(max_length=64)], int | fl
 
 
 SchemeTag: TypeAlias = Literal["masking", "paillier", "threshold-paillier", "ckks", "plain"]
+KeyScheme: TypeAlias = Literal["paillier", "threshold-paillier", "ckks"]
+"""Those that need a key."""
 
 
 class MaskingParameters(msgspec.Struct, frozen=True, tag="masking"):
@@ -92,14 +94,21 @@ def scheme_tag(scheme: SchemeParameters) -> SchemeTag:
     match scheme:
         case MaskingParameters():
             return "masking"
+        case PlainParameters():
+            return "plain"
+        case _:
+            return key_scheme(scheme)
+
+
+def key_scheme(scheme: EncryptedParameters) -> KeyScheme:
+    """Return what a key for ``scheme`` is for."""
+    match scheme:
         case PaillierParameters():
             return "paillier"
         case ThresholdPaillierParameters():
             return "threshold-paillier"
         case CKKSParameters():
             return "ckks"
-        case PlainParameters():
-            return "plain"
 
 
 def voids_needed(scheme: ProtectedParameters) -> int:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from secagg.fixedpoint import Encoding
+from secagg.messages import ToKeyHolder
 from secagg.names import IntegerVector
 from secagg.payload import Payload, PayloadType
+from secagg.session import SiloStep
 from secagg.terms import Terms
 
 SEAL_SIZE = 16
@@ -179,5 +181,22 @@ class Keys(Protocol):
 
         Raises:
             PolicyRefused: ``key``: it is not held here, or not to be used any more.
+        """
+        ...
+
+    def want(self, terms: Terms) -> SiloStep | None:
+        """Return how this silo asks its peers for the key of ``terms``; None if it does not.
+
+        Raises:
+            PolicyRefused: the policy does not allow the scheme.
+        """
+        ...
+
+    def receive(self, message: ToKeyHolder) -> SiloStep:
+        """Take one message of the coordinator about keys.
+
+        Raises:
+            UnexpectedMessage: nothing of that kind is under way here.
+            SecaggError: it is refused.
         """
         ...

@@ -29,7 +29,6 @@ from secagg.messages import (
     KeyDealt,
     KeyDelivered,
     KeyRequested,
-    KeyScheme,
     KeyTaken,
     Refused,
     SealingKey,
@@ -40,6 +39,7 @@ from secagg.names import RandomSource, SiloId
 from secagg.phases import Gate
 from secagg.roster import Roster
 from secagg.session import CoordinatorStep, Outbox, Step
+from secagg.terms import KeyScheme
 
 _MOST_LIFETIME = 366 * 24 * 3600
 

@@ -17,12 +17,12 @@ from secagg.ckks.parameters import SECRET_MAGIC as CKKS_SECRET
 from secagg.errors import MalformedMessage, ParameterError
 from secagg.hazmat.framing import Field, digest
 from secagg.hazmat.identity import IdentityKey, verify
-from secagg.messages import KeyRequested, KeyScheme, Lifetime, Signature
+from secagg.messages import KeyRequested, Lifetime, Signature
 from secagg.paillier.params import SECRET_MAGIC as PAILLIER_SECRET
 from secagg.paillier.params import check_bits
 from secagg.ranges import shown
 from secagg.roster import Roster
-from secagg.terms import Counter, Digest, Name
+from secagg.terms import Counter, Digest, KeyScheme, Name
 
 Moment = Annotated[int, msgspec.Meta(ge=0, lt=2**37)]  # Up to the year 6325, for which there are dates.
 Material = Annotated[bytes, msgspec.Meta(max_length=1 << 18)]

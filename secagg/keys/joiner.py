@@ -33,7 +33,6 @@ from secagg.messages import (
     KeyAsked,
     KeyForwarded,
     KeyPassed,
-    KeyScheme,
     KeyTaken,
     KeyWanted,
 )
@@ -42,6 +41,7 @@ from secagg.policy import Policy
 from secagg.records import KeyAccepted, KeyPassedOn
 from secagg.roster import Roster
 from secagg.session import SiloStep, Step
+from secagg.terms import KeyScheme
 
 
 def forward_key(

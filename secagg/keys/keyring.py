@@ -12,9 +12,9 @@ from typing import NoReturn
 from secagg.errors import MalformedMessage, PolicyRefused, UsageError
 from secagg.keys.document import DAY, KeyDocument, decode_document, encode_document
 from secagg.keys.secret import Secret, load_secret
-from secagg.messages import KeyScheme
 from secagg.names import SiloId
 from secagg.roster import Roster
+from secagg.terms import KeyScheme
 
 MAGIC = b"secagg held key 1\n"
 """First bytes of a serialised ``HeldKey``, which is secret."""

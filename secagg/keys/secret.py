@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
 
 from secagg.errors import MalformedMessage, ParameterError
 from secagg.keys.document import KeyDocument
-from secagg.messages import KeyScheme
 from secagg.names import RandomSource
+from secagg.terms import KeyScheme
 
 if TYPE_CHECKING:
     from secagg.ckks.secret import SecretKey as CKKSKey

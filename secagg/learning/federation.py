@@ -246,11 +246,11 @@ class Federation:
         model = self.strategy.start(self._first_weights(workloads, seed))
         identities = {silo: IdentityKey.generate() for silo in workloads}
         roster = Roster.of({silo: identity.public for silo, identity in identities.items()})
-        local = make_keys(self.scheme, roster)
+        local = make_keys(self.scheme, roster, identities)
         run = Run(
             roster,
             scheme=local.parameters,
-            adders=local.adders,
+            key=local.key,
             plan=self._plan(model.length, seed),
             bounds=self._bounds(self._metric_names(workloads, model)),
             rounds=rounds,

@@ -12,8 +12,8 @@ import msgspec
 
 from secagg.ckks.params import CKKS
 from secagg.cohort import Cohort
-from secagg.encrypted.cipher import Adders
 from secagg.errors import ParameterError
+from secagg.keys.coordinator import EstablishedKey
 from secagg.learning.bounds import Bounds
 from secagg.learning.history import Record
 from secagg.learning.model import Blocks, SealedBase
@@ -137,8 +137,7 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         job: str,
         keep: Callable[[Blocks, Record], B],
         seal: Callable[[SealedBase, Record], B] | None = None,
-        key: bytes | None = None,
-        adders: Adders | None = None,
+        key: EstablishedKey | None = None,
         records: Sequence[Record] = (),
     ) -> Run[B]:
         """Return the run, not yet begun, or as far as it came before its process ended.
@@ -150,8 +149,7 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             job: new for every run.
             keep: as of ``Run``.
             seal: as of ``Run``.
-            adders: as of ``Run``.
-            key: id of the key that is encrypted under; None where there is none.
+            key: as of ``Run``.
             records: of the rounds before.
 
         Raises:
@@ -181,8 +179,8 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         )
         return Run(
             roster,
-            scheme=protection_of(self.scheme, roster.n, key=key),
-            adders=adders,
+            scheme=protection_of(self.scheme, roster.n, key=None if key is None else key.document.key),
+            key=key,
             plan=plan,
             bounds=bounds,
             rounds=self.rounds,

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeAlias, TypeVar
 
-from secagg.encrypted.cipher import Adders
 from secagg.errors import UsageError
 from secagg.fixedpoint import Encoding
+from secagg.keys.adders import adder_of
+from secagg.keys.coordinator import EstablishedKey
+from secagg.keys.desk import KeyDesk
 from secagg.learning.bounds import Bounds
 from secagg.learning.history import Record
 from secagg.learning.model import Base, Blocks, SealedBase
@@ -40,7 +42,7 @@ class Run(Generic[B]):
     Args:
         roster: the pinned roster.
         scheme: the protection and its cohort.
-        adders: what adds ciphertexts of an encoding; None where there are none.
+        key: under which sums are encrypted; None where they are not.
         plan: what every round trains with.
         bounds: from which the encodings are planned.
         rounds: of training, at least 1; if there are metrics, one more sum measures the last model.
@@ -60,7 +62,7 @@ class Run(Generic[B]):
         roster: Roster,
         *,
         scheme: SchemeParameters,
-        adders: Adders | None = None,
+        key: EstablishedKey | None = None,
         plan: TrainingPlan,
         bounds: Bounds,
         rounds: int,
@@ -81,7 +83,7 @@ class Run(Generic[B]):
         self._seal = seal
         self._precision = bounds.precision
         self._scheme = scheme
-        self._adders = adders
+        self._key = key
         self._plan = plan
         self._records = tuple(records)
         self._names = federation, job
@@ -149,12 +151,13 @@ class Run(Generic[B]):
         training_seconds, phase_seconds = self._seconds
         terms = self.terms()
         # Where silos keep the model, only what a run begins with is the coordinator's to send.
-        sent = None if self._adders is not None and self.number > 1 else self.model.payload()
+        sent = None if self._key is not None and self.number > 1 else self.model.payload()
         return RoundCoordinator(
             self.roster,
             terms=terms,
             base=sent,
-            adder=None if self._adders is None else self._adders(terms.encoding),
+            adder=None if self._key is None else adder_of(self._key.document, terms.encoding),
+            desk=None if self._key is None else KeyDesk(self.roster, self._key),
             seconds=phase_seconds,
             training_seconds=training_seconds,
             attempts=self._attempts,

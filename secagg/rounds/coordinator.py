@@ -23,6 +23,7 @@ from secagg.errors import (
     UnexpectedMessage,
     UsageError,
 )
+from secagg.keys.desk import KeyDesk
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.messages import (
     BaseAsked,
@@ -33,6 +34,9 @@ from secagg.messages import (
     BaseWanted,
     BoxReport,
     FromSilo,
+    KeyForwarded,
+    KeyTaken,
+    KeyWanted,
     Ready,
     Refused,
     TrainingOpened,
@@ -96,6 +100,7 @@ class RoundCoordinator:
         training_seconds: how long training may take.
         attempts: how often the protocol is run before the round is given up.
         adder: of the key that the terms name, where they are of ciphertexts.
+        desk: for silos that lack that key; None where none can.
         threads: for the masks.
         memory: of the rounds before, and of attempts of this one that ended with the coordinator's process:
             their numbers are used, the rounds in them are voided first, who was convicted stays convicted.
@@ -119,6 +124,7 @@ class RoundCoordinator:
         training_seconds: float = 3600.0,
         attempts: int = 3,
         adder: Adder | None = None,
+        desk: KeyDesk | None = None,
         threads: int | None = None,
         memory: Memory | None = None,
     ) -> None:
@@ -131,6 +137,7 @@ class RoundCoordinator:
         self._memory = Memory() if memory is None else memory
         self._attempts = self._memory.attempt + attempts
         self._adder = adder
+        self._desk = desk
         self._threads = threads
         self._state: _State = _Start()
         self._failed: RoundAborted | None = None  # The attempt cannot go on; known before it is advanced.
@@ -291,6 +298,8 @@ class RoundCoordinator:
                 pass
         try:
             step = self._accept(sender, message)
+            if isinstance(message, KeyWanted | KeyForwarded | KeyTaken):
+                return step
         except FaultySilo as fault:
             self._blame(fault)
             self._leave(sender, struck=True)
@@ -340,6 +349,10 @@ class RoundCoordinator:
                 if any(void.silo != sender for void in message.voids):
                     raise FaultySilo(sender, "sends a void in another silo's name")
                 state.gate.admit(sender, self._wanted(message.voids))
+            case (_, KeyWanted() | KeyForwarded() | KeyTaken()) if self._desk is not None:
+                helped = self._desk.receive(sender, message, absent=self._absent - {sender})
+                invited = dict.fromkeys(helped.holders, self.invitation)
+                return Step((InputAccepted(sender, message),), {**helped.outbox, **invited})
             case (_Attempting() | _Voiding(), Ready()):
                 pass  # It was late, or has restarted; the next attempt invites it.
             case (_Attempting() as state, _):
@@ -369,7 +382,8 @@ class RoundCoordinator:
         elif silo in self.waiting and self.phase is not None:
             self._losses[silo] = self.phase
         self._leave(silo, struck=fault is not None)
-        return Step((SiloLost(silo, fault is not None),), {})
+        outbox = {} if self._desk is None else self._desk.lose(silo)
+        return Step((SiloLost(silo, fault is not None),), outbox)
 
     def defer(self, moment: float) -> None:
         """Close the phase for lateness no earlier than ``moment``; see ``CoordinatorSession.defer``."""

@@ -22,6 +22,10 @@ from secagg.messages import (
     ConsistencyCheck,
     EncryptedInput,
     FromSilo,
+    KeyDealt,
+    KeyForwarded,
+    KeyTaken,
+    KeyWanted,
     MaskedInput,
     Opened,
     PartialDecryption,
@@ -29,6 +33,7 @@ from secagg.messages import (
     PlainSum,
     Ready,
     Refused,
+    SealingKey,
     ShareKeys,
     SumOpened,
     Unmasking,
@@ -106,6 +111,11 @@ def phase_of(message: FromSilo) -> str:
             | Unmasking()
             | PartialDecryption()
             | Opened()
+            | SealingKey()
+            | KeyDealt()
+            | KeyTaken()
+            | KeyWanted()
+            | KeyForwarded()
         ):
             return type(message).__name__
         case BoxReport():
@@ -248,20 +258,19 @@ class RoundDriver:
             # Enough others were faster, or it is late: it is not needed, and its silo is not lost.
             frames = ()
         except FaultySilo as fault:
-            self.lose(silo, fault=fault, phase=phase)
-            return ()
+            return self.lose(silo, fault=fault, phase=phase)
         if isinstance(message, Refused | BoxReport):
             self._tell_lost(silo, self.phase)
         elif self._watcher is not None and not isinstance(
-            message, BaseRequested | BaseWanted | BaseSealed
+            message, BaseRequested | BaseWanted | BaseSealed | KeyWanted | KeyForwarded | KeyTaken
         ):  # It has yet to train, or did already.
             self._watcher.silo_replied(silo, phase)
         return frames
 
-    def lose(self, silo: SiloId, *, fault: ProtocolError | None = None, phase: str | None = None) -> None:
+    def lose(self, silo: SiloId, *, fault: ProtocolError | None = None, phase: str | None = None) -> Frames:
         """Wait for ``silo`` no longer; see ``RoundCoordinator.lose``."""
         self._tell_lost(silo, phase or self.phase)
-        self._keep(self.coordinator.lose(silo, fault=fault))
+        return self._out(self.coordinator.lose(silo, fault=fault))
 
     def left(self, silo: SiloId, phase: str) -> None:
         """Note that a reply of ``silo`` was lost on its way; the round finds out at the deadline."""

@@ -39,12 +39,17 @@ from secagg.messages import (
     BaseSent,
     BaseWanted,
     FromCoordinator,
+    KeyAsked,
+    KeyDelivered,
+    KeyPassed,
+    KeyRequested,
     KeysAnnounced,
     Opened,
     OpeningRequested,
     Ready,
     Refused,
     RoundOpened,
+    SealingKeysAnnounced,
     TrainingOpened,
     Voided,
     VoidRequested,
@@ -65,6 +70,7 @@ from secagg.terms import (
     PlainParameters,
     Terms,
     ThresholdPaillierParameters,
+    is_encrypted,
     training_digest,
     voids_needed,
 )
@@ -194,6 +200,8 @@ class Participant:
                 return self._join(message)
             case VoidRequested():
                 return self._void(message)
+            case KeyRequested() | SealingKeysAnnounced() | KeyDelivered() | KeyAsked() | KeyPassed():
+                return self._needed_keys().receive(message)
             case _:
                 return self._forward(message)
 
@@ -203,6 +211,10 @@ class Participant:
             return self._ready(terms)  # A repetition: the answer is the same, and the attempt goes on.
         self._terms, self._cipher, self._session, self._attempt = None, None, None, 0
         self._policy.check(terms, self._roster)
+        if is_encrypted(terms.scheme):
+            wanted = self._needed_keys().want(terms)
+            if wanted is not None:
+                return wanted  # When the key is here, the coordinator says again what to train.
         cipher = self._cipher_of(terms)
         self._workload.accept(terms)
         held = self._workload.holds(terms)
@@ -217,7 +229,7 @@ class Participant:
 
     def _base_wanted(self, terms: Terms) -> BaseRequested | BaseWanted:
         """Return how this silo asks for the base: of a peer, where the coordinator may not have it."""
-        if isinstance(terms.scheme, MaskingParameters | PlainParameters):
+        if not is_encrypted(terms.scheme):
             return BaseRequested(terms.base)
         self._base_box = AgreementKey.generate(self._random)
         fields = base_fields(terms.base, self._silo, self._base_box.public)
@@ -338,11 +350,12 @@ class Participant:
                 return ThresholdSilo(self._silo, **common, cipher=cast(ThresholdCipher, self._cipher))
 
     def _cipher_of(self, terms: Terms) -> SiloCipher | None:
-        if isinstance(terms.scheme, MaskingParameters | PlainParameters):
-            return None
+        return self._needed_keys().cipher(terms) if is_encrypted(terms.scheme) else None
+
+    def _needed_keys(self) -> Keys:
         if self._keys is None:
-            raise PolicyRefused("key", "this silo holds no keys; make one together with the other silos")
-        return self._keys.cipher(terms)
+            raise PolicyRefused("key", "this silo holds no keys")
+        return self._keys
 
     def _needed_cipher(self) -> SiloCipher:
         if self._cipher is None:
