@@ -37,6 +37,8 @@ app = new_app(
 )
 runs_app = typer.Typer(no_args_is_help=True, help="Start, watch, halt or go on with a run.")
 app.add_typer(runs_app, name="run")
+keys_app = typer.Typer(no_args_is_help=True, help="Keys of encrypted schemes: silos make and hold them.")
+app.add_typer(keys_app, name="key")
 
 
 def main() -> None:
@@ -207,6 +209,48 @@ def status(*, credentials: Credentials = HERE, address: Address = None) -> None:
         at = "" if standing.round is None else f", round {standing.round} of {standing.run.rounds}"
         phase = "" if standing.phase is None else f", {standing.phase}"
         typer.echo(f"run {standing.run.run} ({standing.run.name}){at}{phase}")
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+@keys_app.command("make")
+def make_key(
+    *,
+    scheme: Annotated[
+        Literal["paillier", "threshold-paillier", "ckks"],
+        typer.Option("--scheme", help="What the key is for."),
+    ],
+    maker: Annotated[
+        str | None,
+        typer.Option("--maker", help="The silo that makes it; else the first of the roster."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Bits (Paillier, 3072) or degree (CKKS, 8192).")
+    ] = None,
+    threshold: Annotated[
+        int | None,
+        typer.Option("--threshold", help="Silos that open together (threshold-paillier)."),
+    ] = None,
+    days: Annotated[int, typer.Option("--days", min=1, max=366, help="How long it is used.")] = 90,
+    credentials: Credentials = HERE,
+    address: Address = None,
+) -> None:
+    """Let the silos make a key; the next rounds use it in the place of the last one (rotation)."""
+    with _coordinator(address, credentials) as coordinator:
+        key = coordinator.make_key(scheme, size=size, threshold=threshold, maker=maker, days=days)
+    typer.echo(key.line)
+
+
+@keys_app.command("list")
+def list_keys(*, credentials: Credentials = HERE, address: Address = None) -> None:
+    """List all keys, and which are used now."""
+    with _coordinator(address, credentials) as coordinator:
+        keys = coordinator.keys()
+    if not keys:
+        typer.echo("no key yet; make one: coordinator key make --scheme ckks")
+    for key in keys:
+        typer.echo(f"{'used' if key.used else '    '}  {key.line}")
 
 
 # --- small parts --------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ from coordinator.control import (
     Ask,
     Done,
     Gathered,
+    KeyList,
+    KeyShown,
+    MakeKey,
     Of,
     RunList,
     RunShown,
@@ -36,6 +39,7 @@ from coordinator.control import (
 )
 from coordinator.failures import Failed
 from coordinator.feed import Ended, RoundFinished, RoundStarted, RunStarted, SiloPhase, Waiting
+from coordinator.keys import PHASE_SECONDS
 from coordinator.model_file import read_initial
 from secagg.operator_files import read_text
 
@@ -43,6 +47,7 @@ import grpc  # isort: skip
 
 from secagg.address import split_address
 from secagg.errors import EnvironmentFault, MalformedMessage, TrustError
+from secagg.keys.document import DAY, DEFAULT_LIFETIME
 from secagg.learning.history import Record
 from secagg.learning.progress import Observer
 from secagg.learning.remote import Layout, Outcome
@@ -52,10 +57,12 @@ from secagg.names import RealVector
 from secagg.payload import Payload
 from secagg.report import plural
 from secagg.roster_file import parse_roster
+from secagg.terms import KeyScheme
 
 SCHEME = "grpcs://"
 CALL_SECONDS = 60.0
 """How long a short call may take."""
+CEREMONY_SECONDS = 3 * PHASE_SECONDS + CALL_SECONDS
 RECONNECT_SECONDS = 600.0
 """How long a watch tries to reach a coordinator again."""
 
@@ -198,12 +205,44 @@ class Coordinator:
         """Return how things stand."""
         return self._ask("Status", Ask(), Standing)
 
+    # --- keys ----------------------------------------------------------------------------------------------
+
+    def make_key(
+        self,
+        scheme: KeyScheme,
+        *,
+        size: int | None = None,
+        threshold: int | None = None,
+        maker: str | None = None,
+        days: int = DEFAULT_LIFETIME // DAY,
+    ) -> KeyShown:
+        """Let the silos make a key, which replaces the last one of its scheme; an operator's call.
+
+        Args:
+            scheme: what it is for.
+            size: bits of a Paillier key, degree of a CKKS ring; None for 3072 and 8192.
+            threshold: for ``threshold-paillier``, how many silos open together; None for the least.
+            maker: the silo that makes it; None for the first of the roster.
+            days: how long it is used, 1 to 366.
+
+        Raises:
+            TooFewSilos: a silo is not there, or refused; the error names it.
+            UsageError: a run is under way.
+            ParameterError: there are no such keys.
+        """
+        asked = MakeKey(scheme, size, threshold, maker, days, self._roster.digest)
+        return self._ask("MakeKey", asked, KeyShown, seconds=CEREMONY_SECONDS)
+
+    def keys(self) -> tuple[KeyShown, ...]:
+        """Return all keys, oldest first."""
+        return self._ask("Keys", Ask(), KeyList).keys
+
     # --- calls ---------------------------------------------------------------------------------------------
 
-    def _ask(self, name: str, request: object, kind: type[M]) -> M:
+    def _ask(self, name: str, request: object, kind: type[M], *, seconds: float = CALL_SECONDS) -> M:
         call: Call = self._channel.unary_unary(f"/{CONTROL}/{name}")
         with self._reaching():
-            return _read(call(encode(request), timeout=CALL_SECONDS), kind)
+            return _read(call(encode(request), timeout=seconds), kind)
 
     def _events(self, run: str, records: list[Record], tell: Callable[[str], None]) -> Iterator[Watched]:
         """Yield events; when the connection breaks, go on after the sums that are in ``records``."""

@@ -17,6 +17,7 @@ import structlog
 from coordinator import tls  # Before grpc: it sets what grpc reads when it is imported.
 from coordinator.failures import Failed
 from coordinator.feed import AnyEvent
+from coordinator.keys import Keys, usable
 from coordinator.on_disk import Spooled, Unreadable
 from coordinator.presence import Presence
 from coordinator.runs import Runs
@@ -25,13 +26,16 @@ from coordinator.store import State, StoredRun
 import grpc  # isort: skip
 
 from secagg import __version__
+from secagg.certificates import Role
 from secagg.errors import MalformedMessage, SecaggError, TrustError, UsageError
+from secagg.keys.coordinator import EstablishedKey
+from secagg.keys.document import DAY, audit_line
 from secagg.learning.request import RunRequest
 from secagg.link.frames import MAX_PIECE
 from secagg.link.line import InMemory
 from secagg.names import SiloId
 from secagg.payload import Payload
-from secagg.terms import Digest
+from secagg.terms import Digest, KeyScheme
 
 CONTROL = "secagg.v1.Control"
 MAX_WEIGHTS = 1 << 28
@@ -118,6 +122,32 @@ class SiloShown(Part, frozen=True):
     silo: SiloId
     connected: bool
     since: float
+
+
+class MakeKey(Part, frozen=True):
+    """Make a key; ``Keys.make`` says what the fields are. ``days``: how long it is used."""
+
+    scheme: KeyScheme
+    size: int | None
+    threshold: int | None
+    maker: Annotated[str, msgspec.Meta(max_length=64)] | None
+    days: Annotated[int, msgspec.Meta(ge=1, le=366)]
+    roster: Digest
+
+
+class KeyShown(Part, frozen=True, tag=True):
+    """A key: its id in hex, its scheme, what is to be known of it in a line, and whether it is used now."""
+
+    key: str
+    scheme: KeyScheme
+    line: str
+    used: bool
+
+
+class KeyList(Part, frozen=True, tag=True):
+    """All keys, oldest first."""
+
+    keys: tuple[KeyShown, ...]
 
 
 class Standing(Part, frozen=True, tag=True):
@@ -208,6 +238,7 @@ class ControlService:
 
     Args:
         runs: what they ask about.
+        keys: of the silos.
         presence: who is connected.
         federation: its name.
         revoked: fingerprints of certificates that are no longer accepted.
@@ -217,9 +248,16 @@ class ControlService:
     """
 
     def __init__(
-        self, runs: Runs, presence: Presence, *, federation: str, revoked: Collection[str] = ()
+        self,
+        runs: Runs,
+        keys: Keys,
+        presence: Presence,
+        *,
+        federation: str,
+        revoked: Collection[str] = (),
     ) -> None:
         self._runs = runs
+        self._keys = keys
         self._presence = presence
         self._federation = federation
         self._revoked = revoked
@@ -239,6 +277,8 @@ class ControlService:
                 "Halt": one(self.halt),
                 "Resume": one(self.resume),
                 "Runs": one(self.runs),
+                "MakeKey": one(self.make_key),
+                "Keys": one(self.keys),
                 "Status": one(self.status),
             },
         )
@@ -330,6 +370,34 @@ class ControlService:
         except SecaggError as error:
             return _failed(error, who)
 
+    async def make_key(self, request: bytes, context: Context) -> bytes:
+        """Let the silos make a key."""
+        who = await self._caller(context, roles={"operator"})
+        try:
+            asked = decode(request, MakeKey)
+            self._runs.check_roster(asked.roster)
+            made = await self._keys.make(
+                asked.scheme,
+                size=asked.size,
+                threshold=asked.threshold,
+                maker=asked.maker,
+                lifetime=asked.days * DAY,
+                by=who,
+            )
+            return encode(_key_shown(made, (made,)))
+        except SecaggError as error:
+            return _failed(error, who)
+
+    async def keys(self, request: bytes, context: Context) -> bytes:
+        """List all keys."""
+        who = await self._caller(context)
+        try:
+            decode(request, Ask)
+            keys = self._keys.all()
+            return encode(KeyList(tuple(_key_shown(key, keys) for key in keys)))
+        except SecaggError as error:
+            return _failed(error, who)
+
     async def status(self, request: bytes, context: Context) -> bytes:
         """Say how things stand."""
         who = await self._caller(context)
@@ -371,14 +439,21 @@ class ControlService:
             late.add_done_callback(self._late.discard)
             raise asyncio.CancelledError from None
 
-    async def _caller(self, context: Context) -> str:
+    async def _caller(self, context: Context, roles: Collection[Role] = ("scientist", "operator")) -> str:
         try:
-            who = tls.caller(context, roles={"scientist", "operator"}, revoked=self._revoked)
+            who = tls.caller(context, roles=roles, revoked=self._revoked)
         except TrustError as error:
             log.warning("a caller was refused", why=str(error))
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
             raise
         return f"{who.role}:{who.name}"
+
+
+def _key_shown(key: EstablishedKey, among: Collection[EstablishedKey]) -> KeyShown:
+    """Return how ``key`` is shown; it is used if it is the last of its scheme and not too old."""
+    document = key.document
+    last = [other for other in among if other.document.scheme == document.scheme][-1]
+    return KeyShown(document.key.hex(), document.scheme, audit_line(document), key is last and usable(key))
 
 
 async def _next(requests: AsyncIterator[bytes]) -> bytes:

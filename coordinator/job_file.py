@@ -13,14 +13,18 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from secagg.ckks.params import CKKS
 from secagg.cohort import MIN_HONEST
 from secagg.errors import ParameterError
 from secagg.learning.request import MAX_ROUNDS
 from secagg.learning.strategies import Strategy
 from secagg.masking.params import Masking
 from secagg.operator_tables import AppPath, FilePath, OperatorFile, Table
+from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
 from secagg.roster import SILO_ID_PATTERN
+from secagg.scheme import Scheme
+from secagg.terms import SchemeTag
 
 _NAME = re.compile(SILO_ID_PATTERN)
 
@@ -51,6 +55,10 @@ class MaskingTable(Table):
     def scheme(self) -> Masking:
         """Return the scheme."""
         return Masking(colluders=self.colluders, threshold=self.threshold, min_honest=self.min_honest)
+
+
+class EncryptionTable(MaskingTable):
+    """``[encryption]``: as the schemes of that name; what is not given follows from the number of silos."""
 
 
 class StrategyTable(Table):
@@ -121,6 +129,7 @@ class JobFile(OperatorFile):
         scheme: the protection.
         silos: how many are asked for; with fewer the run is degraded. None for the whole roster.
         masking: parameters of the scheme "masking"; not to be given for another.
+        encryption: the same of the schemes "paillier", "threshold-paillier" and "ckks".
         strategy: how the mean update becomes the next model.
         training: what trainers are told.
         numbers: declared bounds.
@@ -132,9 +141,10 @@ class JobFile(OperatorFile):
     app: AppPath
     initial: FilePath
     metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    scheme: Literal["masking", "plain"] = "masking"
+    scheme: SchemeTag = "masking"
     silos: int | None = Field(default=None, ge=1)
     masking: MaskingTable = MaskingTable()
+    encryption: EncryptionTable = EncryptionTable()
     strategy: StrategyTable = StrategyTable()
     training: TrainingTable = TrainingTable()
     numbers: NumbersTable = NumbersTable()
@@ -142,12 +152,24 @@ class JobFile(OperatorFile):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.scheme != "masking" and "masking" in self.model_fields_set:
-            raise ParameterError(f'[masking] is given, and scheme is "{self.scheme}": leave one out')
+        own = {"masking": "masking", "plain": None}.get(self.scheme, "encryption")
+        for table in self.model_fields_set & {"masking", "encryption"} - {own}:
+            raise ParameterError(f'[{table}] is given, and scheme is "{self.scheme}": leave one out')
         if len(set(self.metrics)) < len(self.metrics):
             raise ParameterError("metrics names one twice")
         return self
 
-    def protection(self) -> Masking | Plain:
+    def protection(self) -> Scheme:
         """Return the scheme."""
-        return Plain() if self.scheme == "plain" else self.masking.scheme()
+        given = {name: getattr(self.encryption, name) for name in ("colluders", "threshold", "min_honest")}
+        match self.scheme:
+            case "masking":
+                return self.masking.scheme()
+            case "paillier":
+                return Paillier(**given)
+            case "threshold-paillier":
+                return ThresholdPaillier(**given)
+            case "ckks":
+                return CKKS(**given)
+            case "plain":
+                return Plain()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +34,7 @@ from coordinator.run import CARD, CHECKPOINT, COMPLETE, MODEL, Driving, keeping,
 from coordinator.store import Store, StoredRun, Verdict
 from secagg.errors import RunStopped, SecaggError, TrustError, UsageError
 from secagg.heap import return_freed_memory
+from secagg.keys.coordinator import EstablishedKey
 from secagg.learning.history import Record
 from secagg.learning.model import SealedBase
 from secagg.learning.request import RunRequest, tag_of
@@ -250,6 +253,17 @@ class Runs:
                 f"{own.hex()[:16]}; compare roster.toml with the silos"
             )
 
+    @asynccontextmanager
+    async def idle(self) -> AsyncIterator[None]:
+        """Give a block in which no run begins.
+
+        Raises:
+            UsageError: one is under way.
+        """
+        async with self._starting:
+            self.check_idle()
+            yield
+
     def check_idle(self) -> None:
         """Check that no run is under way.
 
@@ -279,8 +293,17 @@ class Runs:
             job=_job(request, name),
             keep=keeping(self._folder / name),
             seal=sealing(self._folder / name),
+            key=self._key(request),
             records=records,
         )
+
+    def _key(self, request: RunRequest) -> EstablishedKey | None:
+        """Return the last key for the scheme of ``request``; None where there is none."""
+        match tag_of(request.scheme):
+            case "masking" | "plain":
+                return None
+            case scheme:
+                return self._store.key(scheme)
 
     def _restored(self, stored: StoredRun) -> Run[StoredModel | SealedBase]:
         model, record = read_checkpoint(self._folder / stored.id / CHECKPOINT)

@@ -18,6 +18,7 @@ import structlog
 from coordinator import tls  # Before grpc: it sets what grpc reads when it is imported.
 from coordinator.config import CoordinatorConfig
 from coordinator.control import CONTROL, ControlService
+from coordinator.keys import Keys
 from coordinator.lines import Lines
 from coordinator.model_file import unwritable
 from coordinator.presence import Presence
@@ -73,6 +74,7 @@ async def serving(config: CoordinatorConfig) -> AsyncIterator[Serving]:
     try:
         lines = Lines(roster, spool)
         runs = Runs(store, lines, config.state / "runs", federation=config.federation)
+        keys = Keys(store, lines, runs, federation=config.federation)
         presence = Presence(lines)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # Its stubs know the other one.
         revoked = config.tls.revoked
@@ -80,7 +82,7 @@ async def serving(config: CoordinatorConfig) -> AsyncIterator[Serving]:
         server.add_generic_rpc_handlers(
             (
                 SiloService(lines, revoked=revoked).handler(),
-                ControlService(runs, presence, federation=config.federation, revoked=revoked).handler(),
+                ControlService(runs, keys, presence, federation=config.federation, revoked=revoked).handler(),
             )
         )
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

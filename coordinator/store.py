@@ -19,10 +19,13 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from secagg.errors import EnvironmentFault, MissingExtra
+from secagg.errors import EnvironmentFault, MalformedMessage, MissingExtra
+from secagg.keys.coordinator import EstablishedKey
+from secagg.keys.document import decode_document
 from secagg.learning.history import Record
 from secagg.learning.request import RunRequest
 from secagg.rounds.memory import Memory
+from secagg.terms import KeyScheme
 
 try:
     import sqlalchemy as sa
@@ -65,10 +68,19 @@ _memories = sa.Table(
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("memory", sa.LargeBinary, nullable=False),
 )
+_keys = sa.Table(
+    "keys",
+    _tables,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("scheme", sa.String(32), nullable=False),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+    sa.Column("taken", sa.LargeBinary, nullable=False),
+)
 
 _record = msgspec.msgpack.Decoder(Record)
 _request = msgspec.msgpack.Decoder(RunRequest)
 _memory = msgspec.msgpack.Decoder(Memory)
+_taken = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +262,34 @@ class Store:
         memory: Memory = _decoded(_memory, row.memory)
         return memory if (row.run, row.round) == (run, number) else memory.next_round()
 
+    # --- keys ----------------------------------------------------------------------------------------------
+
+    def add_key(self, key: EstablishedKey) -> None:
+        """Write what is public of a key that every silo holds."""
+        with self._writing() as connection:
+            number = connection.execute(sa.select(sa.func.count()).select_from(_keys)).scalar_one()
+            connection.execute(
+                _keys.insert().values(
+                    number=number + 1,
+                    scheme=key.document.scheme,
+                    document=key.content,
+                    taken=msgspec.msgpack.encode(key.taken),
+                )
+            )
+
+    def keys(self) -> tuple[EstablishedKey, ...]:
+        """Return all keys, oldest first."""
+        with self._writing() as connection:
+            rows = connection.execute(sa.select(_keys).order_by(_keys.c.number)).all()
+        return tuple(map(_established, rows))
+
+    def key(self, scheme: KeyScheme) -> EstablishedKey | None:
+        """Return the last key for ``scheme``."""
+        query = sa.select(_keys).where(_keys.c.scheme == scheme).order_by(_keys.c.number.desc())
+        with self._writing() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else _established(row)
+
     # --- small parts ---------------------------------------------------------------------------------------
 
     def _change(self, run: str, **values: Any) -> None:
@@ -313,10 +353,21 @@ def _stored(row: Any) -> StoredRun:
     )
 
 
+def _established(row: Any) -> EstablishedKey:
+    try:
+        return EstablishedKey(decode_document(row.document), row.document, _decoded(_taken, row.taken))
+    except MalformedMessage as error:
+        raise _damaged() from error
+
+
 def _decoded(decoder: Any, line: bytes) -> Any:
     try:
         return decoder.decode(line)
     except msgspec.MsgspecError as error:
-        raise EnvironmentFault(
-            "a line of the state database is damaged: restore it from a backup, or give another state folder"
-        ) from error
+        raise _damaged() from error
+
+
+def _damaged() -> EnvironmentFault:
+    return EnvironmentFault(
+        "a line of the state database is damaged: restore it from a backup, or give another state folder"
+    )

@@ -162,6 +162,11 @@ class KeyCeremony:
         return frozenset() if gate is None else gate.waiting
 
     @property
+    def invitation(self) -> KeyRequested | None:
+        """What a silo is told that comes while sealing keys are gathered; None when it is too late."""
+        return self._requested if isinstance(self._state, _Gathering) else None
+
+    @property
     def outcome(self) -> EstablishedKey | None:
         """The key, once every silo took it."""
         return self._state.outcome if isinstance(self._state, _Done) else None

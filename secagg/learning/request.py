@@ -14,6 +14,7 @@ from secagg.ckks.params import CKKS
 from secagg.cohort import Cohort
 from secagg.errors import ParameterError
 from secagg.keys.coordinator import EstablishedKey
+from secagg.keys.document import KeyDocument
 from secagg.learning.bounds import Bounds
 from secagg.learning.history import Record
 from secagg.learning.model import Blocks, SealedBase
@@ -179,7 +180,7 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         )
         return Run(
             roster,
-            scheme=protection_of(self.scheme, roster.n, key=None if key is None else key.document.key),
+            scheme=protection_of(self.scheme, roster.n, key=None if key is None else key.document),
             key=key,
             plan=plan,
             bounds=bounds,
@@ -196,36 +197,43 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         )
 
 
-def protection_of(asked: SchemeAsked, n: int, *, key: bytes | None) -> SchemeParameters:
+def protection_of(asked: SchemeAsked, n: int, *, key: KeyDocument | None) -> SchemeParameters:
     """Return the protection of ``n`` silos that ``asked`` stands for.
 
     Args:
         asked: the scheme.
         n: silos in the roster.
-        key: id of the key that is encrypted under; None where there is none.
+        key: that is encrypted under; None where there is none.
 
     Raises:
-        ParameterError: the scheme does not protect so few silos, or there is no key for it.
+        ParameterError: the scheme does not protect so few silos, there is no key for it, or the key is opened
+            by another number of silos than is asked for.
     """
-    match asked:
-        case PlainAsked():
-            return PlainParameters()
-        case _:
-            cohort = Cohort.of(n, c=asked.colluders, t=asked.threshold, k_min=asked.min_honest)
+    if isinstance(asked, PlainAsked):
+        return PlainParameters()
+    threshold = asked.threshold
+    if isinstance(asked, ThresholdPaillierAsked) and key is not None:
+        if threshold not in {None, key.threshold}:
+            raise ParameterError(
+                f"threshold is {threshold}, and {key.threshold} silos open with the key that there is",
+                parameter="t",
+            )
+        threshold = key.threshold
+    cohort = Cohort.of(n, c=asked.colluders, t=threshold, k_min=asked.min_honest)
     if isinstance(asked, MaskingAsked):
         return MaskingParameters(cohort)
-    tag = tag_of(asked)
     if key is None:
+        tag = tag_of(asked)
         raise ParameterError(
             f"there is no {tag} key yet: let the silos make one, coordinator key make --scheme {tag}"
         )
     match asked:
         case PaillierAsked():
-            return PaillierParameters(cohort, key)
+            return PaillierParameters(cohort, key.key)
         case ThresholdPaillierAsked():
-            return ThresholdPaillierParameters(cohort, key)
+            return ThresholdPaillierParameters(cohort, key.key)
         case CKKSAsked():
-            return CKKSParameters(cohort, key)
+            return CKKSParameters(cohort, key.key)
 
 
 def tag_of(asked: SchemeAsked) -> SchemeTag:
