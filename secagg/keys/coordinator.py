@@ -5,7 +5,7 @@ silo that made it. All of the roster takes part: a key that one silo lacks is of
 encrypts under it. What a silo's absence ends is run again, with a new nonce; so nothing is journalled, and a
 crash ends a ceremony too.
 
-Source: "The key ceremony" in ``docs/protocol.md``.
+Source: ``docs/keys.md``.
 """
 
 from __future__ import annotations

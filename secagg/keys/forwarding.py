@@ -2,7 +2,7 @@
 
 The answer is sealed, so that it learns no more than in the ceremony.
 
-Source: "The key ceremony" in ``docs/protocol.md``.
+Source: ``docs/keys.md``.
 """
 
 from __future__ import annotations
