@@ -49,6 +49,7 @@ from secagg.keys.forwarding import KeyForwarding
 from secagg.keys.joiner import KeyJoiner, forward_key
 from secagg.keys.keyring import MAGIC, MOST_AHEAD, HeldKey, Keyring
 from secagg.keys.secret import make_key
+from secagg.keys.transcript import box_key, ceremony_digest, request_digest
 from secagg.messages import (
     KeyAsked,
     KeyDealt,
@@ -836,6 +837,40 @@ def test_labels_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
         label: count for label, count in seen.items() if label in told
     }
     assert seen.keys() - told.keys() <= {"ckks key", "roster"}
+
+
+CHANGED: dict[str, Any] = {
+    "federation": "other",
+    "roster": bytes(32),
+    "scheme": "ckks",
+    "size": 3072,
+    "threshold": 3,
+    "maker": "c",
+    "nonce": bytes(32),
+    "lifetime": 1,
+    "replaces": bytes(32),
+}
+
+
+def test_every_field_of_what_is_asked_names_the_ceremony() -> None:
+    requested = told(Ceremony(), "a", KeyRequested)
+    assert CHANGED.keys() == set(KeyRequested.__struct_fields__)
+    digests = {ceremony_digest(replace(requested, **{field: value})) for field, value in CHANGED.items()}
+    assert len(digests | {ceremony_digest(requested)}) == len(CHANGED) + 1
+
+
+def test_a_request_and_a_box_are_bound_to_all_that_they_are_for() -> None:
+    other = Roster.of(dict(reversed(ROSTER.members)))
+    asked = [(ROSTER, b"k", "a", b"n"), (other, b"k", "a", b"n"), (ROSTER, b"l", "a", b"n")]
+    asked += [(ROSTER, b"k", "c", b"n"), (ROSTER, b"k", "a", b"m")]
+    assert len({request_digest(*each) for each in asked}) == len(asked)
+    own = agreement.AgreementKey.from_private_bytes(bytes(range(32)))
+    ways = [(b"1", b"k", "a", "c"), (b"2", b"k", "a", "c"), (b"1", b"l", "a", "c"), (b"1", b"k", "c", "a")]
+    keys = {
+        box_key(own, own.public, ceremony, key, giver=giver, recipient=recipient)
+        for ceremony, key, giver, recipient in ways
+    }
+    assert len(keys) == len(ways)
 
 
 # --- sizes and imports -----------------------------------------------------------------------------------
