@@ -29,7 +29,7 @@ Document = Annotated[bytes, msgspec.Meta(min_length=1, max_length=1 << 18)]
 SealedSecret = Annotated[bytes, msgspec.Meta(max_length=1 << 18)]
 # A share of a secret key, sealed, or the key of a ``SealedSecret``.
 KeyBox = Annotated[bytes, msgspec.Meta(min_length=48, max_length=1 << 13)]
-Lifetime = Annotated[int, msgspec.Meta(ge=1, le=366 * 24 * 3600)]
+Lifetime = Annotated[int, msgspec.Meta(ge=1, lt=366 * 24 * 3600 + 1)]
 
 # A key of 32 bytes, sealed.
 SealedKey = Annotated[bytes, msgspec.Meta(min_length=48, max_length=48)]

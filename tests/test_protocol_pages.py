@@ -29,6 +29,7 @@ from secagg.messages import (
     RoundOpened,
     ShareEntry,
     ShareSet,
+    SignedKey,
     Void,
 )
 from secagg.names import SiloId, WordBits
@@ -256,7 +257,7 @@ def test_messages_are_those_of_the_page(head: str, union: Any) -> None:
 
 def test_parts_are_those_of_the_page() -> None:
     told = {row[0]: fields_told(row[1]) for row in table(WIRE, "Part", "Fields")}
-    structs = (Terms, KeyBundle, ShareEntry, ShareSet, Opening, Void, DealerEvidence)
+    structs = (Terms, KeyBundle, ShareEntry, ShareSet, Opening, Void, SignedKey, DealerEvidence)
     for kind in structs:
         assert told.pop(kind.__name__) == list(kind.__struct_fields__)
     for tagged in (MaskingParameters, PlainParameters):

@@ -5,7 +5,7 @@ silo that made it. All of the roster takes part: a key that one silo lacks is of
 encrypts under it. What a silo's absence ends is run again, with a new nonce; so nothing is journalled, and a
 crash ends a ceremony too.
 
-Source: "The key ceremony" in ``docs/protocol.md``.
+Source: ``docs/keys.md``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ import os
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from secagg.errors import FaultySilo, MalformedMessage, ParameterError, UnexpectedMessage, UsageError
+from secagg.errors import (
+    FaultySilo,
+    MalformedMessage,
+    ParameterError,
+    TooFewSilos,
+    UnexpectedMessage,
+    UsageError,
+)
 from secagg.keys.document import (
     DEFAULT_LIFETIME,
     KeyDocument,
@@ -139,6 +146,7 @@ class KeyCeremony:
             federation, roster.digest, scheme, size, threshold, maker, random(32), lifetime, replaces
         )
         self._ceremony = ceremony_digest(self._requested)
+        self._left: set[SiloId] = set()
         self._state: _State = _Start()
 
     # --- what the driver reads -------------------------------------------------------------------------
@@ -204,6 +212,8 @@ class KeyCeremony:
         if gate is not None:
             leave = gate.strike if struck else gate.lose
             leave(silo)
+        if struck and silo in self._roster:
+            self._left.add(silo)
         return Step((), {})
 
     def defer(self, moment: float) -> None:
@@ -219,6 +229,9 @@ class KeyCeremony:
             TooFewSilos: a silo is not there, refused or left the protocol; the error names it.
         """
         gate = self._gate
+        if gate is not None and self._left:  # There is no key without any one of them: nobody need wait.
+            left = self._roster.ordered(self._left)
+            raise TooFewSilos(len(gate.replies), gate.quorum, gate.phase, left)
         if gate is None or not gate.closable(now):
             return Step((), {})
         match self._state:
@@ -252,8 +265,8 @@ class KeyCeremony:
                 state.gate.admit(sender, message.signature)
             case (_Start() | _Done(), _):
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted now")
-            case state, Refused():
-                state.gate.strike(sender)
+            case _, Refused():
+                self.lose(sender, struck=True)
             case state, _:
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted in {state.gate.phase}")
 

@@ -81,7 +81,7 @@ class KeyDocument(msgspec.Struct, frozen=True):
     @property
     def digest(self) -> bytes:
         """32 bytes that stand for every field but the signature."""
-        return digest("digest of a key document", *_fields(self))
+        return digest("digest of a key document", *document_fields(self))
 
 
 _decoder = msgspec.msgpack.Decoder(KeyDocument)
@@ -117,7 +117,8 @@ def decode_document(data: bytes) -> KeyDocument:
 
 def sign_document(identity: IdentityKey, unsigned: KeyDocument) -> KeyDocument:
     """Return the document with its maker's signature."""
-    return msgspec.structs.replace(unsigned, signature=identity.sign(KEY_DOCUMENT, *_fields(unsigned)))
+    signature = identity.sign(KEY_DOCUMENT, *document_fields(unsigned))
+    return msgspec.structs.replace(unsigned, signature=signature)
 
 
 def document_fault(document: KeyDocument, roster: Roster) -> str | None:
@@ -128,7 +129,7 @@ def document_fault(document: KeyDocument, roster: Roster) -> str | None:
     """
     if document.roster != roster.digest or document.maker not in roster:
         return "its key is not for the pinned roster"
-    if not verify(roster.key(document.maker), document.signature, KEY_DOCUMENT, *_fields(document)):
+    if not verify(roster.key(document.maker), document.signature, KEY_DOCUMENT, *document_fields(document)):
         return f"its key document is not signed by {document.maker}"
     try:
         check_shape(document.scheme, size=document.size, threshold=document.threshold, parties=roster.n)
@@ -179,7 +180,8 @@ def audit_line(document: KeyDocument) -> str:
     )
 
 
-def _fields(document: KeyDocument) -> tuple[Field, ...]:
+def document_fields(document: KeyDocument) -> tuple[Field, ...]:
+    """Return what the maker signs."""
     return (
         document.federation,
         document.scheme,

@@ -2,7 +2,7 @@
 
 The answer is sealed, so that it learns no more than in the ceremony.
 
-Source: "The key ceremony" in ``docs/protocol.md``.
+Source: ``docs/keys.md``.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class KeyForwarding:
         seconds: how long each silo is waited for.
 
     Raises:
-        FaultySilo: the request is not signed by the joiner's pinned identity.
-        UsageError: it is for another key, or for a share, which cannot be forwarded: make a new key.
+        UnexpectedMessage: the request is for another key, or for a share, which cannot be forwarded.
+        FaultySilo: it is not signed by the joiner's pinned identity.
 
     Guarantees:
         It never has what opens a box or a ciphertext.
@@ -71,9 +71,9 @@ class KeyForwarding:
         self, roster: Roster, *, joiner: SiloId, wanted: KeyWanted, key: EstablishedKey, seconds: float = 60.0
     ) -> None:
         if wanted.key != key.document.key:
-            raise UsageError("the silo wants another key")
+            raise UnexpectedMessage(f"{joiner} wants another key")
         if key.document.threshold is not None:
-            raise UsageError(
+            raise UnexpectedMessage(
                 "a share of a threshold key cannot be forwarded: make a new key that replaces it"
             )
         self._roster = roster

@@ -4,7 +4,7 @@ The joiner signs a fresh X25519 key for its request; the holder answers only a m
 and only for a key that every member was given when it was made. A share of a threshold key is its silo's
 alone, so nobody can forward it.
 
-Source: "The key ceremony" in ``docs/protocol.md``.
+Source: ``docs/keys.md``.
 """
 
 from __future__ import annotations

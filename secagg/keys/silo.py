@@ -5,7 +5,7 @@ their pinned identities, so the coordinator, through which everything goes, open
 key of its own in a silo's place. A new state drops the agreement key of the last one; that a maker forgets
 what it made cannot be proved.
 
-Source: "The key ceremony" in ``docs/protocol.md``.
+Source: ``docs/keys.md``.
 """
 
 from __future__ import annotations

@@ -21,12 +21,15 @@ from blake3 import blake3
 
 from secagg import wire
 from secagg.errors import FaultySilo, MalformedMessage, RoundAborted
+from secagg.keys.joiner import KeyJoiner, forward_key
 from secagg.masking.params import Masking
 from secagg.messages import (
     BaseRequested,
     BaseSent,
     BoxReport,
     DealerEvidence,
+    KeyAsked,
+    KeyPassed,
     Refused,
     RoundOpened,
     ShareKeys,
@@ -34,6 +37,7 @@ from secagg.messages import (
 )
 from secagg.payload import Frame, Payload
 from secagg.plain import Plain
+from tests.ceremonies import IDENTITIES, NOW, POLICY, ROSTER, Ceremony
 from tests.counts import count
 from tests.federations import MODEL, Driver, Federation, Tamper, TamperedSilo
 from tests.samples import FROM_COORDINATOR, FROM_SILO
@@ -68,11 +72,35 @@ def corpus() -> tuple[Bytes, ...]:
     opened = next(m for m in messages if isinstance(m, RoundOpened))
     messages.append(RoundOpened(opened.training, 2, 60.0, (), (evidence,)))
     messages += [BaseRequested(MODEL.digest), BaseSent(MODEL.digest, MODEL)]
+    messages += key_messages()
     assert {type(message).__name__ for message in messages} == set(NAMES)
     # As many frames of a rare type as of a common one.
     by_kind = {name: [m for m in messages if type(m).__name__ == name] for name in NAMES}
     chosen = [by_kind[name][i % len(by_kind[name])] for name in NAMES for i in range(8)]
     return tuple((header, None if p is None else bytes(p[:])) for header, p in map(wire.encode, chosen))
+
+
+def key_messages() -> list[Any]:
+    """Return what a key ceremony sends, and a silo that lost its key."""
+    ceremony = Ceremony.of("paillier")
+    key = ceremony.run()
+    joiner = KeyJoiner(
+        "a",
+        key=key.document.key,
+        scheme="paillier",
+        identity=IDENTITIES["a"],
+        roster=ROSTER,
+        policy=POLICY,
+        now=NOW,
+    )
+    wanted: Any = joiner.open().output
+    asked = KeyAsked("a", wanted.key, wanted.sealing)
+    forwarded: Any = forward_key(
+        asked, ceremony.keyring("c"), silo="c", identity=IDENTITIES["c"], roster=ROSTER, now=NOW
+    ).output
+    fields = (getattr(forwarded, name) for name in forwarded.__struct_fields__)
+    sent = [message for _, message in (*ceremony.told, *ceremony.replied)]
+    return [*sent, wanted, asked, forwarded, KeyPassed("c", *fields)]
 
 
 # --- mutations ----------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ from secagg.hazmat import framing
 from secagg.hazmat.agreement import AgreementKey, hkdf
 from secagg.hazmat.framing import Field, digest, frame
 from secagg.hazmat.identity import verify
+from secagg.keys import transcript as ceremony
+from secagg.keys.document import KeyDocument, document_fields, sign_document
 from secagg.masking import transcript
 from secagg.payload import Payload
 from secagg.survivors import sign_void
@@ -107,11 +109,14 @@ def shared_keys() -> list[set[tuple[Field, ...]]]:
             for kind in kinds:
                 key = transcript.box_key(own, own.public, word, sender=one, recipient=other, kind=kind)
                 uses[key].add(("box", word, one, other, kind))
+            for inside in WORDS:
+                key = ceremony.box_key(own, own.public, word, inside, giver=one, recipient=other)
+                uses[key].add(("key box", word, inside, one, other))
         for silo in IDS:
             uses[transcript.self_stream(agreed, word, silo)].add(("self", word, silo))
     for purpose, length in product(PURPOSES, (32, 64)):
         uses[hkdf(agreed, purpose, "same", length=length)[:32]].add((purpose, length))
-    assert len(PURPOSES) == 3
+    assert len(PURPOSES) == 4
     return [named for named in uses.values() if len(named) > 1]
 
 
@@ -135,8 +140,26 @@ def statements() -> Iterator[tuple[str, str, bytes, tuple[Field, ...]]]:
         content = upload.payload.digest
         fields = upload_fields(SUM, silo=silo, content=content, **KEY_AND_ROUND)
         yield silo, "ckks upload", upload.signature, fields
+        yield from key_statements(silo)
     for silo, signature in sent.survivor_signatures.items():
         yield silo, "survivors", signature, (round_id, sent.opened.survivors)
+
+
+def key_statements(silo: str) -> Iterator[tuple[str, str, bytes, tuple[Field, ...]]]:
+    """Yield what is signed in a key ceremony."""
+    identity, own = reference.identity(silo), AgreementKey.from_private_bytes(bytes(range(32)))
+    sealing = ceremony.sign_sealing_key(identity, WORDS[0], silo, own, WORDS[1])
+    yield silo, "sealing key", sealing.signature, (WORDS[0], silo, own.public, WORDS[1])
+    unsigned = KeyDocument(
+        *("federation", "ckks", 8192, None, WORDS[0], silo, 1, 1, None),
+        *WORDS,
+        material=b"",
+        signature=bytes(64),
+    )
+    document = sign_document(identity, unsigned)
+    yield silo, "key document", document.signature, document_fields(document)
+    taken = ceremony.sign_taken(identity, document)
+    yield silo, "key taken", taken, (document.ceremony, document.digest)
 
 
 def taken_for_another() -> list[tuple[str, str]]:

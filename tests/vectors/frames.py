@@ -14,12 +14,23 @@ from secagg.messages import (
     BaseRequested,
     BaseSent,
     BoxReport,
+    KeyAsked,
+    KeyDealt,
+    KeyDelivered,
+    KeyForwarded,
+    KeyPassed,
+    KeyRequested,
+    KeyTaken,
+    KeyWanted,
     Message,
     PlainInput,
     PlainSum,
     Ready,
     Refused,
     RoundOpened,
+    SealingKey,
+    SealingKeysAnnounced,
+    SignedKey,
     SurvivorsAnnounced,
     TrainingOpened,
     Voided,
@@ -44,6 +55,9 @@ def frames() -> Group:
     vector = Payload.of(np.array([1, 2, 3, 4], np.uint32))
     reals = Payload.of(np.array([0.5, -1.0]))
     void = sign_void(IDENTITIES["a"], "a", ROUND)
+    key, asked, document = fixed("key id"), fixed("ceremony"), b"document"
+    sealing = SignedKey(fixed("sealing key"), fixed("nonce"), fixed("signature") * 2)
+    sealed, box = fixed("sealed"), fixed("box") * 2
     for message in (
         BaseRequested(TERMS.base),
         Ready(TRAINING),
@@ -51,6 +65,11 @@ def frames() -> Group:
         BoxReport(SESSION, "a"),
         Voided((void,)),
         PlainInput(TRAINING, vector),
+        SealingKey(asked, sealing),
+        KeyDealt(asked, document, b"", (("a", box), ("b", box))),
+        KeyTaken(asked, key, sealing.signature),
+        KeyWanted(key, sealing),
+        KeyForwarded(asked, document, sealing, sealed, box),
     ):
         group.passes(type(message).__name__, SILO, **write_frame(message))
     for sent in (
@@ -59,6 +78,13 @@ def frames() -> Group:
         RoundOpened(TRAINING, 2, 60.0, (void,)),
         VoidRequested((ROUND,)),
         PlainSum(TRAINING, ("a", "b"), vector),
+        KeyRequested(
+            *("vectors", TERMS.roster, "threshold-paillier", 3072, 3, "a"), fixed("nonce"), 7776000, key
+        ),
+        SealingKeysAnnounced(asked, (("a", sealing), ("b", sealing))),
+        KeyDelivered(asked, document, sealing, sealed, box),
+        KeyAsked("a", key, sealing),
+        KeyPassed("b", asked, document, sealing, sealed, box),
     ):
         group.passes(type(sent).__name__, COORDINATOR, **write_frame(sent))
     _bad_bytes(group)
