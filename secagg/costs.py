@@ -66,7 +66,8 @@ class Cost:
         scheme: with all that can be chosen.
         silo: one of the silos.
         coordinator: it receives what all silos send, and sends what all of them receive.
-        together: bytes that all parties hold, where they run in one process, that process included.
+        together: bytes that all parties hold where one process runs them, one after the other; that process
+            included.
     """
 
     scheme: Scheme
@@ -150,7 +151,8 @@ def _masking(scheme: Masking, length: int, n: int, word_bits: WordBits, rounds: 
         rounds,
         sent=vector + n * BYTES_A_SILO,
         received=vector + n * BYTES_TO_A_SILO + n * n * BYTES_A_PAIR,
-        silo_memory=_opened(length, word_bits),
+        kept=_kept(length, word_bits),
+        working=_opened(length, word_bits),
         silo=(
             (measured.QUANTISE, values),
             (measured.COPY, values),
@@ -175,7 +177,8 @@ def _plain(scheme: Plain, length: int, n: int, word_bits: WordBits, rounds: int)
         rounds,
         sent=vector + BYTES_A_SILO,
         received=vector + n * BYTES_TO_A_SILO,
-        silo_memory=_opened(length, word_bits),
+        kept=_kept(length, word_bits),
+        working=_opened(length, word_bits),
         silo=((measured.QUANTISE, values),),
         total=vector,
         coordinator=((measured.ADD, n * values), (measured.DECODE, values)),
@@ -207,11 +210,11 @@ def _paillier(
             (measured.COMBINE, scheme.cohort(n).t * rows * product),
         )
         # The sum, its blinding and the partial decryptions as numbers; the parts of all, also as they came.
-        held = 2 * upload + 5 * rows * number + n * rows * (number + each)
+        working = upload + 5 * rows * number + n * (part + rows * number)
     else:
         sent, received = upload, upload
         steps += ((measured.OPEN, rows * power),)
-        held = 2 * upload + 2 * rows * number
+        working = upload + 2 * rows * number
     table = scheme.bits // 16 * 256 * number
     return _both(
         scheme,
@@ -219,7 +222,8 @@ def _paillier(
         rounds,
         sent=sent + n * BYTES_A_SILO,
         received=received + n * BYTES_TO_A_SILO,
-        silo_memory=_opened(length, word_bits) + 8 * length + table + held,
+        kept=_kept(length, word_bits) + sent,
+        working=_opened(length, word_bits) + 8 * length + table + working,
         silo=steps,
         once=((measured.TABLE, power),),
         total=rows * number,
@@ -229,26 +233,27 @@ def _paillier(
 
 def _ckks(scheme: CKKS, length: int, n: int, word_bits: WordBits, rounds: int) -> Cost:
     limbs = plan_limbs(length, word_bits=word_bits, cohort=n, degree=scheme.degree)
-    upload = limbs.parameters.chunks * limbs.parameters.ring.fresh_size
-    total = limbs.parameters.chunks * limbs.parameters.ring.sum_size
-    chunks = limbs.parameters.chunks * scheme.degree / measured.CKKS_DEGREE
+    ring, chunks = limbs.parameters.ring, limbs.parameters.chunks
+    upload, total = chunks * ring.fresh_size, chunks * ring.sum_size
+    steps = chunks * scheme.degree / measured.CKKS_DEGREE
     return _both(
         scheme,
         n,
         rounds,
         sent=upload + n * BYTES_A_SILO,
         received=total + n * BYTES_TO_A_SILO,
-        silo_memory=_opened(length, word_bits) + 8 * length * limbs.count + upload + total,
+        kept=_kept(length, word_bits) + upload,
+        working=_opened(length, word_bits) + 8 * length * limbs.count + total,
         silo=(
             (measured.QUANTISE, length * word_bits / 32),
-            (measured.CKKS_ENCRYPT, chunks),
-            (measured.CKKS_OPEN, chunks),
+            (measured.CKKS_ENCRYPT, steps),
+            (measured.CKKS_OPEN, steps),
         ),
         total=total,
         coordinator=(
-            (measured.CKKS_CHECK, n * chunks),
-            (measured.CKKS_ADD, n * chunks),
-            (measured.CKKS_SERIALISE, chunks),
+            (measured.CKKS_CHECK, n * steps),
+            (measured.CKKS_ADD, n * steps),
+            (measured.CKKS_SERIALISE, steps),
         ),
     )
 
@@ -260,7 +265,8 @@ def _both(
     *,
     sent: int,
     received: int,
-    silo_memory: int,
+    kept: int,
+    working: int,
     silo: Steps,
     total: int,
     coordinator: Steps,
@@ -274,7 +280,8 @@ def _both(
         rounds: how many.
         sent: by one silo in one round.
         received: by it.
-        silo_memory: of one silo.
+        kept: bytes that one silo holds all the time.
+        working: bytes that it holds besides while it computes, at the most.
         silo: its steps in one round.
         total: bytes of the running sum.
         coordinator: its steps in one round.
@@ -283,7 +290,7 @@ def _both(
     one = Party(
         sent=rounds * sent,
         received=rounds * received,
-        memory=silo_memory,
+        memory=kept + working,
         steps=(*_times(silo, rounds), *once),
     )
     # Everything but the sum is streamed, in pieces for each silo.
@@ -291,7 +298,8 @@ def _both(
     other = Party(
         sent=n * one.received, received=n * one.sent, memory=held, steps=_times(coordinator, rounds)
     )
-    return Cost(scheme=scheme, silo=one, coordinator=other, together=measured.IDLE + n * one.memory + held)
+    together = measured.IDLE + n * kept + working + held
+    return Cost(scheme=scheme, silo=one, coordinator=other, together=together)
 
 
 def _times(steps: Steps, rounds: int) -> Steps:
@@ -302,6 +310,11 @@ def _vector(length: int, word_bits: WordBits) -> int:
     return length * word_bits // 8
 
 
+def _kept(length: int, word_bits: WordBits) -> int:
+    """Return the bytes of a vector as it was handed in, in float64, and of the same encoded."""
+    return 8 * length + _vector(length, word_bits)
+
+
 def _opened(length: int, word_bits: WordBits) -> int:
-    """Return the bytes of a vector in float64, as handed in or as opened, and of two encoded."""
-    return 8 * length + 2 * _vector(length, word_bits)
+    """Return the bytes of a sum as it was opened, and of the same in float64."""
+    return 8 * length + _vector(length, word_bits)

@@ -192,7 +192,7 @@ def check_memory(
     *,
     word_bits: WordBits = 32,
 ) -> None:
-    """Refuse a run whose parties, all of them in this process, would need more memory than there may be.
+    """Refuse a run whose parties, all of them in this process, would hold more memory than they may.
 
     Args:
         scheme: the protection.

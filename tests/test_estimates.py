@@ -31,6 +31,7 @@ from secagg.paillier.params import MOST_PARTIES, Paillier, ThresholdPaillier
 from secagg.plain import Plain
 from secagg.report import SHARED_KEY, SchemeName, readers
 from secagg.scheme import Scheme
+from secagg.schemes import table
 from secagg.topics import configuration
 from tests.paillier_keys import secret_key
 
@@ -62,6 +63,25 @@ def test_a_round_sends_no_more_than_was_estimated(
         assert vector <= sum(real.values()) / n <= party < vector + n * 1400 + n * n * 300 + 100
     assert cost.coordinator.received == n * cost.silo.sent
     assert cost.coordinator.sent == n * cost.silo.received
+
+
+@pytest.mark.filterwarnings("ignore:a Paillier key of 2048 bits")
+@pytest.mark.parametrize(
+    "scheme", [Paillier(bits=2048), ThresholdPaillier(bits=2048), CKKS(), CKKS(degree=4096)], ids=name_of
+)
+def test_a_round_of_ciphertexts_sends_no_more_than_was_estimated(scheme: Scheme) -> None:
+    pytest.importorskip("gmpy2")
+    pytest.importorskip("tenseal")
+    length, n = 500, 3
+    names = [f"{i:02d}".rjust(64, "s") for i in range(n)]
+    report = secagg.secure_sum({name: np.ones(length) for name in names}, scheme=scheme, clip=1.0).report
+    (cost,) = estimate(length, n, scheme=scheme).costs
+    for real, bound, beside in (
+        (report.bytes_up, cost.silo.sent, n * 1000),
+        (report.bytes_down, cost.silo.received, n * 1600),
+    ):
+        assert bound - beside < sum(real.values()) / n <= bound
+    assert f"phases     {', '.join(report.bytes_up)}\n" in table(report.scheme, width=200)
 
 
 @pytest.mark.parametrize("bits", [2048, 3072])
