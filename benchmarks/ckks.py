@@ -1,6 +1,7 @@
 """CKKS: one silo and the coordinator, step by step, in CPU time; bytes; memory. Limits stand beside.
 
-What is printed, and how to read it, stands in ``benchmarks/README.md``.
+``--peer`` measures a public implementation in the same run. What is printed, and how to read it,
+stands in ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import argparse
 import hashlib
 import multiprocessing
 import statistics
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import machine, peer
 from benchmarks.machine import Stopwatch, show
 from benchmarks.masking import numbers
 from secagg.ckks.parameters import RINGS, SumParameters, plan
@@ -91,8 +93,9 @@ def check(
     return checked_upload(upload, parameters, identity=identity.public, key_id=key_id, round_id=ROUND)
 
 
-def show_speed(length: int, silos: int, *, runs: int) -> None:
-    """Print what each step takes at each ring, beside the limits."""
+def show_speed(length: int, silos: int, *, runs: int) -> dict[int, peer.CkksFigures]:
+    """Print what each step takes at each ring, beside the limits; return what peers are compared with."""
+    figures: dict[int, peer.CkksFigures] = {}
     rows: list[tuple[str | float, ...]] = []
     errors: list[tuple[str | float, ...]] = []
     for degree in RINGS:
@@ -117,6 +120,15 @@ def show_speed(length: int, silos: int, *, runs: int) -> None:
                 per("publish", statistics.median),
             )
         )
+        figures[degree] = peer.CkksFigures(
+            f"secagg, N={degree} 2^{parameters.scale_bits}",
+            "symmetric",
+            per("encrypt", statistics.median),
+            per("check", statistics.median) / silos + added,
+            per("open", statistics.median),
+            made[0].sent / length,
+            max(one.error for one in made),
+        )
         errors.append(
             (
                 f"{degree}",
@@ -137,6 +149,31 @@ def show_speed(length: int, silos: int, *, runs: int) -> None:
         "Errors of an entry of the sum, for a bound of 1; one release of a key",
         ("N", "scale", "bits of modulus", "limit", "largest seen", "proven", "sigma published", "grid"),
         errors,
+    )
+    return figures
+
+
+def show_peers(
+    ours: Mapping[int, peer.CkksFigures], theirs: Mapping[int, Sequence[peer.CkksFigures]]
+) -> None:
+    """Print each setting of the peer beside ours of the same ring, and how many times ours it takes."""
+    rows: list[tuple[str | float, ...]] = []
+    for degree, own in ours.items():
+        rows.extend(
+            (
+                *(one.setup, one.keys, one.encrypt, one.encrypt / own.encrypt),
+                *(one.add, one.add / own.add, one.open, one.open / own.open),
+                *(f"{one.upload:.2f}", one.upload / own.upload, f"{one.error:.1e}"),
+            )
+            for one in (own, *theirs[degree])
+        )
+    show(
+        "Beside `ckks_vector` of TenSEAL: seconds of CPU per 1e6 parameters, and how many times ours",
+        (
+            *("parameters", "keys", "encrypt, serialise", "**ratio**", "read, add one", "**ratio**"),
+            *("read, decrypt", "**ratio**", "bytes a parameter", "**ratio**", "largest error"),
+        ),
+        rows,
     )
 
 
@@ -221,6 +258,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=7, help="rounds of each ring; default 7")
     parser.add_argument("--memory-length", type=float, default=1e7, help="default 1e7; 0 for none")
     parser.add_argument("--memory-silos", type=numbers, default=[3, 6], help="default 3,6")
+    parser.add_argument("--peer", type=Path, metavar="SCRIPT", help="measures TenSEAL's own vectors too")
+    parser.add_argument(
+        "--peer-python",
+        type=Path,
+        default=sys.executable,
+        metavar="PYTHON",
+        help="interpreter of the environment that the script needs",
+    )
     return parser.parse_args()
 
 
@@ -228,7 +273,9 @@ def main() -> None:
     """Measure and print."""
     asked = arguments()
     print(f"{machine.facts()}, tenseal {version('tenseal')}. Medians of {asked.runs} rounds.")
-    show_speed(int(asked.length), asked.silos, runs=asked.runs)
+    ours = show_speed(int(asked.length), asked.silos, runs=asked.runs)
+    if asked.peer is not None:
+        show_peers(ours, peer.measure_ckks(asked.peer, asked.peer_python, length=int(asked.length)))
     if asked.memory_length:
         show_memory(int(asked.memory_length), asked.memory_silos)
 
