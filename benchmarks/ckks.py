@@ -1,6 +1,7 @@
 """CKKS: one silo and the coordinator, step by step, in CPU time; bytes; memory. Limits stand beside.
 
-What is printed, and how to read it, stands in ``benchmarks/README.md``.
+``--peer`` measures a public implementation in the same run. What is printed, and how to read it,
+stands in ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import argparse
 import hashlib
 import multiprocessing
 import statistics
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -18,13 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import machine, peer
 from benchmarks.machine import Stopwatch, show
 from benchmarks.masking import numbers
 from secagg.ckks.parameters import RINGS, SumParameters, plan
-from secagg.ckks.public import CheckedUpload, CiphertextSum, SignedUpload, checked_upload, upload_words
-from secagg.ckks.secret import OpenedSum, Publisher, SecretKey, encrypt, open_sum, sign_upload
-from secagg.hazmat.identity import IdentityKey
+from secagg.ckks.public import CiphertextSum, check_upload, upload_words
+from secagg.ckks.secret import OpenedSum, Publisher, SecretKey, encrypt, open_sum
 from secagg.payload import PIECE_SIZE, Payload
 
 ROUND = hashlib.sha256(b"benchmark").digest()
@@ -48,23 +49,20 @@ def payload_of(data: bytes) -> Payload:
     return Payload.over("u8", len(data) // 8, memoryview(data))
 
 
-def run(parameters: SumParameters, key: SecretKey, identities: list[IdentityKey]) -> Run:
+def run(parameters: SumParameters, key: SecretKey, silos: int) -> Run:
     """Let one silo encrypt, and the coordinator add that as everybody's; open and publish the sum."""
-    watch, silos = Stopwatch(), len(identities)
+    watch = Stopwatch()
     # Data to measure with, the same in every run.
     vector = np.random.default_rng(0).normal(0, 0.05, parameters.length).astype(np.float32)
     with watch.step("encrypt"):
         chunks = list(encrypt(key, parameters, vector, round_id=ROUND))
     data = payload_of(b"".join(chunks))
-    total, checked = CiphertextSum(parameters), list[CheckedUpload]()
-    for silo, identity in enumerate(identities):
-        with watch.step("sign"):  # That is, hash.
-            upload = signed(parameters, data, key.key_id, f"silo-{silo}", identity)
+    total = CiphertextSum(parameters)
+    for _ in range(silos):
         with watch.step("check"):
-            checked.append(check(parameters, upload, key.key_id, identity))
-    for upload_ in checked:
+            check_upload(data, parameters)
         with watch.step("add"):
-            total.add(upload_)
+            total.add(data)
     with watch.step("serialise"):
         summed = payload_of(b"".join(total.payload().pieces()))
     with watch.step("open"):
@@ -77,29 +75,16 @@ def run(parameters: SumParameters, key: SecretKey, identities: list[IdentityKey]
     return Run(watch, sum(map(len, chunks)), opened, error)
 
 
-def signed(
-    parameters: SumParameters, data: Payload, key_id: bytes, silo: str, identity: IdentityKey
-) -> SignedUpload:
-    """Return one silo's upload of ``data``."""
-    return sign_upload(identity, parameters, data, silo=silo, key_id=key_id, round_id=ROUND)
-
-
-def check(
-    parameters: SumParameters, upload: SignedUpload, key_id: bytes, identity: IdentityKey
-) -> CheckedUpload:
-    """Check an upload, as the coordinator does."""
-    return checked_upload(upload, parameters, identity=identity.public, key_id=key_id, round_id=ROUND)
-
-
-def show_speed(length: int, silos: int, *, runs: int) -> None:
-    """Print what each step takes at each ring, beside the limits."""
+def show_speed(length: int, silos: int, *, runs: int) -> dict[int, peer.CkksFigures]:
+    """Print what each step takes at each ring, beside the limits; return what peers are compared with."""
+    figures: dict[int, peer.CkksFigures] = {}
     rows: list[tuple[str | float, ...]] = []
     errors: list[tuple[str | float, ...]] = []
     for degree in RINGS:
         parameters = plan(length, bound=1.0, cohort=silos, degree=degree)
-        key, identities = SecretKey.generate(degree), [IdentityKey.generate() for _ in range(silos)]
-        run(parameters, key, identities)
-        made = [run(parameters, key, identities) for _ in range(runs)]
+        key = SecretKey.generate(degree)
+        run(parameters, key, silos)
+        made = [run(parameters, key, silos) for _ in range(runs)]
 
         def per(step: str, of: Callable[[list[float]], float], many: list[Run] = made) -> float:
             return of([one.watch.cpu[step] for one in many]) * 1e6 / length
@@ -116,6 +101,15 @@ def show_speed(length: int, silos: int, *, runs: int) -> None:
                 *(per("open", statistics.median), per("open", min), OPEN_LIMIT),
                 per("publish", statistics.median),
             )
+        )
+        figures[degree] = peer.CkksFigures(
+            f"secagg, N={degree} 2^{parameters.scale_bits}",
+            "symmetric",
+            per("encrypt", statistics.median),
+            per("check", statistics.median) / silos + added,
+            per("open", statistics.median),
+            made[0].sent / length,
+            max(one.error for one in made),
         )
         errors.append(
             (
@@ -138,6 +132,31 @@ def show_speed(length: int, silos: int, *, runs: int) -> None:
         ("N", "scale", "bits of modulus", "limit", "largest seen", "proven", "sigma published", "grid"),
         errors,
     )
+    return figures
+
+
+def show_peers(
+    ours: Mapping[int, peer.CkksFigures], theirs: Mapping[int, Sequence[peer.CkksFigures]]
+) -> None:
+    """Print each setting of the peer beside ours of the same ring, and how many times ours it takes."""
+    rows: list[tuple[str | float, ...]] = []
+    for degree, own in ours.items():
+        rows.extend(
+            (
+                *(one.setup, one.keys, one.encrypt, one.encrypt / own.encrypt),
+                *(one.add, one.add / own.add, one.open, one.open / own.open),
+                *(f"{one.upload:.2f}", one.upload / own.upload, f"{one.error:.1e}"),
+            )
+            for one in (own, *theirs[degree])
+        )
+    show(
+        "Beside `ckks_vector` of TenSEAL: seconds of CPU per 1e6 parameters, and how many times ours",
+        (
+            *("parameters", "keys", "encrypt, serialise", "**ratio**", "read, add one", "**ratio**"),
+            *("read, decrypt", "**ratio**", "bytes a parameter", "**ratio**", "largest error"),
+        ),
+        rows,
+    )
 
 
 def show_memory(length: int, counts: list[int]) -> None:
@@ -158,7 +177,6 @@ def measure_memory(length: int, silos: int) -> tuple[int, int]:
     """Return the bytes resident before the first upload, and at most, in a process that adds."""
     parameters = plan(length, bound=1.0, cohort=silos)
     key = SecretKey.generate(parameters.degree)
-    identities = [IdentityKey.generate() for _ in range(silos)]
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     with tempfile.TemporaryDirectory() as folder:
@@ -166,12 +184,7 @@ def measure_memory(length: int, silos: int) -> tuple[int, int]:
         with spool.open("wb") as file:
             for chunk in encrypt(key, parameters, np.zeros(length, np.float32), round_id=ROUND):
                 file.write(chunk)
-        uploads = [
-            (identity.public, signed(parameters, spooled(parameters, spool), key.key_id, name, identity))
-            for name, identity in ((f"silo-{silo}", one) for silo, one in enumerate(identities))
-        ]
-        sent = [(public, upload.silo, upload.signature) for public, upload in uploads]
-        process = context.Process(target=_add, args=(there, spool, parameters, key.key_id, sent))
+        process = context.Process(target=_add, args=(there, spool, parameters, silos))
         process.start()
         there.close()
         idle, peak = here.recv()
@@ -190,18 +203,13 @@ def _pieces(spool: Path) -> Iterator[memoryview]:
             yield memoryview(piece)
 
 
-def _add(
-    parent: Connection,
-    spool: Path,
-    parameters: SumParameters,
-    key_id: bytes,
-    sent: list[tuple[bytes, str, bytes]],
-) -> None:
+def _add(parent: Connection, spool: Path, parameters: SumParameters, silos: int) -> None:
     total = CiphertextSum(parameters)
     idle = _resident("VmRSS")
-    for public, silo, signature in sent:
-        upload = SignedUpload(silo, spooled(parameters, spool), signature)
-        total.add(checked_upload(upload, parameters, identity=public, key_id=key_id, round_id=ROUND))
+    for _ in range(silos):
+        upload = spooled(parameters, spool)
+        check_upload(upload, parameters)
+        total.add(upload)
     for _piece in total.payload().pieces():
         pass
     parent.send((idle, _resident("VmHWM")))
@@ -221,6 +229,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=7, help="rounds of each ring; default 7")
     parser.add_argument("--memory-length", type=float, default=1e7, help="default 1e7; 0 for none")
     parser.add_argument("--memory-silos", type=numbers, default=[3, 6], help="default 3,6")
+    parser.add_argument("--peer", type=Path, metavar="SCRIPT", help="measures TenSEAL's own vectors too")
+    parser.add_argument(
+        "--peer-python",
+        type=Path,
+        default=sys.executable,
+        metavar="PYTHON",
+        help="interpreter of the environment that the script needs",
+    )
     return parser.parse_args()
 
 
@@ -228,7 +244,9 @@ def main() -> None:
     """Measure and print."""
     asked = arguments()
     print(f"{machine.facts()}, tenseal {version('tenseal')}. Medians of {asked.runs} rounds.")
-    show_speed(int(asked.length), asked.silos, runs=asked.runs)
+    ours = show_speed(int(asked.length), asked.silos, runs=asked.runs)
+    if asked.peer is not None:
+        show_peers(ours, peer.measure_ckks(asked.peer, asked.peer_python, length=int(asked.length)))
     if asked.memory_length:
         show_memory(int(asked.memory_length), asked.memory_silos)
 

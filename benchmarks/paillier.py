@@ -2,24 +2,32 @@
 
 python -m benchmarks.paillier                  3072 bits, vectors of 32-bit words
 python -m benchmarks.paillier --bits 2048
+python -m benchmarks.paillier --peer SCRIPT --peer-python PYTHON     public libraries in the same run
+
+The options, and what a script of ``--peer`` must do, stand in ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import gmpy2
 import numpy as np
 import typer
 
+from benchmarks import peer
 from benchmarks.machine import facts, median_cpu, show
 from secagg.packing import Packing
 from secagg.paillier.ciphertexts import Total, encrypt, read
 from secagg.paillier.obfuscators import Pool
 from secagg.paillier.secret import SecretKey
 from secagg.paillier.shares import deal
+
+T = TypeVar("T")
 
 SILOS = 10
 FEW = 20
@@ -38,26 +46,55 @@ def rate(work: Callable[[], object], values: int, *, runs: int) -> float:
     return values / median_cpu(work, runs=runs)
 
 
+def once(work: Callable[[], T]) -> tuple[T, float]:
+    """Return what ``work`` returns, and the seconds of CPU that it took."""
+    began = time.process_time()
+    result = work()
+    return result, time.process_time() - began
+
+
+def show_peers(ours: peer.PaillierFigures, theirs: list[peer.PaillierFigures]) -> None:
+    """Print our rates beside those of each library, and how many times theirs ours are."""
+    rows: list[tuple[str | float, ...]] = [
+        (
+            *(one.library, one.lanes, one.encrypt, ours.encrypt / one.encrypt),
+            *(one.add, ours.add / one.add, one.open, ours.open / one.open, f"{one.bytes_each:.1f}"),
+        )
+        for one in (ours, *theirs)
+    ]
+    show(
+        "Beside public libraries, values a second of CPU, and how many times as many ours are",
+        (
+            *("library", "values a ciphertext", "encrypt", "**ratio**", "add", "**ratio**"),
+            *("decrypt", "**ratio**", "bytes a value"),
+        ),
+        rows,
+    )
+
+
 def main(
     *,
     bits: Annotated[int, typer.Option(help="Of the key.")] = 3072,
     count: Annotated[int, typer.Option(min=1, help="Ciphertexts of a vector.")] = 200,
     runs: Annotated[int, typer.Option(min=1, help="Of which the median is taken.")] = 5,
+    peer_script: Annotated[
+        Path | None, typer.Option("--peer", metavar="SCRIPT", help="Measures public libraries, too.")
+    ] = None,
+    peer_python: Annotated[
+        Path, typer.Option(metavar="PYTHON", help="Interpreter of the environment that the script needs.")
+    ] = Path(sys.executable),
+    peer_libraries: Annotated[str, typer.Option(help="As the script names them.")] = "phe",
 ) -> None:
     """Measure the arithmetic of Paillier."""
     print(facts() + f"; gmpy2 {gmpy2.version()}, GMP {gmpy2.mp_version()[4:]}")
-    began = time.process_time()
-    secret = SecretKey.generate(bits)
-    generated = time.process_time() - began
+    secret, generated = once(lambda: SecretKey.generate(bits))
     key = secret.public
     packing = Packing(32, SILOS, key.plaintext_bits)
     values = count * packing.lanes
     # Data to measure with, the same in every run.
     words = np.random.default_rng(0).integers(-packing.bias, packing.bias, values).astype(np.int32)
     vector = words.view(np.uint32)
-    began = time.process_time()
-    pool = Pool(key)
-    built = time.process_time() - began
+    pool, built = once(lambda: Pool(key))
 
     def encrypted() -> bytes:
         return b"".join(encrypt(packing.pack(vector), pool))
@@ -76,19 +113,13 @@ def main(
     cores = values / (time.perf_counter() - began)
     if not (packing.unpack(plain, length=values, silos=1) == vector).all():
         raise SystemExit("what was opened is not what was encrypted")
-    began = time.process_time()
-    shared, shares = deal(parties=PARTIES, threshold=THRESHOLD, bits=bits)
-    dealt = time.process_time() - began
+    (shared, shares), dealt = once(lambda: deal(parties=PARTIES, threshold=THRESHOLD, bits=bits))
     few = read(b"".join(encrypt(packing.pack(vector)[:FEW], Pool(shared.public))), shared.public)
     partials = {share.party: share.decrypt(few, threads=1) for share in shares[:THRESHOLD]}
     several = FEW * packing.lanes
     decrypting = rate(lambda: shares[0].decrypt(few, threads=1), several, runs=runs)
-    began = time.process_time()
-    proof = shares[0].prove(few, partials[1], context=b"benchmark")
-    proved = time.process_time() - began
-    began = time.process_time()
-    holds = shared.check(1, few, partials[1], proof, context=b"benchmark")
-    checked = time.process_time() - began
+    proof, proved = once(lambda: shares[0].prove(few, partials[1], context=b"benchmark"))
+    holds, checked = once(lambda: shared.check(1, few, partials[1], proof, context=b"benchmark"))
     combining = rate(lambda: shared.open(partials, size=size), several, runs=runs)
     together = shared.open(partials, size=size)
     if not holds or not (together == plain[:FEW]).all():
@@ -120,6 +151,12 @@ def main(
             [f"check the proof of one silo over {FEW}, s of CPU", checked],
         ],
     )
+    if peer_script is not None:
+        # With obfuscators made on the way: the script keeps none ready for the others either.
+        show_peers(
+            peer.PaillierFigures("secagg", packing.lanes, inline, adding, opening, bytes_each),
+            peer.measure_paillier(peer_script, peer_python, bits=bits, libraries=peer_libraries.split(",")),
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
-"""A public SecAgg+ implementation on the same work in the same run, as a process of its own.
+"""Public implementations on the same work in the same run, each as a process of its own.
 
-It needs an environment of its own and a script that measures it; neither is part of this repository. The
-script is called with lengths and numbers of silos, counts CPU seconds if ``BENCH_CLOCK=cpu``, and prints a
-Python list for each case: length, silos, shares of each secret, dropouts, seconds of a client, range of
-those, of them keys and shares, seconds of the server, of them its plain average, bytes a parameter, error,
-runs.
+They need environments of their own, and scripts that measure them; neither is part of this repository. Such a
+script counts CPU seconds if ``BENCH_CLOCK=cpu``, and prints a Python list for each case; the functions below
+say what it is called with and what the lists hold.
 """
 
 from __future__ import annotations
@@ -12,9 +10,12 @@ from __future__ import annotations
 import ast
 import os
 import subprocess
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,96 @@ class Figures:
     upload: float
 
 
+@dataclass(frozen=True)
+class PaillierFigures:
+    """Values for each second of CPU, and bytes that a value takes when encrypted."""
+
+    library: str
+    lanes: int
+    encrypt: float
+    add: float
+    open: float
+    bytes_each: float
+
+
+@dataclass(frozen=True)
+class CkksFigures:
+    """Seconds of CPU per 1e6 parameters of one upload or sum, bytes a parameter, largest error seen.
+
+    ``encrypt`` includes serialising; ``add`` and ``open`` include reading what was serialised.
+    """
+
+    setup: str
+    keys: str
+    encrypt: float
+    add: float
+    open: float
+    upload: float
+    error: float
+
+
 def measure(
     script: Path, python: Path, *, lengths: Iterable[int], silos: Iterable[int]
 ) -> dict[tuple[int, int, int], Figures]:
-    """Return figures by (length, silos, dropouts), where every client shares with all others."""
-    command = [str(python), script.name, ",".join(map(str, lengths)), ",".join(map(str, silos))]
+    """Return figures of SecAgg+ by (length, silos, dropouts), where every client shares with all others.
+
+    The script is called with lengths and numbers of silos. A list holds length, silos, shares of each secret,
+    dropouts, seconds of a client, range of those, of them keys and shares, seconds of the server, of them its
+    plain average, bytes a parameter, error, runs.
+    """
+    rows = _rows(script, python, ",".join(map(str, lengths)), ",".join(map(str, silos)))
+    return {
+        (int(float(length)), silos, dropouts): Figures(client, server, upload)
+        for length, silos, shares, dropouts, client, _, _, server, _, upload, *_ in rows
+        if shares == "all"
+    }
+
+
+def measure_paillier(
+    script: Path, python: Path, *, bits: int, libraries: Iterable[str]
+) -> list[PaillierFigures]:
+    """Return figures of Paillier under keys of ``bits``.
+
+    The script is called with the names of libraries. A list holds library, bits of the key, values a
+    ciphertext, values a second of encrypting, adding and decrypting, bytes a value, a note.
+    """
+    return [
+        PaillierFigures(library, lanes, encrypt, add, decrypt, size)
+        for library, key_bits, lanes, encrypt, add, decrypt, size, *_ in _rows(script, python, *libraries)
+        if key_bits == bits
+    ]
+
+
+def measure_ckks(script: Path, python: Path, *, length: int) -> dict[int, list[CkksFigures]]:
+    """Return figures of CKKS by the degree of the ring, each of one thread and of vectors that the peer cuts.
+
+    The script is called with the number of parameters. A list holds the set-up in words, keys, threads, how
+    vectors are cut, seconds per 1e6 parameters of encrypting, serialising, reading, adding one client and
+    decrypting, bytes a parameter, largest error of a sum of five clients.
+    """
+    found: dict[int, list[CkksFigures]] = defaultdict(list)
+    for row in _rows(script, python, str(length)):
+        setup, keys, threads, cut, encrypt, write, read, add, decrypt, upload, error = row
+        if threads == 1 and cut == "vector":
+            degree = int(setup.split()[0].removeprefix("N="))
+            figures = CkksFigures(setup, keys, encrypt + write, read + add, read + decrypt, upload, error)
+            found[degree].append(figures)
+    return found
+
+
+def _rows(script: Path, python: Path, *arguments: str) -> list[Any]:
     done = subprocess.run(
-        command,
+        [str(python), script.name, *arguments],
         cwd=script.parent,
         env={**os.environ, "BENCH_CLOCK": "cpu"},
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
-    rows = [ast.literal_eval(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    return {
-        (int(float(length)), silos, dropouts): Figures(client, server, upload)
-        for length, silos, shares, dropouts, client, _, _, server, _, upload, *_ in rows
-        if shares == "all"
-    }
+    return [row for line in done.stdout.splitlines() if line.startswith("[") for row in _row(line)]
+
+
+def _row(line: str) -> Iterator[Any]:
+    # Libraries print lines of a log, too, which begin with a time in brackets.
+    with suppress(SyntaxError):
+        yield ast.literal_eval(line)
