@@ -22,9 +22,8 @@ from benchmarks import machine
 from benchmarks.machine import Stopwatch, show
 from benchmarks.masking import numbers
 from secagg.ckks.parameters import RINGS, SumParameters, plan
-from secagg.ckks.public import CheckedUpload, CiphertextSum, SignedUpload, checked_upload, upload_words
-from secagg.ckks.secret import OpenedSum, Publisher, SecretKey, encrypt, open_sum, sign_upload
-from secagg.hazmat.identity import IdentityKey
+from secagg.ckks.public import CiphertextSum, check_upload, upload_words
+from secagg.ckks.secret import OpenedSum, Publisher, SecretKey, encrypt, open_sum
 from secagg.payload import PIECE_SIZE, Payload
 
 ROUND = hashlib.sha256(b"benchmark").digest()
@@ -48,23 +47,22 @@ def payload_of(data: bytes) -> Payload:
     return Payload.over("u8", len(data) // 8, memoryview(data))
 
 
-def run(parameters: SumParameters, key: SecretKey, identities: list[IdentityKey]) -> Run:
+def run(parameters: SumParameters, key: SecretKey, silos: int) -> Run:
     """Let one silo encrypt, and the coordinator add that as everybody's; open and publish the sum."""
-    watch, silos = Stopwatch(), len(identities)
+    watch = Stopwatch()
     # Data to measure with, the same in every run.
     vector = np.random.default_rng(0).normal(0, 0.05, parameters.length).astype(np.float32)
     with watch.step("encrypt"):
         chunks = list(encrypt(key, parameters, vector, round_id=ROUND))
-    data = payload_of(b"".join(chunks))
-    total, checked = CiphertextSum(parameters), list[CheckedUpload]()
-    for silo, identity in enumerate(identities):
-        with watch.step("sign"):  # That is, hash.
-            upload = signed(parameters, data, key.key_id, f"silo-{silo}", identity)
+    data, total = b"".join(chunks), CiphertextSum(parameters)
+    for _ in range(silos):
+        upload = payload_of(data)
+        with watch.step("hash"):
+            upload.digest  # noqa: B018 - computed when it is first asked for
         with watch.step("check"):
-            checked.append(check(parameters, upload, key.key_id, identity))
-    for upload_ in checked:
+            check_upload(upload, parameters)
         with watch.step("add"):
-            total.add(upload_)
+            total.add(upload)
     with watch.step("serialise"):
         summed = payload_of(b"".join(total.payload().pieces()))
     with watch.step("open"):
@@ -77,29 +75,15 @@ def run(parameters: SumParameters, key: SecretKey, identities: list[IdentityKey]
     return Run(watch, sum(map(len, chunks)), opened, error)
 
 
-def signed(
-    parameters: SumParameters, data: Payload, key_id: bytes, silo: str, identity: IdentityKey
-) -> SignedUpload:
-    """Return one silo's upload of ``data``."""
-    return sign_upload(identity, parameters, data, silo=silo, key_id=key_id, round_id=ROUND)
-
-
-def check(
-    parameters: SumParameters, upload: SignedUpload, key_id: bytes, identity: IdentityKey
-) -> CheckedUpload:
-    """Check an upload, as the coordinator does."""
-    return checked_upload(upload, parameters, identity=identity.public, key_id=key_id, round_id=ROUND)
-
-
 def show_speed(length: int, silos: int, *, runs: int) -> None:
     """Print what each step takes at each ring, beside the limits."""
     rows: list[tuple[str | float, ...]] = []
     errors: list[tuple[str | float, ...]] = []
     for degree in RINGS:
         parameters = plan(length, bound=1.0, cohort=silos, degree=degree)
-        key, identities = SecretKey.generate(degree), [IdentityKey.generate() for _ in range(silos)]
-        run(parameters, key, identities)
-        made = [run(parameters, key, identities) for _ in range(runs)]
+        key = SecretKey.generate(degree)
+        run(parameters, key, silos)
+        made = [run(parameters, key, silos) for _ in range(runs)]
 
         def per(step: str, of: Callable[[list[float]], float], many: list[Run] = made) -> float:
             return of([one.watch.cpu[step] for one in many]) * 1e6 / length
@@ -110,7 +94,7 @@ def show_speed(length: int, silos: int, *, runs: int) -> None:
                 f"{degree}",
                 *(per("encrypt", statistics.median), per("encrypt", min), ENCRYPT_LIMIT),
                 *(f"{made[0].sent / length:.3f}", BYTES_LIMIT),
-                *(per("check", statistics.median) / silos, added),
+                *(per("hash", statistics.median) / silos, per("check", statistics.median) / silos, added),
                 parameters.chunks / (added * length / 1e6),
                 per("serialise", statistics.median),
                 *(per("open", statistics.median), per("open", min), OPEN_LIMIT),
@@ -127,7 +111,7 @@ def show_speed(length: int, silos: int, *, runs: int) -> None:
             )
         )
     encrypted = ("encrypt", "encrypt, best", "limit", "bytes a parameter", "limit")
-    added_up = ("check one", "add one", "chunks added a second", "serialise")
+    added_up = ("hash one", "check one", "add one", "chunks added a second", "serialise")
     show(
         f"{length:.0e} parameters, {silos} silos: seconds of CPU per 1e6 parameters",
         ("N", *encrypted, *added_up, "open", "open, best", "limit", "publish"),
@@ -158,7 +142,6 @@ def measure_memory(length: int, silos: int) -> tuple[int, int]:
     """Return the bytes resident before the first upload, and at most, in a process that adds."""
     parameters = plan(length, bound=1.0, cohort=silos)
     key = SecretKey.generate(parameters.degree)
-    identities = [IdentityKey.generate() for _ in range(silos)]
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     with tempfile.TemporaryDirectory() as folder:
@@ -166,12 +149,7 @@ def measure_memory(length: int, silos: int) -> tuple[int, int]:
         with spool.open("wb") as file:
             for chunk in encrypt(key, parameters, np.zeros(length, np.float32), round_id=ROUND):
                 file.write(chunk)
-        uploads = [
-            (identity.public, signed(parameters, spooled(parameters, spool), key.key_id, name, identity))
-            for name, identity in ((f"silo-{silo}", one) for silo, one in enumerate(identities))
-        ]
-        sent = [(public, upload.silo, upload.signature) for public, upload in uploads]
-        process = context.Process(target=_add, args=(there, spool, parameters, key.key_id, sent))
+        process = context.Process(target=_add, args=(there, spool, parameters, silos))
         process.start()
         there.close()
         idle, peak = here.recv()
@@ -190,18 +168,13 @@ def _pieces(spool: Path) -> Iterator[memoryview]:
             yield memoryview(piece)
 
 
-def _add(
-    parent: Connection,
-    spool: Path,
-    parameters: SumParameters,
-    key_id: bytes,
-    sent: list[tuple[bytes, str, bytes]],
-) -> None:
+def _add(parent: Connection, spool: Path, parameters: SumParameters, silos: int) -> None:
     total = CiphertextSum(parameters)
     idle = _resident("VmRSS")
-    for public, silo, signature in sent:
-        upload = SignedUpload(silo, spooled(parameters, spool), signature)
-        total.add(checked_upload(upload, parameters, identity=public, key_id=key_id, round_id=ROUND))
+    for _ in range(silos):
+        upload = spooled(parameters, spool)
+        check_upload(upload, parameters)
+        total.add(upload)
     for _piece in total.payload().pieces():
         pass
     parent.send((idle, _resident("VmHWM")))

@@ -68,7 +68,7 @@ def check_upload(payload: Payload, parameters: SumParameters) -> None:
             f"an upload of {payload.size} bytes, under these parameters it has {8 * upload_words(parameters)}"
         )
     if bytes(start[: len(SECRET_MAGIC)]) == SECRET_MAGIC:
-        # A key of ours that was padded: its words are coefficients. SEAL's forms are compressed: theirs not.
+        # The words of our own form of a key are coefficients, so one that was padded would pass.
         refuse_secret(start)
     for chunk in regroup(payload.pieces(), fresh_size(parameters)):
         refuse_words(parameters.ring, chunk[SEED_SIZE:])
