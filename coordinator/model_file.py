@@ -25,7 +25,7 @@ from coordinator.on_disk import OnDisk
 from secagg.errors import EnvironmentFault, MalformedMessage, MissingExtra, ParameterError
 from secagg.fixedpoint import BLOCK
 from secagg.learning.history import Record
-from secagg.learning.model import Blocks, GlobalModel, begin_digest, frozen, little
+from secagg.learning.model import Blocks, GlobalModel, SealedBase, begin_digest, frozen, little
 from secagg.learning.strategies import Strategy
 from secagg.names import RealVector
 from secagg.operator_files import unreadable
@@ -204,6 +204,7 @@ class _Facts(msgspec.Struct):
     round: str
     digest: str
     record: str
+    sealed: str = ""  # Number of weights of a base that silos alone have; there are no tensors then.
 
 
 class _Tensor(msgspec.Struct):
@@ -254,8 +255,21 @@ def write_checkpoint(path: Path, base: Blocks, record: Record | None) -> StoredM
     return StoredModel(base.round, base.length, content.digest(), stored)
 
 
-def read_checkpoint(path: Path) -> tuple[StoredModel, Record | None]:
-    """Return what ``write_checkpoint`` wrote.
+def write_sealed(path: Path, base: SealedBase, record: Record) -> None:
+    """Write the name of a base that silos alone have, and the record of the last round; as above.
+
+    What the file held before is gone: nothing of a model is left here.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
+    written = msgspec.msgpack.encode(record).hex()
+    facts = _Facts(str(base.round), base.digest.hex(), written, str(base.length))
+    write_whole(path, _header("F64", (), facts))
+
+
+def read_checkpoint(path: Path) -> tuple[StoredModel | SealedBase, Record | None]:
+    """Return what ``write_checkpoint`` or ``write_sealed`` wrote.
 
     Raises:
         EnvironmentFault: it cannot be read, or is damaged.
@@ -265,13 +279,15 @@ def read_checkpoint(path: Path) -> tuple[StoredModel, Record | None]:
         (size,) = struct.unpack("<Q", file[:8])
         header = msgspec.json.decode(file[8 : 8 + size], type=dict[str, msgspec.Raw])
         facts = msgspec.json.decode(header.pop("__metadata__"), type=_Facts)
+        record: Record | None = _records.decode(bytes.fromhex(facts.record))
+        if facts.sealed and len(file) == 8 + size and not header:
+            return SealedBase(int(facts.round), int(facts.sealed), bytes.fromhex(facts.digest)), record
         tensors = [msgspec.json.decode(entry, type=_Tensor) for entry in header.values()]
         ((length,),) = {tensor.shape for tensor in tensors}
         data = file.part(8 + size, 8 * len(tensors) * length)
         if len(file) != 8 + size + len(data):
             raise MalformedMessage("it is cut off, or goes on behind its end")
         model = StoredModel(int(facts.round), length, bytes.fromhex(facts.digest), data)
-        record: Record | None = _records.decode(bytes.fromhex(facts.record))
         content = begin_digest(length, len(tensors) - 1)
         for piece in model.payload().pieces():
             content.update(piece)

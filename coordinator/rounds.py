@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from coordinator.lines import QUANTUM, Arrived, Broken, Event, Gone, Joined, Lines, Unkept
 from secagg.names import SiloId
 from secagg.rounds.driver import Frames, RoundDriver
-from secagg.session import Aggregate
+from secagg.session import Aggregate, SealedSum
 
 FLUSH_SECONDS = 30.0
 """How long a round that was opened waits for silos to take the sum."""
@@ -19,9 +19,9 @@ async def run_round(
     lines: Lines,
     *,
     seconds: float,
-    keep: Callable[[Aggregate], Awaitable[None]] | None = None,
+    keep: Callable[[Aggregate | SealedSum], Awaitable[None]] | None = None,
     short: Callable[[frozenset[SiloId], int, float], None] | None = None,
-) -> Aggregate:
+) -> Aggregate | SealedSum:
     """Run one round to its end.
 
     Args:
@@ -52,7 +52,7 @@ class _Round:
         driver: RoundDriver,
         lines: Lines,
         seconds: float,
-        keep: Callable[[Aggregate], Awaitable[None]] | None,
+        keep: Callable[[Aggregate | SealedSum], Awaitable[None]] | None,
         short: Callable[[frozenset[SiloId], int, float], None] | None,
     ) -> None:
         self._driver = driver
@@ -65,9 +65,9 @@ class _Round:
         self._phase: tuple[int, str] | None = None
         self._deferred = 0
 
-    async def run(self) -> Aggregate:
+    async def run(self) -> Aggregate | SealedSum:
         box = self._lines.listen()
-        self._lines.limit = self._driver.upload_size
+        self._lines.limit = self._driver.coordinator.upload_size
         try:
             self._send(await self._do(self._driver.open, self._loop.time()))
             for silo in frozenset(self._lines.roster.silos) - self._lines.present:
@@ -111,7 +111,7 @@ class _Round:
         phase = self._driver.coordinator.attempt, self._driver.phase
         self._deferred = self._deferred + 1 if phase == self._phase else 1
         self._phase = phase
-        return self._deferred <= self._driver.phase_size // QUANTUM + 1
+        return self._deferred <= self._driver.coordinator.phase_size // QUANTUM + 1
 
     async def _take(self, event: Event | None) -> None:
         match event:

@@ -21,14 +21,21 @@ import structlog
 from coordinator.failures import Failed
 from coordinator.feed import Feed, Waiting
 from coordinator.lines import Lines
-from coordinator.model_file import Layout, StoredModel, write_checkpoint, write_model, write_whole
+from coordinator.model_file import (
+    Layout,
+    StoredModel,
+    write_checkpoint,
+    write_model,
+    write_sealed,
+    write_whole,
+)
 from coordinator.rounds import run_round
 from coordinator.store import Store, StoredRun, Verdict
 from secagg.errors import PolicyRefused, RunStopped, SecaggError, TooFewSilos, UsageError, exit_code
 from secagg.explanation import annotate, explain
 from secagg.learning.card import model_card
 from secagg.learning.history import Record, rounds_of
-from secagg.learning.model import Blocks
+from secagg.learning.model import Blocks, SealedBase
 from secagg.learning.progress import PhaseWatcher
 from secagg.learning.run import Run
 from secagg.names import SiloId
@@ -37,7 +44,7 @@ from secagg.report import plural
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import RoundDriver
 from secagg.rounds.reporting import reasons_of
-from secagg.session import Aggregate
+from secagg.session import Aggregate, SealedSum
 
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
@@ -64,7 +71,7 @@ class Driving:
         lines: Lines,
         folder: Path,
         stored: StoredRun,
-        run: Run[StoredModel],
+        run: Run[StoredModel | SealedBase],
         feed: Feed,
         *,
         goes_on: bool,
@@ -173,7 +180,7 @@ class Driving:
                 driver,
                 self._lines,
                 seconds=self._request.phase_seconds,
-                keep=lambda aggregate: _undisturbed(lambda: self._keep(driver, aggregate)),
+                keep=lambda outcome: _undisturbed(lambda: self._keep(driver, outcome)),
                 short=self._tell_short,
             )
         except asyncio.CancelledError:
@@ -182,8 +189,8 @@ class Driving:
         finally:
             self._driver = None
 
-    def _keep(self, driver: RoundDriver, aggregate: Aggregate) -> None:
-        record = self._run.opened(driver, aggregate)
+    def _keep(self, driver: RoundDriver, outcome: Aggregate | SealedSum) -> None:
+        record = self._run.opened(driver, outcome)
         self._store.add_record(self._name, record)
         report = record.report
         log.info(
@@ -200,19 +207,25 @@ class Driving:
 
     def _complete(self) -> Verdict:
         records, model = self._run.records, self._run.model
-        layout: Layout = self._request.layout
-        write_model(self._folder / MODEL, model, layout)
-        card = model_card(records, self._folder / MODEL, parameters=model.length)
-        write_whole(self._folder / CARD, json.dumps(card, indent=2).encode() + b"\n")
+        where = ""
+        if isinstance(model, SealedBase):
+            where = (
+                f"; the model is at the silos alone: `silo model` writes it, digest {model.digest.hex()[:16]}"
+            )
+        else:
+            layout: Layout = self._request.layout
+            write_model(self._folder / MODEL, model, layout)
+            card = model_card(records, self._folder / MODEL, parameters=model.length)
+            write_whole(self._folder / CARD, json.dumps(card, indent=2).encode() + b"\n")
         smallest = min(records, key=lambda record: len(record.report.survivors)).report
         silos = f"{len(smallest.survivors)} of {smallest.n} silos in the smallest sum"
         rounds = plural(rounds_of(records), "round")
         if len(smallest.survivors) >= self._wanted:
-            return Verdict(state="completed", exit=0, text=f"completed: {rounds}, {silos}")
+            return Verdict(state="completed", exit=0, text=f"completed: {rounds}, {silos}{where}")
         lost = ", ".join(f"{silo} ({why})" for silo, why in smallest.dropouts.items())
         text = (
             f"degraded: {rounds}, {silos}, {self._wanted} were asked for; {smallest.title} went on without "
-            f"{lost or 'those that were not there'}"
+            f"{lost or 'those that were not there'}{where}"
         )
         return Verdict(state="degraded", exit=DEGRADED, text=text)
 
@@ -277,6 +290,16 @@ async def _undisturbed(work: Callable[[], None]) -> None:
 def keeping(folder: Path) -> Callable[[Blocks, Record], StoredModel]:
     """Return what puts the model that follows a sum, and the sum's record, into the folder of a run."""
     return lambda base, record: write_checkpoint(folder / CHECKPOINT, base, record)
+
+
+def sealing(folder: Path) -> Callable[[SealedBase, Record], SealedBase]:
+    """Return what puts the name of a model that silos alone have, and the sum's record, into that folder."""
+
+    def seal(base: SealedBase, record: Record) -> SealedBase:
+        write_sealed(folder / CHECKPOINT, base, record)
+        return base
+
+    return seal
 
 
 def _refusal(error: SecaggError, reasons: dict[SiloId, str]) -> tuple[str, PolicyRefused] | None:

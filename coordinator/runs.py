@@ -28,14 +28,16 @@ from coordinator.model_file import (
     write_checkpoint,
 )
 from coordinator.on_disk import Spooled
-from coordinator.run import CARD, CHECKPOINT, COMPLETE, MODEL, Driving, keeping, verdict_on
+from coordinator.run import CARD, CHECKPOINT, COMPLETE, MODEL, Driving, keeping, sealing, verdict_on
 from coordinator.store import Store, StoredRun, Verdict
 from secagg.errors import RunStopped, SecaggError, TrustError, UsageError
 from secagg.heap import return_freed_memory
 from secagg.learning.history import Record
-from secagg.learning.request import RunRequest, scheme_of
-from secagg.learning.run import Run, phases_of
+from secagg.learning.model import SealedBase
+from secagg.learning.request import RunRequest, tag_of
+from secagg.learning.run import Run
 from secagg.payload import Payload
+from secagg.rounds.driver import phases_of
 
 FAILED = 1
 
@@ -218,7 +220,10 @@ class Runs:
             EnvironmentFault: its checkpoint cannot be read.
         """
         self.stored(name)
-        return read_checkpoint(self._folder / name / CHECKPOINT)[0].weights()
+        model, _ = read_checkpoint(self._folder / name / CHECKPOINT)
+        if isinstance(model, SealedBase):
+            raise UsageError(f"the model of run {name} is at the silos alone: type `silo model` there")
+        return model.weights()
 
     def stored(self, name: str) -> StoredRun:
         """Return one run.
@@ -261,18 +266,23 @@ class Runs:
     # --- one run -------------------------------------------------------------------------------------------
 
     def _run(
-        self, name: str, request: RunRequest, model: StoredModel, records: tuple[Record, ...] = ()
-    ) -> Run[StoredModel]:
+        self,
+        name: str,
+        request: RunRequest,
+        model: StoredModel | SealedBase,
+        records: tuple[Record, ...] = (),
+    ) -> Run[StoredModel | SealedBase]:
         return request.run(
             self._lines.roster,
             model,
             federation=self._federation,
             job=_job(request, name),
             keep=keeping(self._folder / name),
+            seal=sealing(self._folder / name),
             records=records,
         )
 
-    def _restored(self, stored: StoredRun) -> Run[StoredModel]:
+    def _restored(self, stored: StoredRun) -> Run[StoredModel | SealedBase]:
         model, record = read_checkpoint(self._folder / stored.id / CHECKPOINT)
         records = self._store.records(stored.id)
         if record is not None and record.report.round == len(records) + 1:
@@ -283,7 +293,7 @@ class Runs:
 
     def _keep_new(
         self, name: str, request: RunRequest, weights: Payload, asker: str
-    ) -> tuple[StoredRun, Run[StoredModel]]:
+    ) -> tuple[StoredRun, Run[StoredModel | SealedBase]]:
         first = FirstModel(request.asked_strategy(), weights)
         part = self._folder / f"{name}{PART}"  # Until the database knows the run.
         try:
@@ -310,7 +320,7 @@ class Runs:
         else:
             part.rename(part.with_name(name))
 
-    def _begin(self, stored: StoredRun, run: Run[StoredModel], *, goes_on: bool) -> None:
+    def _begin(self, stored: StoredRun, run: Run[StoredModel | SealedBase], *, goes_on: bool) -> None:
         feed = Feed(self._started(stored), run.records)
         self._feeds = {stored.id: feed}  # Those of ended runs are made anew when somebody asks.
         folder = self._folder / stored.id
@@ -350,7 +360,7 @@ class Runs:
 
     def _started(self, stored: StoredRun) -> RunStarted:
         request, roster = stored.request, self._lines.roster
-        phases = phases_of(scheme_of(request.scheme).parameters(roster.n))
+        phases = phases_of(tag_of(request.scheme))
         return RunStarted(stored.id, request.name, roster.silos, phases, request.rounds)
 
     def _ended(self, name: str, verdict: Verdict) -> Ended:
@@ -361,8 +371,8 @@ class Runs:
             verdict.exit,
             verdict.text,
             None if verdict.failure is None else Failed.read(verdict.failure),
-            str(folder / MODEL) if complete else None,
-            str(folder / CARD) if complete else None,
+            str(folder / MODEL) if complete and (folder / MODEL).exists() else None,
+            str(folder / CARD) if complete and (folder / CARD).exists() else None,
         )
 
 

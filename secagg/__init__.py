@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from secagg import errors
+    from secagg.ckks.params import CKKS
     from secagg.errors import (
         EnvironmentFault,
         InputRefused,
@@ -34,17 +35,20 @@ if TYPE_CHECKING:
         TooFewSilos,
         TrustError,
     )
+    from secagg.estimates import estimate, explain
     from secagg.learning.federation import Federation
     from secagg.learning.history import History
     from secagg.learning.strategies import FedAdam, FedAvg, FedProx, FedYogi
     from secagg.learning.trainer import Evaluation, Trainer, TrainingSettings, Update
     from secagg.masking.params import Masking
+    from secagg.paillier.params import Paillier, ThresholdPaillier
     from secagg.plain import Plain
     from secagg.sums import secure_mean, secure_sum
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CKKS",
     "EnvironmentFault",
     "Evaluation",
     "FedAdam",
@@ -55,22 +59,27 @@ __all__ = [
     "History",
     "InputRefused",
     "Masking",
+    "Paillier",
     "ParameterError",
     "Plain",
     "PolicyRefused",
     "SecaggError",
     "SiloLeftOut",
+    "ThresholdPaillier",
     "TooFewSilos",
     "Trainer",
     "TrainingSettings",
     "TrustError",
     "Update",
     "errors",
+    "estimate",
+    "explain",
     "secure_mean",
     "secure_sum",
 ]
 
 _MODULES = {
+    "secagg.ckks.params": ("CKKS",),
     "secagg.errors": (
         "EnvironmentFault",
         "InputRefused",
@@ -81,11 +90,13 @@ _MODULES = {
         "TooFewSilos",
         "TrustError",
     ),
+    "secagg.estimates": ("estimate", "explain"),
     "secagg.learning.federation": ("Federation",),
     "secagg.learning.history": ("History",),
     "secagg.learning.strategies": ("FedAdam", "FedAvg", "FedProx", "FedYogi"),
     "secagg.learning.trainer": ("Evaluation", "Trainer", "TrainingSettings", "Update"),
     "secagg.masking.params": ("Masking",),
+    "secagg.paillier.params": ("Paillier", "ThresholdPaillier"),
     "secagg.plain": ("Plain",),
     "secagg.sums": ("secure_mean", "secure_sum"),
 }

@@ -134,6 +134,14 @@ _ENTRIES = (
         they_can=NOBODY_ELSE,
     ),
     Explanation(
+        code="SA-2008",
+        what="the run would need more memory than it may have",
+        cause="what all parties would hold is estimated before a run and compared with memory_limit",
+        safe=NOTHING_LEFT,
+        you_can="take what the text says would fit, or raise memory_limit if the machine has more",
+        they_can=NOBODY_ELSE,
+    ),
+    Explanation(
         code="SA-2101",
         what="a call came in an order or with an argument that is not allowed",
         cause="sessions are single use and follow the phases of the protocol; names must be known ones",

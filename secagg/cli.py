@@ -1,4 +1,4 @@
-"""The command ``secagg``: see the protocol at work, and read what a code, a scheme or a word means.
+"""The command ``secagg``: see the protocol at work, read what a word means, know what a run will cost.
 
 It opens no connection and reads no file; nothing here is needed to use the library. What is heavy loads
 inside the command that needs it, so that ``secagg --help`` stays under 0.3 s (``benchmarks/startup.py``).
@@ -7,14 +7,14 @@ inside the command that needs it, so that ``secagg --help`` stays under 0.3 s (`
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from secagg.console import EXIT_BUG, new_app
 
 if TYPE_CHECKING:
-    from secagg.names import SiloId
+    from secagg.names import SiloId, WordBits
     from secagg.rounds.driver import Phase
 
 SILOS = ("airport", "borough", "central", "docklands", "eastside", "forest")
@@ -74,11 +74,40 @@ def explain(
             help="An error's code (SA-dddd) or class, a scheme, a strategy, a term; none lists all of them.",
         ),
     ] = None,
+    *,
+    silos: Annotated[int | None, typer.Option(help="A scheme, for so many silos.")] = None,
+    colluders: Annotated[int | None, typer.Option(help="And so many that may collude.")] = None,
+    parameters: Annotated[int | None, typer.Option(help="And vectors of so many entries.")] = None,
 ) -> None:
     """Say what an error, a scheme, a strategy or a word of a report means."""
-    from secagg.topics import answer, contents
+    from secagg.errors import UsageError
+    from secagg.topics import answer, configuration, contents
 
-    typer.echo(answer(" ".join(words), width=_width()) if words else contents(width=_width()))
+    if silos is not None:
+        word = " ".join(words or ())
+        typer.echo(
+            configuration(word, silos=silos, colluders=colluders, parameters=parameters, width=_width())
+        )
+    elif colluders is not None or parameters is not None:
+        raise UsageError("--colluders and --parameters go with --silos: secagg explain paillier --silos 5")
+    else:
+        typer.echo(answer(" ".join(words), width=_width()) if words else contents(width=_width()))
+
+
+@app.command()
+def estimate(
+    *,
+    parameters: Annotated[int, typer.Option(help="Entries of a vector.")],
+    silos: Annotated[int, typer.Option(help="Of the roster.")],
+    word_bits: Annotated[int, typer.Option(help="Of one encoded entry, 32 or 64.")] = 32,
+    rounds: Annotated[int, typer.Option(help="Sums that are opened.")] = 1,
+) -> None:
+    """Say what a run would cost under every scheme: bytes, CPU time, memory."""
+    from secagg import estimates
+
+    word = cast("WordBits", word_bits)  # Any other number is refused there.
+    result = estimates.estimate(parameters, silos, word_bits=word, rounds=rounds)
+    typer.echo(result.text(width=_width()))
 
 
 def _width() -> int:

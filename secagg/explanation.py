@@ -175,6 +175,7 @@ _PARAMETER_CODES = {
     "k_min": "SA-2005",
     "encoding": "SA-2006",
     "configuration": "SA-2007",
+    "memory": "SA-2008",
 }
 _INPUT_CODES = {
     "nan": "SA-2201",

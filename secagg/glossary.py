@@ -48,6 +48,14 @@ class Term:
 
 _TERMS = (
     Term(
+        "adversary level",
+        "L0: the coordinator follows the protocol and keeps what it sees. L1: it also lies, to anyone. In "
+        "both it may be together with c silos, but where silos share one key any one of them with it reads "
+        "every update: those schemes are L0, and say so first.",
+        ("L0", "L1", "level"),
+        ("colluders", "shared key", "who reads"),
+    ),
+    Term(
         "AdvertiseKeys",
         "The phase in which silos draw fresh keys for one attempt and sign them. The coordinator passes the "
         "public halves on.",
@@ -71,6 +79,12 @@ _TERMS = (
         "A share sealed for the one silo that may read it (AES-256-GCM); the coordinator passes it on "
         "unread. Each key seals one box.",
         see=("share", "share set"),
+    ),
+    Term(
+        "ciphertext",
+        "What an encrypted vector is sent as. Ciphertexts under one key can be added by whoever has no key; "
+        "the sum is opened with the key (Paillier, CKKS) or with t shares of it (ThresholdPaillier).",
+        see=("shared key", "threshold key"),
     ),
     Term(
         "clip",
@@ -107,15 +121,22 @@ _TERMS = (
     ),
     Term(
         "coordinator",
-        "Who passes messages on and adds up. It holds no key; under Masking it cannot read what it adds, "
-        "also if it lies.",
+        "Who passes messages on and adds up. It holds no key; under Masking and ThresholdPaillier it cannot "
+        "read what it adds, also if it lies.",
         see=("silo", "who reads"),
     ),
     Term(
         "count entry",
-        "A 1 that each silo puts behind its vector before masking. In the sum it must be the number of "
-        "survivors; otherwise some vector was not masked for this round and no model is written.",
+        "A 1 that each silo puts behind its vector before it is masked or encrypted. In the sum it must be "
+        "the number of survivors; otherwise some vector was not made for this round and no model is "
+        "written.",
         see=("MaskedInput",),
+    ),
+    Term(
+        "dealer",
+        "The silo that makes the key and hands out its shares, or whose secret a share is of. Who dealt a "
+        "threshold key had all of it once, and nobody can prove that it was erased.",
+        see=("threshold key", "share set"),
     ),
     Term(
         "differential privacy",
@@ -129,6 +150,19 @@ _TERMS = (
         "A SHA-256 over a text that says what is hashed, and fields in a fixed order. Two parties with "
         "equal digests hold the same roster, terms or model.",
         see=("fingerprint", "roster", "terms"),
+    ),
+    Term(
+        "EncryptedInput",
+        "The phase in which silos send their encoded vectors, encrypted and signed; the coordinator adds "
+        "them up as they come.",
+        see=("ciphertext", "count entry"),
+    ),
+    Term(
+        "estimate",
+        "What a round will cost under each scheme, before it is run: bytes by formula, seconds from recorded "
+        "benchmarks, memory from what is held. `secagg estimate` prints it.",
+        ("memory",),
+        ("scheme", "traffic"),
     ),
     Term(
         "evidence",
@@ -204,12 +238,24 @@ _TERMS = (
         ("saturated", "worst error"),
     ),
     Term(
+        "Opened",
+        "The phase in which survivors open the encrypted sum themselves and say that they did; the "
+        "coordinator learns only that. All open the same sum, so all make the same model.",
+        see=("PartialDecryption", "shared key"),
+    ),
+    Term(
         "pairwise mask",
         "A stream that two silos derive from their keys: one adds it, the other subtracts it, so it "
         "vanishes in the sum of both. If one of them is lost, t silos give shares of its mask key, and the "
         "stream is taken out.",
         ("mask",),
         ("self mask", "share"),
+    ),
+    Term(
+        "PartialDecryption",
+        "The phase in which each survivor adds the signed uploads itself, opens its part of the sum with its "
+        "share of the key, proves that the part is right, and seals it to the others. t parts give the sum.",
+        see=("threshold key", "release"),
     ),
     Term(
         "PlainInput",
@@ -272,9 +318,9 @@ _TERMS = (
     ),
     Term(
         "scheme",
-        "The protection of a round: Masking, or Plain, which protects nothing. `secagg explain masking` "
-        "prints what it promises and costs.",
-        see=("policy",),
+        "The protection of a round: Masking, Paillier, ThresholdPaillier, CKKS, or Plain, which protects "
+        "nothing. `secagg explain masking` prints what it promises and costs.",
+        see=("policy", "adversary level"),
     ),
     Term(
         "seconds",
@@ -306,14 +352,20 @@ _TERMS = (
         see=("share", "commitment", "evidence"),
     ),
     Term(
+        "shared key",
+        "One secret key that every silo holds and the coordinator does not (Paillier, CKKS). Whoever holds "
+        "it can open any single update that reaches it, so the coordinator must follow the protocol.",
+        see=("adversary level", "threshold key"),
+    ),
+    Term(
         "ShareKeys",
         "The phase in which each silo splits its seed and its mask key among all silos, in sealed boxes.",
         see=("share", "box"),
     ),
     Term(
         "silo",
-        "A party that holds data: a hospital, a bank. Its data never leave it; under Masking, what it sends "
-        "of them is masked.",
+        "A party that holds data: a hospital, a bank. Its data never leave it; what it sends of them is "
+        "masked or encrypted, but under Plain.",
         ("data holder",),
         ("coordinator", "roster"),
     ),
@@ -347,6 +399,12 @@ _TERMS = (
         "honest silo in common, and it answers once; so there are no two sums to subtract.",
         ("t",),
         ("colluders", "share"),
+    ),
+    Term(
+        "threshold key",
+        "A key of which every silo holds a share and no party the whole; t shares open a sum "
+        "(ThresholdPaillier). The silo that dealt it had the whole.",
+        see=("dealer", "share", "threshold"),
     ),
     Term(
         "traffic",
@@ -394,9 +452,10 @@ _TERMS = (
     ),
     Term(
         "who reads",
-        "The sentence that says who can read one silo's update: under Masking nobody, the coordinator and c "
-        "silos together included; under Plain the coordinator.",
-        see=("colluders", "honest silos", "scheme"),
+        "The sentence that says who can read one silo's update: under Masking and ThresholdPaillier nobody, "
+        "the coordinator and c silos together included; under Paillier and CKKS any one silo together with "
+        "the coordinator; under Plain the coordinator.",
+        see=("adversary level", "colluders", "honest silos", "scheme"),
     ),
     Term(
         "worst error",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import get_args
 
 from secagg.cohort import (
     MIN_COLLUDERS,
@@ -17,10 +18,10 @@ from secagg.errors import ParameterError, PolicyRefused
 from secagg.explanation import explained
 from secagg.ranges import positive, shown, whole
 from secagg.roster import Roster
-from secagg.terms import PlainParameters, Terms, scheme_tag
+from secagg.terms import PlainParameters, SchemeTag, Terms, scheme_tag
 
 MIN_WEIGHT_CAP = 100_000.0
-SCHEMES = frozenset({"masking", "paillier", "threshold-paillier", "ckks", "plain"})
+SCHEMES = frozenset(get_args(SchemeTag))
 
 
 @dataclass(frozen=True, kw_only=True)

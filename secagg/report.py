@@ -17,7 +17,10 @@ from typing import Literal, TypeAlias, assert_never
 
 from secagg.names import SiloId, WordBits
 
-SchemeName: TypeAlias = Literal["Masking", "Plain"]
+SchemeName: TypeAlias = Literal["Masking", "Paillier", "ThresholdPaillier", "CKKS", "Plain"]
+
+SHARED_KEY: frozenset[SchemeName] = frozenset({"Paillier", "CKKS"})
+"""Schemes of adversary level L0: every silo holds the one key that opens, a single update included."""
 
 NO_DIFFERENTIAL_PRIVACY = "no differential privacy: the sum itself may reveal"
 
@@ -59,6 +62,7 @@ class RoundReport:
     Guarantees:
         ``k`` is the number of survivors less ``c``.
         The text says who can read one silo's update, and that nothing here is differentially private.
+        Its first line says L0 where one silo's key opens everything.
     """
 
     round: int
@@ -118,16 +122,18 @@ class RoundReport:
         return "\n".join(lines)
 
     def headline(self) -> str:
-        """Return what was opened, in one line."""
-        return f"{self.title}: {self.scheme}, the sum of {len(self.survivors)} of {self.n} silos was opened"
+        """Return what was opened, in one line that begins with L0 where silos share one key."""
+        level = "L0, " if self.scheme in SHARED_KEY else ""
+        opened = f"the sum of {len(self.survivors)} of {self.n} silos was opened"
+        return f"{level}{self.title}: {self.scheme}, {opened}"
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """Yield (label, sentence) pairs."""
         yield f"n = {self.n}", "silos in the pinned roster"
         if self.t is not None:
-            yield f"t = {self.t}", "silos must answer to open a sum"
+            yield f"t = {self.t}", answers(self.scheme)
         if self.c is not None:
-            yield f"c = {self.c}", "silos at most may collude with the coordinator"
+            yield f"c = {self.c}", colluding(self.scheme)
             yield f"k = {self.k}", "honest silos are in this sum at the least"
         if self.dropouts:
             yield "lost", ", ".join(f"{silo} ({reason})" for silo, reason in self.dropouts.items())
@@ -194,8 +200,35 @@ def readers(scheme: SchemeName, *, colluders: str, honest: str) -> str:
                 f"Nobody. The coordinator together with up to {colluders} learns nothing beyond sums over "
                 f"{honest} honest silos, also if it lies. Each silo learns the sum."
             )
+        case "Paillier" | "CKKS":
+            return (
+                "L0: any one silo that holds the key, together with the coordinator, could read every "
+                "single update. The coordinator alone, if it follows the protocol, learns nothing, not even "
+                "the sum. Each silo learns the sum."
+            )
+        case "ThresholdPaillier":
+            return (
+                f"Nobody. The coordinator together with up to {colluders} learns nothing but sums over "
+                f"{honest} honest silos, also if it lies; alone it does not even learn the sum. Each silo "
+                "learns the sum. The dealer silo, or its backups, could read everything; erasure cannot be "
+                "proved."
+            )
         case never:
             assert_never(never)
+
+
+def answers(scheme: SchemeName) -> str:
+    """Return what ``t`` silos of a protected ``scheme`` do together."""
+    if scheme in SHARED_KEY:
+        return "silos must sign who is in a sum before an honest one opens it"
+    return "silos must answer to open a sum"
+
+
+def colluding(scheme: SchemeName) -> str:
+    """Return what ``c`` silos of a protected ``scheme`` may do without learning more than is said."""
+    if scheme in SHARED_KEY:
+        return "silos at most may take their own inputs off the sum together, without the coordinator"
+    return "silos at most may collude with the coordinator"
 
 
 def metric_text(value: float, error: float | None) -> str:

@@ -9,5 +9,5 @@ from secagg.masking.params import Masking
 from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
 
-Encrypted: TypeAlias = Paillier | ThresholdPaillier | CKKS
-Scheme: TypeAlias = Masking | Encrypted | Plain
+EncryptedScheme: TypeAlias = Paillier | ThresholdPaillier | CKKS
+Scheme: TypeAlias = Masking | EncryptedScheme | Plain

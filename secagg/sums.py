@@ -305,7 +305,7 @@ class _Run:
     ) -> RoundReport:
         return describe_round(
             self.terms,
-            self.aggregate,
+            self.aggregate.survivors,
             self.coordinator,
             self.traffic,
             worst_error=worst_error,

@@ -24,6 +24,9 @@ Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=30 * 24 * 3600.0)]
 Setting: TypeAlias = tuple[Annotated[str, msgspec.Meta(max_length=64)], int | float | str | None]
 
 
+SchemeTag: TypeAlias = Literal["masking", "paillier", "threshold-paillier", "ckks", "plain"]
+
+
 class MaskingParameters(msgspec.Struct, frozen=True, tag="masking"):
     """Pairwise masks: the cohort decides everything."""
 
@@ -79,9 +82,19 @@ ProtectedParameters: TypeAlias = MaskingParameters | EncryptedParameters
 SchemeParameters: TypeAlias = ProtectedParameters | PlainParameters
 
 
-def scheme_tag(scheme: SchemeParameters) -> str:
-    """Return the name of a scheme in policies and digests: ``"masking"``, ``"threshold-paillier"``."""
-    return str(scheme.__struct_config__.tag)
+def scheme_tag(scheme: SchemeParameters) -> SchemeTag:
+    """Return the name of a scheme in policies, requests and digests."""
+    match scheme:
+        case MaskingParameters():
+            return "masking"
+        case PaillierParameters():
+            return "paillier"
+        case ThresholdPaillierParameters():
+            return "threshold-paillier"
+        case CKKSParameters():
+            return "ckks"
+        case PlainParameters():
+            return "plain"
 
 
 def voids_needed(scheme: ProtectedParameters) -> int:

@@ -15,7 +15,10 @@ from typing import get_args
 
 from secagg import errors
 from secagg.catalogue import CATALOGUE
+from secagg.costs import name_of
 from secagg.errors import SecaggError, SiloLeftOut, UsageError
+from secagg.estimates import BY_DEFAULT
+from secagg.estimates import explain as explain_configuration
 from secagg.explanation import codes_of, lookup
 from secagg.glossary import GLOSSARY
 from secagg.learning.strategies import Strategy
@@ -66,6 +69,28 @@ def answer(word: str, *, width: int = 80) -> str:
         + ". Codes (SA-4102), errors (TooFewSilos), schemes (masking), strategies (FedProx) and terms (lock) "
         "are; `secagg explain` lists them"
     )
+
+
+def configuration(
+    word: str, *, silos: int, colluders: int | None = None, parameters: int | None = None, width: int = 80
+) -> str:
+    """Return what a scheme promises and costs with so many silos.
+
+    Args:
+        word: the scheme, as of ``answer``.
+        silos: n.
+        colluders: c; None for the default.
+        parameters: entries of a vector; None for a million.
+        width: as of ``answer``.
+
+    Raises:
+        UsageError: it is no scheme.
+        ParameterError: the numbers contradict each other.
+    """
+    for scheme in BY_DEFAULT:
+        if _key(name_of(scheme)) == _key(word):
+            return explain_configuration(scheme, n=silos, c=colluders, parameters=parameters, width=width)
+    raise UsageError(f"{word!r} is no scheme; there are {', '.join(name.lower() for name in SCHEMES)}")
 
 
 def contents(*, width: int = 80) -> str:

@@ -98,6 +98,10 @@ class AppWorkload:
         """Return the bytes of the base; see ``Workload.base_size``."""
         return self._of(terms).base_size(terms)
 
+    def base(self, terms: Terms) -> Payload | None:
+        """Return the model held; see ``Workload.base``."""
+        return self._of(terms).base(terms)
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         """Take a candidate; see ``Workload.adopt``."""
         self._of(terms).adopt(terms, base)
@@ -111,10 +115,11 @@ class AppWorkload:
         log.info("training")
         return self._of(terms).vector(terms)
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
+    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
         """Compute the next model; see ``Workload.apply``."""
-        self._of(terms).apply(terms, aggregate)
+        base = self._of(terms).apply(terms, aggregate)
         log.info("round opened", survivors=len(aggregate.survivors))
+        return base
 
     def _of(self, terms: Terms) -> LearningWorkload:
         return self._workloads[TrainingPlan.of(terms).app]

@@ -53,6 +53,7 @@ def test_help_names_every_command() -> None:
     assert done.returncode == 0
     assert "demo" in done.stdout
     assert "explain" in done.stdout
+    assert "estimate" in done.stdout
     assert run().returncode == 2, "nothing to do is a usage error"
 
 
@@ -153,7 +154,12 @@ def test_explain_alone_lists_every_code_and_word_without_open_names() -> None:
 
 @pytest.mark.parametrize(
     ("words", "first"),
-    [(["masking"], "Masking: "), (["PLAIN"], "Plain: "), (["pairwise", "mask"], "pairwise mask")],
+    [
+        (["masking"], "Masking: "),
+        (["PLAIN"], "Plain: "),
+        (["threshold", "Paillier"], "ThresholdPaillier: "),
+        (["pairwise", "mask"], "pairwise mask"),
+    ],
 )
 def test_explain_knows_schemes_and_terms(words: list[str], first: str) -> None:
     done = run("explain", *words)

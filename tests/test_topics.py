@@ -18,6 +18,7 @@ from secagg.glossary import GLOSSARY
 from secagg.learning.history import History, Record
 from secagg.learning.strategies import FedAdam, FedProx, Strategy
 from secagg.masking.params import Masking
+from secagg.messages import FromSilo
 from secagg.plain import Plain
 from secagg.policy import Policy
 from secagg.report import RoundReport, SchemeName
@@ -79,6 +80,8 @@ def test_terms_stand_in_alphabetical_order_and_point_to_terms() -> None:
         ("treshold", "threshold"),
         ("maskin", "masking"),
         ("plian", "plain"),
+        ("pallier", "paillier"),
+        ("threshold palier", "thresholdpaillier"),
         ("rooster", "roster"),
         ("clipp", "clip"),
         ("weightcaps!", "weight cap"),
@@ -268,7 +271,50 @@ def test_plain_is_allowed_by_name_only_and_outlives_all_but_one_silo() -> None:
     assert result.report.who_can_read in " ".join(answer("plain").split())
 
 
+@pytest.mark.parametrize("scheme", ["Paillier", "ThresholdPaillier", "CKKS"])
+def test_phases_of_encrypted_rounds_are_named_after_messages(scheme: SchemeName) -> None:
+    messages = {kind.__name__ for kind in get_args(FromSilo)}
+    assert {*phases_of(scheme)} - {"Training"} <= messages
+    assert ("PartialDecryption" in phases_of(scheme)) is (scheme == "ThresholdPaillier")
+
+
+@pytest.mark.parametrize("scheme", ["Paillier", "CKKS"])
+def test_one_key_is_level_0_in_the_first_line_and_in_the_first_word_of_who_reads(scheme: SchemeName) -> None:
+    report = full(scheme)
+    assert report.text().splitlines()[0].startswith("L0, ")
+    assert report.who_can_read.startswith(
+        "L0: any one silo that holds the key, together with the coordinator"
+    )
+    assert "follows the protocol, learns nothing, not even the sum" in report.who_can_read
+    assert "L0" in lines_of(scheme)[0]
+    facts = dict(report.facts())
+    assert "collude with the coordinator" not in facts[f"c = {report.c}"], "one that does reads everything"
+    assert "answer" not in facts[f"t = {report.t}"], "any one silo opens"
+
+
+@pytest.mark.parametrize("scheme", ["Masking", "ThresholdPaillier", "Plain"])
+def test_no_other_scheme_is_called_level_0(scheme: SchemeName) -> None:
+    assert "L0" not in full(scheme).text() + answer(scheme)
+
+
+def test_a_threshold_key_says_what_its_dealer_could_read() -> None:
+    said = full("ThresholdPaillier").who_can_read
+    assert said.startswith("Nobody. The coordinator together with up to 1 silo learns nothing but sums over ")
+    assert "The dealer silo, or its backups, could read everything; erasure cannot be proved." in said
+    assert "alone it does not even learn the sum" in said
+
+
+def test_bytes_of_ciphertexts_are_those_of_a_million_parameters() -> None:
+    assert "sent       10.11 or 14.22 bytes a parameter" in answer("paillier")
+    assert "sent       16.07 or 32.14 bytes a parameter" in answer("ckks")
+
+
 # --- the words of a report are in the glossary -------------------------------------------------------------
+
+
+def phases_of(scheme: SchemeName) -> list[str]:
+    (row,) = [line for line in answer(scheme, width=200).splitlines() if line.startswith("  phases")]
+    return row.removeprefix("  phases").strip().split(", ")
 
 
 def full(scheme: SchemeName) -> RoundReport:
@@ -276,13 +322,17 @@ def full(scheme: SchemeName) -> RoundReport:
     bare = secure_mean(
         {name: np.full(2, 5.0) for name in "abcde"},
         weights=dict.fromkeys("abcde", 1.0),
-        scheme=Masking() if scheme == "Masking" else Plain(),
+        scheme=Plain() if scheme == "Plain" else Masking(),
         clip=1.0,
         dropouts={"b": "MaskedInput"},
         timer=iter(range(10**6)).__next__,
     ).report
     phases = {**bare.bytes_up, "Refused": 30, "Voided": 60}
-    return replace(bare, kind="train", attempts=2, metric_error=1e-3, saturated=3, bytes_up=phases)
+    if scheme not in {"Masking", "Plain"}:
+        phases |= dict.fromkeys(phases_of(scheme), 90)
+    return replace(
+        bare, scheme=scheme, kind="train", attempts=2, metric_error=1e-3, saturated=3, bytes_up=phases
+    )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

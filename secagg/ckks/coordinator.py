@@ -25,7 +25,9 @@ class CKKSAdder:
 
     def __init__(self, key: bytes, degree: int, encoding: Encoding) -> None:
         self.key = key
-        self.limbs = plan_limbs(encoding, degree=degree)
+        self.limbs = plan_limbs(
+            encoding.length + 1, word_bits=encoding.word_bits, cohort=encoding.cohort, degree=degree
+        )
         self.parameters = self.limbs.parameters.digest
         self.upload = Form("u8", upload_words(self.limbs.parameters))
         self.total = Form("u8", sum_words(self.limbs.parameters))

@@ -18,8 +18,8 @@ import numpy as np
 
 from secagg.ckks.parameters import SumParameters, plan
 from secagg.errors import InputRefused, ParameterError, RoundAborted
-from secagg.fixedpoint import SUM_LIMIT, Encoding
-from secagg.names import IntegerVector, RealVector
+from secagg.fixedpoint import SUM_LIMIT
+from secagg.names import IntegerVector, RealVector, WordBits
 
 WORST_ERROR = 0.25
 """Half of what rounding allows: what is further from an integer is no sum of integers."""
@@ -44,7 +44,7 @@ class Limbs:
 
     count: int
     bits: int
-    word_bits: int
+    word_bits: WordBits
     length: int
     parameters: SumParameters
 
@@ -101,17 +101,19 @@ class Limbs:
         return joined
 
 
-def plan_limbs(encoding: Encoding, *, degree: int) -> Limbs:
-    """Return the fewest limbs with which vectors of ``encoding``, each with a count entry, add up exactly.
+def plan_limbs(length: int, *, word_bits: WordBits, cohort: int, degree: int) -> Limbs:
+    """Return the fewest limbs with which vectors of words add up exactly.
 
     Args:
-        encoding: of the vectors.
+        length: of a vector, its count entry included.
+        word_bits: of the encoded entries, 32 or 64.
+        cohort: largest number of silos in one sum, at least 2.
         degree: of the ring.
 
     Raises:
         ParameterError: no number of limbs is small enough.
     """
-    most, length = _most(encoding.word_bits, encoding.cohort), encoding.length + 1
+    most = _most(word_bits, cohort)
     for count in range(1, _MOST_LIMBS + 1):
         # A bit more than a part of the whole: the highest limb also takes what the others round up.
         bits = -(-(most.bit_length() + 1) // count)
@@ -119,18 +121,18 @@ def plan_limbs(encoding: Encoding, *, degree: int) -> Limbs:
         bound = float(most if count == 1 else max(1 << bits - 1, highest))
         try:
             parameters = plan(
-                count * length, bound=bound, cohort=encoding.cohort, degree=degree, precision=WORST_ERROR
+                count * length, bound=bound, cohort=cohort, degree=degree, precision=WORST_ERROR
             )
         except ParameterError:
             continue
-        return Limbs(count, bits, encoding.word_bits, length, parameters)
+        return Limbs(count, bits, word_bits, length, parameters)
     raise ParameterError(
-        f"CKKS of degree {degree} does not add {encoding.cohort} vectors of {encoding.word_bits} bits "
-        "exactly: lower the cohort, or take Paillier or masks",
+        f"CKKS of degree {degree} does not add {cohort} vectors of {word_bits} bits exactly: lower the "
+        "number of silos, or take Paillier or masks",
         parameter="encoding",
     )
 
 
-def _most(word_bits: int, cohort: int) -> int:
+def _most(word_bits: WordBits, cohort: int) -> int:
     """Return the largest magnitude of one silo's integer."""
     return SUM_LIMIT[word_bits] // cohort

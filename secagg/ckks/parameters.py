@@ -29,6 +29,9 @@ from secagg.ranges import positive, whole
 CHECK_SLOTS = 2
 """Last slots of every chunk, which hold what the silo knows beforehand instead of data."""
 
+SEED_SIZE = 64
+"""Bytes of the seed that stands for the second polynomial of a fresh ciphertext."""
+
 NOISE_LIMIT = 21
 """Largest coefficient of the noise of one fresh encryption: SEAL subtracts two sums of 21 fair bits."""
 
@@ -76,6 +79,16 @@ class Ring:
     def entries(self) -> int:
         """Entries of a vector in one chunk: slots without those that check."""
         return self.degree // 2 - CHECK_SLOTS
+
+    @property
+    def fresh_size(self) -> int:
+        """Bytes of one chunk of an upload: a seed, and a polynomial of words of 8 bytes."""
+        return SEED_SIZE + 8 * self.degree
+
+    @property
+    def sum_size(self) -> int:
+        """Bytes of one chunk of a sum, which no seed stands for: two polynomials."""
+        return 16 * self.degree
 
 
 RINGS: Mapping[int, Ring] = {

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from secagg.ckks.parameters import SumParameters
-from secagg.ckks.seal import SEAL_MAGIC, SEED_SIZE, Seal, SealObject, refuse_words, sealapi
+from secagg.ckks.parameters import SEED_SIZE, SumParameters
+from secagg.ckks.seal import SEAL_MAGIC, Seal, SealObject, refuse_words, sealapi
 from secagg.errors import MalformedMessage, UsageError
 from secagg.payload import Payload, regroup
 
@@ -28,12 +28,12 @@ _SCAN_SIZE = 1 << 16
 
 def fresh_size(parameters: SumParameters) -> int:
     """Return the bytes of one chunk of an upload."""
-    return SEED_SIZE + 8 * parameters.degree
+    return parameters.ring.fresh_size
 
 
 def sum_size(parameters: SumParameters) -> int:
     """Return the bytes of one chunk of a sum."""
-    return 16 * parameters.degree
+    return parameters.ring.sum_size
 
 
 def upload_words(parameters: SumParameters) -> int:

@@ -21,7 +21,7 @@ from weakref import finalize
 
 import numpy as np
 
-from secagg.ckks.parameters import Ring, SumParameters
+from secagg.ckks.parameters import SEED_SIZE, Ring, SumParameters
 from secagg.errors import EnvironmentFault, MalformedMessage, MissingExtra
 
 try:
@@ -34,9 +34,6 @@ SealObject: TypeAlias = Any
 
 SEAL_MAGIC = b"\x5e\xa1\x10"
 """First bytes of everything that SEAL serialises: two of magic, the size of its header."""
-
-SEED_SIZE = 64
-"""Bytes of the seed that stands for the second polynomial of a fresh ciphertext."""
 
 _HEADER = struct.Struct("<HBBBBHQ")
 _CIPHERTEXT = struct.Struct("<4QBQQQdQ")  # level, NTT form, polynomials, degree, primes, scale, correction

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import InputRefused, MalformedMessage
+from secagg.errors import InputRefused, MalformedMessage, UsageError
 from secagg.fixedpoint import BLOCK
 from secagg.hazmat.content import ContentHash
 from secagg.hazmat.framing import frame
@@ -56,6 +56,34 @@ class Base(Blocks, Protocol):
     def payload(self) -> Payload:
         """Return ``[weights, state...]``, float64."""
         ...
+
+
+@dataclass(frozen=True)
+class SealedBase:
+    """A base that silos computed and nobody else has: it can be named, and neither read nor sent.
+
+    Attributes:
+        round: the round that trains from it.
+        length: number of weights.
+        digest: as of ``GlobalModel``, as silos say it is.
+    """
+
+    round: int
+    length: int
+    digest: bytes
+
+    @property
+    def slots(self) -> int:
+        """Not known here."""
+        raise _only_silos()
+
+    def blocks(self) -> Iterator[GlobalModel]:
+        """Nothing is here to be read."""
+        raise _only_silos()
+
+    def payload(self) -> Payload:
+        """Nothing is here to be sent."""
+        raise _only_silos()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -188,6 +216,10 @@ class GlobalModel:
 
     def __repr__(self) -> str:
         return f"GlobalModel(round={self.round}, length={self.length}, slots={len(self.state)})"
+
+
+def _only_silos() -> UsageError:
+    return UsageError("the model of this run is at its silos, and nowhere else")
 
 
 def begin_digest(length: int, slots: int) -> ContentHash:

@@ -10,19 +10,34 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from secagg.ckks.params import CKKS
+from secagg.cohort import Cohort
+from secagg.encrypted.cipher import Adders
 from secagg.errors import ParameterError
 from secagg.learning.bounds import Bounds
 from secagg.learning.history import Record
-from secagg.learning.model import Blocks
+from secagg.learning.model import Blocks, SealedBase
 from secagg.learning.run import B, Run
 from secagg.learning.settings import TrainingPlan, strategy_of
 from secagg.learning.strategies import Strategy
 from secagg.masking.params import Masking
 from secagg.names import WordBits
+from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
 from secagg.roster import Roster
 from secagg.scheme import Scheme
-from secagg.terms import Name, Seconds, Setting
+from secagg.terms import (
+    CKKSParameters,
+    MaskingParameters,
+    Name,
+    PaillierParameters,
+    PlainParameters,
+    SchemeParameters,
+    SchemeTag,
+    Seconds,
+    Setting,
+    ThresholdPaillierParameters,
+)
 
 Text = Annotated[str, msgspec.Meta(max_length=256)]
 MAX_ROUNDS = 100_000
@@ -40,7 +55,29 @@ class PlainAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="p
     """``Plain``."""
 
 
-SchemeAsked: TypeAlias = MaskingAsked | PlainAsked
+class EncryptedAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ciphertexts, with these arguments; the key says how long they are."""
+
+    colluders: int | None
+    threshold: int | None
+    min_honest: int
+
+
+class PaillierAsked(EncryptedAsked, frozen=True, forbid_unknown_fields=True, tag="paillier"):
+    """``Paillier``."""
+
+
+class ThresholdPaillierAsked(
+    EncryptedAsked, frozen=True, forbid_unknown_fields=True, tag="threshold-paillier"
+):
+    """``ThresholdPaillier``."""
+
+
+class CKKSAsked(EncryptedAsked, frozen=True, forbid_unknown_fields=True, tag="ckks"):
+    """``CKKS``."""
+
+
+SchemeAsked: TypeAlias = MaskingAsked | PaillierAsked | ThresholdPaillierAsked | CKKSAsked | PlainAsked
 
 
 class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -99,6 +136,9 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         federation: str,
         job: str,
         keep: Callable[[Blocks, Record], B],
+        seal: Callable[[SealedBase, Record], B] | None = None,
+        key: bytes | None = None,
+        adders: Adders | None = None,
         records: Sequence[Record] = (),
     ) -> Run[B]:
         """Return the run, not yet begun, or as far as it came before its process ended.
@@ -109,6 +149,9 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             federation: its name.
             job: new for every run.
             keep: as of ``Run``.
+            seal: as of ``Run``.
+            adders: as of ``Run``.
+            key: id of the key that is encrypted under; None where there is none.
             records: of the rounds before.
 
         Raises:
@@ -138,12 +181,14 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         )
         return Run(
             roster,
-            scheme=scheme_of(self.scheme).parameters(roster.n),
+            scheme=protection_of(self.scheme, roster.n, key=key),
+            adders=adders,
             plan=plan,
             bounds=bounds,
             rounds=self.rounds,
             model=model,
             keep=keep,
+            seal=seal,
             records=records,
             federation=federation,
             job=job,
@@ -153,22 +198,67 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         )
 
 
-def scheme_of(asked: SchemeAsked) -> Scheme:
-    """Return the scheme that ``asked`` stands for."""
+def protection_of(asked: SchemeAsked, n: int, *, key: bytes | None) -> SchemeParameters:
+    """Return the protection of ``n`` silos that ``asked`` stands for.
+
+    Args:
+        asked: the scheme.
+        n: silos in the roster.
+        key: id of the key that is encrypted under; None where there is none.
+
+    Raises:
+        ParameterError: the scheme does not protect so few silos, or there is no key for it.
+    """
+    match asked:
+        case PlainAsked():
+            return PlainParameters()
+        case _:
+            cohort = Cohort.of(n, c=asked.colluders, t=asked.threshold, k_min=asked.min_honest)
+    if isinstance(asked, MaskingAsked):
+        return MaskingParameters(cohort)
+    tag = tag_of(asked)
+    if key is None:
+        raise ParameterError(
+            f"there is no {tag} key yet: let the silos make one, coordinator key make --scheme {tag}"
+        )
+    match asked:
+        case PaillierAsked():
+            return PaillierParameters(cohort, key)
+        case ThresholdPaillierAsked():
+            return ThresholdPaillierParameters(cohort, key)
+        case CKKSAsked():
+            return CKKSParameters(cohort, key)
+
+
+def tag_of(asked: SchemeAsked) -> SchemeTag:
+    """Return the name of the scheme."""
     match asked:
         case MaskingAsked():
-            return Masking(colluders=asked.colluders, threshold=asked.threshold, min_honest=asked.min_honest)
+            return "masking"
+        case PaillierAsked():
+            return "paillier"
+        case ThresholdPaillierAsked():
+            return "threshold-paillier"
+        case CKKSAsked():
+            return "ckks"
         case PlainAsked():
-            return Plain()
+            return "plain"
 
 
 def asked_of(scheme: Scheme) -> SchemeAsked:
     """Return what stands for ``scheme`` in a request."""
+    if isinstance(scheme, Plain):
+        return PlainAsked()
+    arguments = scheme.colluders, scheme.threshold, scheme.min_honest
     match scheme:
         case Masking():
-            return MaskingAsked(scheme.colluders, scheme.threshold, scheme.min_honest)
-        case Plain():
-            return PlainAsked()
+            return MaskingAsked(*arguments)
+        case Paillier():
+            return PaillierAsked(*arguments)
+        case ThresholdPaillier():
+            return ThresholdPaillierAsked(*arguments)
+        case CKKS():
+            return CKKSAsked(*arguments)
 
 
 def strategy_pairs(strategy: Strategy) -> tuple[Setting, ...]:

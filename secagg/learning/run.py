@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from secagg.encrypted.cipher import Adders
+from secagg.errors import UsageError
 from secagg.fixedpoint import Encoding
 from secagg.learning.bounds import Bounds
 from secagg.learning.history import Record
-from secagg.learning.model import Base, Blocks
+from secagg.learning.model import Base, Blocks, SealedBase
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import NextModel
 from secagg.roster import Roster
@@ -21,8 +22,8 @@ from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import RoundDriver, phases_of
 from secagg.rounds.memory import Memory
 from secagg.rounds.reporting import describe_round
-from secagg.session import Aggregate
-from secagg.terms import PlainParameters, SchemeParameters, Terms
+from secagg.session import Aggregate, SealedSum
+from secagg.terms import PlainParameters, SchemeParameters, Terms, scheme_tag
 from secagg.weighting import decode_mean, surely_below
 
 B = TypeVar("B", bound=Base)
@@ -45,6 +46,7 @@ class Run(Generic[B]):
         rounds: of training, at least 1; if there are metrics, one more sum measures the last model.
         model: the base of the next round.
         keep: puts the base that follows an opened sum, and the sum's record, where they belong.
+        seal: the same where silos alone have the base; None where they never do.
         records: of the rounds before ``model``.
         federation, job: names; silos join an attempt of a job once, so no two runs share both.
         training_seconds, phase_seconds, attempts: as ``RoundCoordinator`` takes them.
@@ -64,6 +66,7 @@ class Run(Generic[B]):
         rounds: int,
         model: B,
         keep: Callable[[Blocks, Record], B],
+        seal: Callable[[SealedBase, Record], B] | None = None,
         records: Sequence[Record] = (),
         federation: str = LOCAL,
         job: str = LOCAL,
@@ -75,6 +78,8 @@ class Run(Generic[B]):
         self.rounds = rounds
         self.model = model
         self._keep = keep
+        self._seal = seal
+        self._precision = bounds.precision
         self._scheme = scheme
         self._adders = adders
         self._plan = plan
@@ -101,7 +106,7 @@ class Run(Generic[B]):
     @property
     def phases(self) -> tuple[str, ...]:
         """The phases of the scheme, in order."""
-        return phases_of(self._scheme)
+        return phases_of(scheme_tag(self._scheme))
 
     @property
     def number(self) -> int:
@@ -144,11 +149,11 @@ class Run(Generic[B]):
         training_seconds, phase_seconds = self._seconds
         terms = self.terms()
         # Where silos keep the model, only what a run begins with is the coordinator's to send.
-        sends = self._adders is None or self.number == 1
+        sent = None if self._adders is not None and self.number > 1 else self.model.payload()
         return RoundCoordinator(
             self.roster,
             terms=terms,
-            base=self.model.payload() if sends else None,
+            base=sent,
             adder=None if self._adders is None else self._adders(terms.encoding),
             seconds=phase_seconds,
             training_seconds=training_seconds,
@@ -156,20 +161,32 @@ class Run(Generic[B]):
             memory=self._memory if memory is None else memory,
         )
 
-    def opened(self, driver: RoundDriver, aggregate: Aggregate) -> Record:
-        """Take the opened sum of the round that ``next_round`` gave: the model and the records move on.
+    def opened(self, driver: RoundDriver, outcome: Aggregate | SealedSum) -> Record:
+        """Take the sum of the round that ``next_round`` gave: the model and the records move on.
+
+        Args:
+            driver: of the round.
+            outcome: the sum, or that silos opened it.
 
         Raises:
             InputRefused: the step leaves float64's range; nothing changed.
             EnvironmentFault: the base or the record cannot be kept; nothing changed.
         """
+        record = (
+            self._sealed(driver, outcome) if isinstance(outcome, SealedSum) else self._read(driver, outcome)
+        )
+        self._memory = driver.coordinator.memory.next_round()
+        self._records = (*self._records, record)
+        return record
+
+    def _read(self, driver: RoundDriver, aggregate: Aggregate) -> Record:
         terms = driver.coordinator.terms
         mean = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors))
         weight = mean.weight if terms.kind == "train" else mean.evaluation_weight
         unmet = surely_below(terms.encoding, weight, self._planned_weight)
         report = describe_round(
             terms,
-            aggregate,
+            aggregate.survivors,
             driver.coordinator,
             driver.traffic,
             worst_error=mean.worst_error,
@@ -182,6 +199,17 @@ class Run(Generic[B]):
         record = Record(terms.round - 1, mean.metrics, report)
         step = None if mean.update is None else NextModel(self.model, self._plan.strategy, mean.update)
         self.model = self._keep(step or self.model, record)
-        self._memory = driver.coordinator.memory.next_round()
-        self._records = (*self._records, record)
+        return record
+
+    def _sealed(self, driver: RoundDriver, outcome: SealedSum) -> Record:
+        if self._seal is None:
+            raise UsageError("the sum was opened at silos alone, and this run needs it here")
+        terms = driver.coordinator.terms
+        # What depends on the sum, silos know. The precision holds from the planned weight on.
+        report = describe_round(
+            terms, outcome.survivors, driver.coordinator, driver.traffic, worst_error=self._precision
+        )
+        record = Record(terms.round - 1, {}, report)
+        following = terms.round + (terms.kind == "train")
+        self.model = self._seal(SealedBase(following, self.model.length, outcome.base), record)
         return record

@@ -11,6 +11,8 @@ from secagg.ranges import whole
 from secagg.terms import PaillierParameters, ThresholdPaillierParameters
 
 LEAST_BITS, DEFAULT_BITS, MOST_BITS = 2048, 3072, 8192
+MOST_PARTIES = 64
+"""Silos with a share of one key at the most."""
 
 
 def check_bits(bits: int) -> None:
@@ -23,6 +25,16 @@ def check_bits(bits: int) -> None:
         raise ParameterError(
             f"a Paillier key has {LEAST_BITS} to {MOST_BITS} bits, in steps of 16, not {bits}"
         )
+
+
+def ciphertext_size(bits: int) -> int:
+    """Return the bytes of one serialised ciphertext under a key of ``bits``; it is below the square of n."""
+    return bits // 4
+
+
+def plaintext_bits(bits: int) -> int:
+    """Return p so that every plaintext below ``2 ** p`` can be encrypted under a key of ``bits``."""
+    return bits - 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 from secagg.errors import MalformedMessage, ParameterError
 from secagg.hazmat.framing import digest, frame
 from secagg.paillier.gmp import gmpy2, mpz
-from secagg.paillier.params import MOST_BITS, check_bits
+from secagg.paillier.params import MOST_BITS, check_bits, ciphertext_size, plaintext_bits
 
 Obfuscation: TypeAlias = Literal["short", "full"]
 """How ciphertexts are blinded: powers of a base that everybody derives, or n-th powers of fresh numbers."""
@@ -80,12 +80,12 @@ class PublicKey:
     @property
     def ciphertext_size(self) -> int:
         """Bytes of one serialised ciphertext."""
-        return self.bits // 4
+        return ciphertext_size(self.bits)
 
     @property
     def plaintext_bits(self) -> int:
         """Every plaintext below ``2 ** plaintext_bits`` can be encrypted."""
-        return self.bits - 1
+        return plaintext_bits(self.bits)
 
     @cached_property
     def base(self) -> mpz:

@@ -23,12 +23,12 @@ from secagg.errors import MalformedMessage, ParameterError, RoundAborted, UsageE
 from secagg.hazmat.framing import digest, frame
 from secagg.paillier.ciphertexts import plaintext_rows
 from secagg.paillier.gmp import gmpy2, mpz
+from secagg.paillier.params import MOST_PARTIES
 from secagg.paillier.public import PublicKey
 
 CHALLENGE_BITS = 256
 _EXPONENT_SIZE = 16
 """Bytes of the random exponents: a wrong partial decryption passes with a probability of 2^-128."""
-MOST_PARTIES = 64
 
 
 def check_parties(parties: int, threshold: int) -> None:

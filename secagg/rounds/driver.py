@@ -39,14 +39,7 @@ from secagg.payload import Frame
 from secagg.records import CoordinatorRecord
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.session import Aggregate, CoordinatorStep, Outbox, SealedSum
-from secagg.terms import (
-    CKKSParameters,
-    MaskingParameters,
-    PaillierParameters,
-    PlainParameters,
-    SchemeParameters,
-    ThresholdPaillierParameters,
-)
+from secagg.terms import SchemeTag
 
 Phase: TypeAlias = Literal[
     "Training",
@@ -82,23 +75,16 @@ def reaches(phase: str, named: Phase) -> bool:
     return phase in _STAGES and _STAGES[phase] >= _STAGES[named]
 
 
-def phases_of(scheme: SchemeParameters) -> tuple[Phase, ...]:
+def phases_of(scheme: SchemeTag) -> tuple[Phase, ...]:
     """Return the phases of a round under ``scheme``, in order."""
     match scheme:
-        case PlainParameters():
+        case "plain":
             return ("Training", "PlainInput")
-        case MaskingParameters():
-            return (
-                "Training",
-                "AdvertiseKeys",
-                "ShareKeys",
-                "MaskedInput",
-                "ConsistencyCheck",
-                "Unmasking",
-            )
-        case PaillierParameters() | CKKSParameters():
+        case "masking":
+            return ("Training", "AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmasking")
+        case "paillier" | "ckks":
             return ("Training", "EncryptedInput", "ConsistencyCheck", "Opened")
-        case ThresholdPaillierParameters():
+        case "threshold-paillier":
             return ("Training", "EncryptedInput", "ConsistencyCheck", "PartialDecryption", "Opened")
 
 

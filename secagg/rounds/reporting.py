@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from secagg.names import SiloId
-from secagg.report import RoundReport
+from secagg.report import RoundReport, SchemeName
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import Traffic
-from secagg.session import Aggregate
-from secagg.terms import MaskingParameters, Terms
+from secagg.terms import PlainParameters, SchemeTag, Terms, scheme_tag
+
+_NAMES: Mapping[SchemeTag, SchemeName] = {
+    "masking": "Masking",
+    "paillier": "Paillier",
+    "threshold-paillier": "ThresholdPaillier",
+    "ckks": "CKKS",
+    "plain": "Plain",
+}
 
 
 def reasons_of(coordinator: RoundCoordinator) -> dict[SiloId, str]:
@@ -22,7 +31,7 @@ def reasons_of(coordinator: RoundCoordinator) -> dict[SiloId, str]:
 
 def describe_round(
     terms: Terms,
-    aggregate: Aggregate,
+    survivors: tuple[SiloId, ...],
     coordinator: RoundCoordinator,
     traffic: Traffic,
     *,
@@ -36,17 +45,17 @@ def describe_round(
     """Return the report of a round that was opened."""
     losses = {**traffic.lost, **coordinator.losses}
     for silo in coordinator.roster.silos:
-        if silo not in aggregate.survivors:
+        if silo not in survivors:
             losses.setdefault(silo, "not in the set of an earlier attempt")
-    cohort = terms.scheme.cohort if isinstance(terms.scheme, MaskingParameters) else None
+    cohort = None if isinstance(terms.scheme, PlainParameters) else terms.scheme.cohort
     return RoundReport(
         round=terms.round,
-        scheme="Plain" if cohort is None else "Masking",
+        scheme=_NAMES[scheme_tag(terms.scheme)],
         kind=terms.kind,
         n=terms.encoding.cohort,
         c=None if cohort is None else cohort.c,
         t=None if cohort is None else cohort.t,
-        survivors=aggregate.survivors,
+        survivors=survivors,
         dropouts={silo: losses[silo] for silo in coordinator.roster.silos if silo in losses},
         attempts=coordinator.attempt,
         parameters=terms.encoding.length,

@@ -1,0 +1,307 @@
+"""What one scheme makes a silo and the coordinator send, compute and hold, by formula.
+
+Bytes follow from the code that enforces them, and are bounds: of messages around the vectors only the largest
+possible size is known. Seconds are recorded figures (``measured``) times what the protocol does with these
+numbers. Memory is what is held at the same time, above an idle process. All of it is for rounds in which
+nobody is lost. Nothing is measured or computed here, and no key is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, assert_never
+
+from secagg import measured
+from secagg.ckks.limbs import plan_limbs
+from secagg.ckks.params import CKKS
+from secagg.errors import ParameterError
+from secagg.masking.params import Masking
+from secagg.measured import Figure
+from secagg.names import WordBits
+from secagg.packing import Packing
+from secagg.paillier.params import MOST_PARTIES, Paillier, ThresholdPaillier, ciphertext_size, plaintext_bits
+from secagg.plain import Plain
+from secagg.report import SHARED_KEY, SchemeName
+from secagg.scheme import Scheme
+from secagg.schemes import BYTES_A_SILO
+
+BYTES_TO_A_SILO = 1400
+"""What a silo receives in an attempt besides vectors stays below this, times the silos of the roster ..."""
+BYTES_A_PAIR = 300
+"""... and, under Masking, this for each pair of silos: everybody reads the share sets of everybody."""
+
+_NUMBER = 64  # Bytes that a large number takes beside its digits, and its place in a list.
+
+Steps: TypeAlias = tuple[tuple[Figure, float], ...]
+"""(recorded step, how often its unit is done)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Party:
+    """What one party has to do with all rounds.
+
+    Attributes:
+        sent: bytes that leave it, at the most.
+        received: bytes that reach it, at the most.
+        memory: bytes that it holds at the same time, at the most, above an idle process.
+        steps: what it computes.
+    """
+
+    sent: int
+    received: int
+    memory: int
+    steps: Steps
+
+    @property
+    def seconds(self) -> float:
+        """CPU time of one core of ``measured.MACHINE``."""
+        return sum(figure.seconds * times for figure, times in self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one scheme costs.
+
+    Attributes:
+        scheme: with all that can be chosen.
+        silo: one of the silos.
+        coordinator: it receives what all silos send, and sends what all of them receive.
+        together: bytes that all parties hold, where they run in one process, that process included.
+    """
+
+    scheme: Scheme
+    silo: Party
+    coordinator: Party
+    together: int
+
+    @property
+    def name(self) -> SchemeName:
+        """Of the scheme."""
+        return name_of(self.scheme)
+
+
+def cost_of(scheme: Scheme, *, parameters: int, silos: int, word_bits: WordBits, rounds: int = 1) -> Cost:
+    """Return what ``rounds`` sums of vectors with ``parameters`` entries cost.
+
+    Raises:
+        ParameterError: ``scheme`` is not for so many silos.
+    """
+    length = parameters + 1  # The count entry.
+    match scheme:
+        case Plain():
+            return _plain(scheme, length, silos, word_bits, rounds)
+        case Masking():
+            scheme.cohort(silos)
+            return _masking(scheme, length, silos, word_bits, rounds)
+        case Paillier():
+            scheme.cohort(silos)
+            return _paillier(scheme, length, silos, word_bits, rounds)
+        case ThresholdPaillier():
+            scheme.cohort(silos)
+            if not has_shares(silos):
+                raise ParameterError(
+                    f"a threshold key has {MOST_PARTIES} shares at most: too few for {silos} silos"
+                )
+            return _paillier(scheme, length, silos, word_bits, rounds)
+        case CKKS():
+            scheme.cohort(silos)
+            return _ckks(scheme, length, silos, word_bits, rounds)
+        case never:
+            assert_never(never)
+
+
+def has_shares(silos: int) -> bool:
+    """Whether a threshold key can be dealt to so many."""
+    return silos <= MOST_PARTIES
+
+
+def name_of(scheme: Scheme) -> SchemeName:
+    """Return the name of ``scheme``."""
+    match scheme:
+        case Masking():
+            return "Masking"
+        case Paillier():
+            return "Paillier"
+        case ThresholdPaillier():
+            return "ThresholdPaillier"
+        case CKKS():
+            return "CKKS"
+        case Plain():
+            return "Plain"
+        case never:
+            assert_never(never)
+
+
+def level_of(scheme: SchemeName) -> Literal["L0", "L1", ""]:
+    """Return the adversary level of ``scheme``; none where nothing is protected."""
+    if scheme == "Plain":
+        return ""
+    return "L0" if scheme in SHARED_KEY else "L1"
+
+
+# --- what each scheme does ---------------------------------------------------------------------------------
+
+
+def _masking(scheme: Masking, length: int, n: int, word_bits: WordBits, rounds: int) -> Cost:
+    vector, values = _vector(length, word_bits), length * word_bits / 32
+    return _both(
+        scheme,
+        n,
+        rounds,
+        sent=vector + n * BYTES_A_SILO,
+        received=vector + n * BYTES_TO_A_SILO + n * n * BYTES_A_PAIR,
+        silo_memory=_opened(length, word_bits),
+        silo=(
+            (measured.QUANTISE, values),
+            (measured.COPY, values),
+            (measured.SILO_STREAM, n * values),
+            (measured.SILO_HANDSHAKE, n),
+        ),
+        total=vector,
+        coordinator=(
+            (measured.ADD, n * values),
+            (measured.COORDINATOR_STREAM, n * values),
+            (measured.DECODE, values),
+            (measured.COORDINATOR_HANDSHAKE, n),
+        ),
+    )
+
+
+def _plain(scheme: Plain, length: int, n: int, word_bits: WordBits, rounds: int) -> Cost:
+    vector, values = _vector(length, word_bits), length * word_bits / 32
+    return _both(
+        scheme,
+        n,
+        rounds,
+        sent=vector + BYTES_A_SILO,
+        received=vector + n * BYTES_TO_A_SILO,
+        silo_memory=_opened(length, word_bits),
+        silo=((measured.QUANTISE, values),),
+        total=vector,
+        coordinator=((measured.ADD, n * values), (measured.DECODE, values)),
+    )
+
+
+def _paillier(
+    scheme: Paillier | ThresholdPaillier, length: int, n: int, word_bits: WordBits, rounds: int
+) -> Cost:
+    packing = Packing(word_bits, n, plaintext_bits(scheme.bits))
+    each, rows = ciphertext_size(scheme.bits), packing.rows(length)
+    upload, number = rows * each, each + _NUMBER
+    # A product of numbers takes the square of their length, a power of full length its cube.
+    product = (scheme.bits / measured.PAILLIER_BITS) ** 2
+    power = (scheme.bits / measured.PAILLIER_BITS) ** 3
+    steps: Steps = (
+        (measured.QUANTISE, length * word_bits / 32),
+        (measured.ENCRYPT, rows * power),
+    )
+    if isinstance(scheme, ThresholdPaillier):
+        part = upload + 3 * each  # Its proof is shorter.
+        sent, received = upload + part, n * (upload + part)
+        steps += (
+            (measured.CHECK_AND_ADD, n * rows * product),
+            (measured.PARTIAL, rows * power),
+            (measured.PROVE, power),
+            (measured.BATCH, n * rows * power),  # Its own proof, and those of the others.
+            (measured.CHECK_PROOF, (n - 1) * power),
+            (measured.COMBINE, scheme.cohort(n).t * rows * product),
+        )
+        # The sum, its blinding and the partial decryptions as numbers; the parts of all, also as they came.
+        held = 2 * upload + 5 * rows * number + n * rows * (number + each)
+    else:
+        sent, received = upload, upload
+        steps += ((measured.OPEN, rows * power),)
+        held = 2 * upload + 2 * rows * number
+    table = scheme.bits // 16 * 256 * number
+    return _both(
+        scheme,
+        n,
+        rounds,
+        sent=sent + n * BYTES_A_SILO,
+        received=received + n * BYTES_TO_A_SILO,
+        silo_memory=_opened(length, word_bits) + 8 * length + table + held,
+        silo=steps,
+        once=((measured.TABLE, power),),
+        total=rows * number,
+        coordinator=((measured.CHECK_AND_ADD, n * rows * product),),
+    )
+
+
+def _ckks(scheme: CKKS, length: int, n: int, word_bits: WordBits, rounds: int) -> Cost:
+    limbs = plan_limbs(length, word_bits=word_bits, cohort=n, degree=scheme.degree)
+    upload = limbs.parameters.chunks * limbs.parameters.ring.fresh_size
+    total = limbs.parameters.chunks * limbs.parameters.ring.sum_size
+    chunks = limbs.parameters.chunks * scheme.degree / measured.CKKS_DEGREE
+    return _both(
+        scheme,
+        n,
+        rounds,
+        sent=upload + n * BYTES_A_SILO,
+        received=total + n * BYTES_TO_A_SILO,
+        silo_memory=_opened(length, word_bits) + 8 * length * limbs.count + upload + total,
+        silo=(
+            (measured.QUANTISE, length * word_bits / 32),
+            (measured.CKKS_ENCRYPT, chunks),
+            (measured.CKKS_OPEN, chunks),
+        ),
+        total=total,
+        coordinator=(
+            (measured.CKKS_CHECK, n * chunks),
+            (measured.CKKS_ADD, n * chunks),
+            (measured.CKKS_SERIALISE, chunks),
+        ),
+    )
+
+
+def _both(
+    scheme: Scheme,
+    n: int,
+    rounds: int,
+    *,
+    sent: int,
+    received: int,
+    silo_memory: int,
+    silo: Steps,
+    total: int,
+    coordinator: Steps,
+    once: Steps = (),
+) -> Cost:
+    """Return the cost of both parties from that of one silo in one round.
+
+    Args:
+        scheme: the protection.
+        n: silos.
+        rounds: how many.
+        sent: by one silo in one round.
+        received: by it.
+        silo_memory: of one silo.
+        silo: its steps in one round.
+        total: bytes of the running sum.
+        coordinator: its steps in one round.
+        once: steps of a silo in all rounds together.
+    """
+    one = Party(
+        sent=rounds * sent,
+        received=rounds * received,
+        memory=silo_memory,
+        steps=(*_times(silo, rounds), *once),
+    )
+    # Everything but the sum is streamed, in pieces for each silo.
+    held = total + measured.COORDINATOR_BASE + n * measured.COORDINATOR_A_SILO
+    other = Party(
+        sent=n * one.received, received=n * one.sent, memory=held, steps=_times(coordinator, rounds)
+    )
+    return Cost(scheme=scheme, silo=one, coordinator=other, together=measured.IDLE + n * one.memory + held)
+
+
+def _times(steps: Steps, rounds: int) -> Steps:
+    return tuple((figure, times * rounds) for figure, times in steps)
+
+
+def _vector(length: int, word_bits: WordBits) -> int:
+    return length * word_bits // 8
+
+
+def _opened(length: int, word_bits: WordBits) -> int:
+    """Return the bytes of a vector in float64, as handed in or as opened, and of two encoded."""
+    return 8 * length + 2 * _vector(length, word_bits)
