@@ -39,9 +39,8 @@ from secagg.ckks.parameters import (
     plan,
 )
 from secagg.ckks.public import (
-    CheckedUpload,
     CiphertextSum,
-    SignedUpload,
+    check_upload,
     refuse_secret,
 )
 from secagg.ckks.seal import Seal, plain_body, sealapi
@@ -590,44 +589,82 @@ def test_files_in_memory_are_closed_with_what_uses_them() -> None:
 def test_the_total_holds_one_vector_whatever_the_number_of_silos() -> None:
     shared = world(cohort=6, length=5000)
     total = CiphertextSum(shared.parameters)
-    data = shared.encrypted(np.zeros(5000))
+    payload = shared.checked(shared.encrypted(np.zeros(5000)))
     for silo in range(6):
-        total.add(shared.checked(shared.signed(silo, data), silo))
+        total.add(payload)
         assert len(total._totals) == shared.parameters.chunks
-    assert total.silos == tuple(f"silo-{silo}" for silo in range(6))
+        assert total.uploads == silo + 1
     sizes = [len(piece) for piece in total.payload().pieces()]
     assert sizes == [16 * SMALL] * shared.parameters.chunks
 
 
-def test_a_total_refuses_what_does_not_belong_to_it() -> None:
+def test_a_total_of_nothing_or_of_too_many_is_refused() -> None:
     shared = world(cohort=2)
-    uploads = [shared.checked(shared.signed(silo, shared.encrypted(np.zeros(3000))), silo) for silo in (0, 1)]
+    payload = shared.checked(shared.encrypted(np.zeros(3000)))
     total = CiphertextSum(shared.parameters)
     with pytest.raises(UsageError, match="no upload"):
         total.payload()
-    total.add(uploads[0])
-    with pytest.raises(UsageError, match="already"):
-        total.add(uploads[0])
-    with pytest.raises(UsageError, match="own parameters"):
-        total.add(replace(uploads[1], parameters=replace(shared.parameters, scale_bits=40)))
-    total.add(uploads[1])
+    for _ in range(2):
+        total.add(payload)
     with pytest.raises(UsageError, match="more could wrap"):
-        total.add(replace(uploads[1], silo="silo-2"))
+        total.add(payload)
+    assert total.uploads == 2
     opened(shared, total.payload(), 2)
+
+
+def changed_word(shared: World, value: int, at: int = -1) -> Payload:
+    words = np.frombuffer(shared.encrypted(np.zeros(shared.parameters.length)), "<u8").copy()
+    words[at] = value
+    return payload_of(words.tobytes())
+
+
+@pytest.mark.parametrize("place", [8, 64 // 8 + SMALL - 1, 64 // 8 + SMALL + 8, -1])
+def test_a_word_that_is_no_coefficient_is_found_wherever_it_is(place: int) -> None:
+    shared = world()
+    highest = shared.parameters.ring.modulus - 1
+    check_upload(changed_word(shared, highest, place), shared.parameters)
+    for value in (highest + 1, 2**63, 2**64 - 1):
+        with pytest.raises(MalformedMessage, match="not below the modulus"):
+            check_upload(changed_word(shared, value, place), shared.parameters)
+
+
+@pytest.mark.parametrize("words", [0, 1, -1, 7])
+def test_an_upload_of_another_size_or_type_is_malformed(words: int) -> None:
+    shared = world()
+    data = shared.encrypted(np.zeros(3000))
+    wrong = data[: 8 * words] if words < 1 else data + bytes(8 * words)
+    with pytest.raises(MalformedMessage, match="an upload of"):
+        check_upload(payload_of(wrong), shared.parameters)
+    with pytest.raises(MalformedMessage, match="an upload of"):
+        check_upload(Payload.over("f8", len(data) // 8, memoryview(data)), shared.parameters)
+    for buffer in (data[:-8], data + bytes(8)):
+        with pytest.raises(MalformedMessage, match="another size came"):
+            check_upload(Payload.over("u8", len(data) // 8, memoryview(buffer)), shared.parameters)
 
 
 def test_a_total_that_was_added_to_in_part_is_never_given_out() -> None:
     shared = world()
-    good = shared.checked(shared.signed(0, shared.encrypted(np.zeros(3000))), 0)
-    changed = np.frombuffer(shared.encrypted(np.zeros(3000)), "<u8").copy()
-    changed[-1] = 2**64 - 1
+    good = shared.checked(shared.encrypted(np.zeros(3000)))
     total = CiphertextSum(shared.parameters)
     total.add(good)
     with pytest.raises(MalformedMessage, match="not below the modulus"):
-        total.add(CheckedUpload("silo-1", shared.parameters, payload_of(changed.tobytes()), bytes(32)))
-    for attempt in (total.payload, lambda: total.add(replace(good, silo="silo-2"))):
+        total.add(changed_word(shared, 2**64 - 1))
+    assert total.uploads == 1
+    for attempt in (total.payload, lambda: total.add(good)):
         with pytest.raises(UsageError, match="begin a new total"):
             attempt()
+
+
+def test_a_total_that_got_too_few_chunks_is_never_given_out() -> None:
+    shared = world()
+    data = shared.encrypted(np.zeros(3000))
+    for wrong in (data[: len(data) // 2], data[:-8], data * 2):
+        total = CiphertextSum(shared.parameters)
+        total.add(shared.checked(data))
+        with pytest.raises(MalformedMessage):
+            total.add(payload_of(wrong))
+        with pytest.raises(UsageError, match="begin a new total"):
+            total.payload()
 
 
 def secret_blobs() -> dict[str, bytes]:
@@ -663,15 +700,15 @@ def test_secret_material_is_refused_before_seal_sees_it(
     blob += bytes(-len(blob) % 8)
     if padded:  # To the size of an upload, or cut to it.
         blob = blob[:size].ljust(size, b"\0")
-    upload = SignedUpload("silo-0", payload_of(blob), bytes(64))
-    with pytest.raises(MalformedMessage, match="not signed" if padded else "key"):
-        shared.checked(upload, 0)
+    # What SEAL wrote is compressed: at the right size its words are no coefficients.
+    with pytest.raises(MalformedMessage, match="modulus" if padded and kind != "our own" else "key"):
+        shared.checked(blob)
 
 
 def test_ciphertexts_are_not_taken_for_secrets() -> None:
     shared = world()
     data = shared.encrypted(np.zeros(3000))
-    assert shared.checked(shared.signed(0, data), 0).payload.length == len(data) // 8
+    assert shared.checked(data).length == len(data) // 8
 
 
 # Publishing

@@ -85,16 +85,19 @@ class Limbs:
         Raises:
             RoundAborted: a value is no sum of limbs.
         """
-        whole = np.rint(values)
-        # Written so that NaN is refused.
+        whole, cohort = np.rint(values), self.parameters.cohort
+        # Both are written so that NaN is refused, and in this order so that infinity meets no subtraction.
+        if not np.abs(whole).max(initial=0.0) <= self.parameters.bound * cohort:
+            raise RoundAborted("what was opened is larger than any sum of this cohort")
         if not np.abs(values - whole).max(initial=0.0) <= WORST_ERROR:
             raise RoundAborted("what was opened is no sum of integers: no model is made of it")
         limbs = whole.reshape(self.count, self.length)
-        if not np.abs(limbs).max(initial=0.0) <= self.parameters.bound * self.parameters.cohort:
-            raise RoundAborted("what was opened is larger than any sum of this cohort")
         total = limbs[-1].astype(np.int64)
         for limb in limbs[-2::-1]:
             total = (total << self.bits) + limb.astype(np.int64)
+        # Limbs that no vector was split into can be small enough, and their sum too large for a word.
+        if not np.abs(total).max(initial=0) <= cohort * _most(self.word_bits, cohort):
+            raise RoundAborted("what was opened is larger than any sum of this cohort")
         joined: IntegerVector = (
             total.astype(np.int32).view(np.uint32) if self.word_bits == 32 else total.view(np.uint64)
         )
@@ -115,13 +118,10 @@ def plan_limbs(length: int, *, word_bits: WordBits, cohort: int, degree: int) ->
     """
     most = _most(word_bits, cohort)
     for count in range(1, _MOST_LIMBS + 1):
-        # A bit more than a part of the whole: the highest limb also takes what the others round up.
-        bits = -(-(most.bit_length() + 1) // count)
-        highest = (most + (1 << bits * (count - 1))) >> bits * (count - 1)
-        bound = float(most if count == 1 else max(1 << bits - 1, highest))
+        bound, bits = min((_bound(most, count, bits), bits) for bits in range(1, word_bits))
         try:
             parameters = plan(
-                count * length, bound=bound, cohort=cohort, degree=degree, precision=WORST_ERROR
+                count * length, bound=float(bound), cohort=cohort, degree=degree, precision=WORST_ERROR
             )
         except ParameterError:
             continue
@@ -131,6 +131,15 @@ def plan_limbs(length: int, *, word_bits: WordBits, cohort: int, degree: int) ->
         "number of silos, or take Paillier or masks",
         parameter="encoding",
     )
+
+
+def _bound(most: int, count: int, bits: int) -> int:
+    """Return the largest magnitude of a limb of an integer of magnitude ``most``."""
+    if count == 1:
+        return most
+    # The highest also takes what the others round up.
+    shift = bits * (count - 1)
+    return max(1 << bits - 1, (most + (1 << shift)) >> shift)
 
 
 def _most(word_bits: WordBits, cohort: int) -> int:

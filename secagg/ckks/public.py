@@ -58,11 +58,15 @@ def check_upload(payload: Payload, parameters: SumParameters) -> None:
         - Raises nothing else, whatever came.
         - SEAL reads no byte of what is refused here.
     """
+    start = next(payload.pieces(), memoryview(b""))
     if payload.dtype != "u8" or payload.length != upload_words(parameters):
-        refuse_secret(next(payload.pieces(), memoryview(b"")))
+        refuse_secret(start)
         raise MalformedMessage(
             f"an upload of {payload.size} bytes, under these parameters it has {8 * upload_words(parameters)}"
         )
+    if bytes(start[: len(SECRET_MAGIC)]) == SECRET_MAGIC:
+        # The words of our own form of a key are coefficients, so one that was padded would pass.
+        refuse_secret(start)
     for chunk in regroup(payload.pieces(), fresh_size(parameters)):
         refuse_words(parameters.ring, chunk[SEED_SIZE:])
 

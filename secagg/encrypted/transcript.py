@@ -24,8 +24,8 @@ UPLOAD = "upload"
 
 def round_id(opened: RoundOpened, adder: Adder) -> bytes:
     """Return H(terms, attempt, key, parameters)."""
-    descriptor = digest("descriptor", opened.training, opened.attempt, opened.seconds)
-    return digest("encrypted round", descriptor, adder.key, adder.parameters)
+    attempt = opened.training, opened.attempt, opened.seconds
+    return digest("encrypted round", attempt, adder.key, adder.parameters)
 
 
 def upload_fields(

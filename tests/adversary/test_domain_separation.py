@@ -14,13 +14,12 @@ from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import secagg
-from secagg.ckks.parameters import plan
-from secagg.ckks.public import upload_fields
-from secagg.ckks.secret import sign_upload
+from secagg.ckks.coordinator import CKKSAdder
+from secagg.encrypted import silo as encrypted_silo
+from secagg.encrypted import transcript as encrypted
 from secagg.hazmat import framing
 from secagg.hazmat.agreement import AgreementKey, hkdf
 from secagg.hazmat.framing import Field, digest, frame
@@ -28,8 +27,9 @@ from secagg.hazmat.identity import verify
 from secagg.keys import transcript as ceremony
 from secagg.keys.document import KeyDocument, document_fields, sign_document
 from secagg.masking import transcript
-from secagg.payload import Payload
-from secagg.survivors import sign_void
+from secagg.messages import SignedUpload
+from secagg.rounds.silo import WANTED, base_fields
+from secagg.survivors import sign_survivors, sign_void
 from secagg.terms import training_digest
 from tests.adversary import reference
 from tests.adversary.reference import SILOS
@@ -45,8 +45,7 @@ LABELLED = {
 }
 IDS = ("same", *SILOS)
 WORDS = (bytes(32), bytes(31) + b"\x01")
-SUM = plan(1, bound=1.0, cohort=len(SILOS))
-KEY_AND_ROUND = {"key_id": WORDS[0], "round_id": WORDS[1]}
+ADDER = CKKSAdder(WORDS[0], 4096, reference.terms(32).encoding)
 
 
 def labels() -> dict[tuple[str, str], list[str]]:
@@ -99,6 +98,7 @@ def shared_keys() -> list[set[tuple[Field, ...]]]:
     """
     own = AgreementKey.from_private_bytes(bytes(range(32)))
     agreed = reference.x25519(bytes(range(32)), own.public)
+    peer = SignedUpload(bytes(32), own.public, bytes(64))
     uses: defaultdict[bytes, set[tuple[Field, ...]]] = defaultdict(set)
     for word in WORDS:
         for one, other in permutations(IDS, 2):
@@ -112,11 +112,13 @@ def shared_keys() -> list[set[tuple[Field, ...]]]:
             for inside in WORDS:
                 key = ceremony.box_key(own, own.public, word, inside, giver=one, recipient=other)
                 uses[key].add(("key box", word, inside, one, other))
+            part = encrypted_silo.part_key(own, peer, word, sender=one, recipient=other)
+            uses[part].add(("part", word, one, other))
         for silo in IDS:
             uses[transcript.self_stream(agreed, word, silo)].add(("self", word, silo))
     for purpose, length in product(PURPOSES, (32, 64)):
         uses[hkdf(agreed, purpose, "same", length=length)[:32]].add((purpose, length))
-    assert len(PURPOSES) == 4
+    assert len(PURPOSES) == 6
     return [named for named in uses.values() if len(named) > 1]
 
 
@@ -134,12 +136,14 @@ def statements() -> Iterator[tuple[str, str, bytes, tuple[Field, ...]]]:
         yield silo, "share keys", share_set.signature, fields
         void = sign_void(reference.identity(silo), silo, round_id)
         yield silo, "void", void.signature, (round_id,)
-        upload = sign_upload(
-            reference.identity(silo), SUM, Payload.of(np.zeros(1, np.uint64)), silo=silo, **KEY_AND_ROUND
-        )
-        content = upload.payload.digest
-        fields = upload_fields(SUM, silo=silo, content=content, **KEY_AND_ROUND)
-        yield silo, "ckks upload", upload.signature, fields
+        for box in (None, bundle.mask):  # Where one key opens, and where shares do.
+            fields = encrypted.upload_fields(ADDER, round_id, silo, bytes(32), box)
+            yield silo, "upload", reference.identity(silo).sign(encrypted.UPLOAD, *fields), fields
+        fields = base_fields(WORDS[0], silo, bundle.box)
+        yield silo, "base wanted", reference.identity(silo).sign(WANTED, *fields), fields
+        uploads = tuple((one, SignedUpload(bytes(32), None, bytes(64))) for one in SILOS)
+        named = encrypted.set_id(round_id, uploads)
+        yield silo, "survivors", sign_survivors(reference.identity(silo), named, SILOS), (named, SILOS)
         yield from key_statements(silo)
     for silo, signature in sent.survivor_signatures.items():
         yield silo, "survivors", signature, (round_id, sent.opened.survivors)
@@ -261,6 +265,13 @@ encode = framing._encode
             "secagg.masking.transcript.box_key",
             lambda own, peer, session, sender, recipient, kind: own.derive(
                 peer, "pairwise mask", session, sender, recipient
+            ),
+            "one key has two uses",
+        ),
+        (
+            "secagg.encrypted.silo.part_key",
+            lambda own, peer, round_id, sender, recipient: own.derive(
+                peer.box, "partial decryption", round_id
             ),
             "one key has two uses",
         ),
