@@ -1,20 +1,24 @@
 """What every scheme owes, whatever protects it: run by ``test_contract`` for each.
 
 Each function is one clause. It takes a ``Contract``: the scheme, and what a coordinator and a silo of it
-are. ``Plain`` is run too: a clause that the baseline fails is a wrong clause.
+are. ``Plain`` is run too: a clause that the baseline fails is a wrong clause. Where the coordinator cannot
+read the sum, what was opened is what all silos say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import pytest
 
+from secagg.encrypted import transcript
+from secagg.encrypted.coordinator import EncryptedCoordinator, joined
+from secagg.encrypted.silo import SharedKeySilo, ThresholdSilo
 from secagg.errors import (
     EnvironmentFault,
     FaultyCoordinator,
@@ -29,25 +33,42 @@ from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.silo import MaskingSilo
 from secagg.messages import (
     AdvertiseKeys,
+    AggregateAnnounced,
+    EncryptedInput,
     FromCoordinator,
     FromSilo,
     MaskedInput,
+    Opened,
+    OpeningRequested,
+    PartialsAnnounced,
     PlainInput,
     PlainSum,
     Refused,
     RoundOpened,
+    SignedUpload,
     SumOpened,
+    UploadsAnnounced,
 )
 from secagg.names import IntegerVector, SiloId, WordBits
-from secagg.payload import Payload
+from secagg.payload import Payload, PayloadType
 from secagg.plain import PlainCoordinator, PlainSilo
-from secagg.rounds.driver import PHASES, Phase
+from secagg.rounds.driver import Phase, phases_of, reaches
+from secagg.scheme import Scheme
+from secagg.session import Aggregate, SealedSum
 from secagg.simulation import Dropouts
 from secagg.survivors import Locks
-from tests.federations import Federation, Scheme, Witness, replay
+from secagg.terms import MaskingParameters, PlainParameters, ThresholdPaillierParameters, training_digest
+from tests.federations import Federation, Witness, next_base, replay
 
-CoordinatorHalf: TypeAlias = MaskingCoordinator | PlainCoordinator
-SiloHalf: TypeAlias = MaskingSilo | PlainSilo
+PHASES = phases_of("masking")
+"""Phases by the names of masking; under another scheme a silo is lost in the one that comes next."""
+
+Upload: TypeAlias = MaskedInput | PlainInput | EncryptedInput
+Opening: TypeAlias = SumOpened | PlainSum | AggregateAnnounced | OpeningRequested
+"""What a silo is told last before it has the sum, or says its part of it."""
+OPENINGS = (SumOpened, PlainSum, AggregateAnnounced, OpeningRequested)
+CoordinatorHalf: TypeAlias = MaskingCoordinator | PlainCoordinator | EncryptedCoordinator
+SiloHalf: TypeAlias = MaskingSilo | PlainSilo | SharedKeySilo | ThresholdSilo
 
 
 @dataclass(frozen=True)
@@ -57,50 +78,65 @@ class Contract:
     Attributes:
         scheme: the user's choice.
         upload: the message that carries a silo's vector.
-        hides: whether one silo's vector is hidden from the coordinator.
     """
 
     scheme: Scheme
-    upload: type[MaskedInput | PlainInput]
-    hides: bool
+    upload: type[Upload]
 
     def federation(self, n: int, **named: Any) -> Federation:
         return Federation(n, scheme=self.scheme, **named)
 
     def coordinator(self, federation: Federation) -> CoordinatorHalf:
-        make = MaskingCoordinator if self.hides else PlainCoordinator
-        return make(federation.roster, terms=federation.terms, attempt=1, seconds=60.0)
+        common: dict[str, Any] = {"terms": federation.terms, "attempt": 1, "seconds": 60.0}
+        match federation.terms.scheme:
+            case PlainParameters():
+                return PlainCoordinator(federation.roster, **common)
+            case MaskingParameters():
+                return MaskingCoordinator(federation.roster, **common)
+            case _:
+                return EncryptedCoordinator(federation.roster, **common, adder=federation.adder)
 
     def silo(self, federation: Federation, silo: SiloId, vector: IntegerVector | None = None) -> SiloHalf:
         vector = federation.vectors[silo] if vector is None else vector
-        if not self.hides:
-            return PlainSilo(terms=federation.terms, vector=vector)
-        return MaskingSilo(
-            silo,
-            identity=federation.identities[silo],
-            roster=federation.roster,
-            terms=federation.terms,
-            vector=vector,
-            locks=Locks(),
-            data_set="data",
-            random=federation.random[silo],
-        )
+        common: dict[str, Any] = {
+            "identity": federation.identities[silo],
+            "roster": federation.roster,
+            "terms": federation.terms,
+            "vector": vector,
+            "locks": Locks(),
+            "data_set": "data",
+            "random": federation.random[silo],
+        }
+        match federation.terms.scheme:
+            case PlainParameters():
+                return PlainSilo(terms=federation.terms, vector=vector)
+            case MaskingParameters():
+                return MaskingSilo(silo, **common)
+            case ThresholdPaillierParameters():
+                return ThresholdSilo(silo, **common, cipher=federation.cipher(silo))
+            case _:
+                return SharedKeySilo(silo, **common, cipher=federation.cipher(silo))
 
 
 def counted_in(dropouts: Dropouts, silos: Iterable[SiloId]) -> tuple[SiloId, ...]:
     """Return who is in the sum: a silo that was lost after its vector came still counts."""
-    last = PHASES.index("MaskedInput")
-    return tuple(s for s in silos if s not in dropouts or PHASES.index(dropouts[s]) > last)
+    return tuple(s for s in silos if s not in dropouts or not reaches("MaskedInput", dropouts[s]))
 
 
 # --- sums --------------------------------------------------------------------------------------------------
 
 
 def equals_the_exact_sum(
-    contract: Contract, n: int, *, word_bits: WordBits, dropouts: Dropouts, seed: int
-) -> None:
+    contract: Contract,
+    n: int,
+    *,
+    word_bits: WordBits,
+    dropouts: Dropouts,
+    seed: int,
+    vectors: Mapping[SiloId, IntegerVector] | None = None,
+) -> bytes:
     """The opened integers are those of Python's own addition; every silo that stayed learns the same."""
-    federation = contract.federation(n, word_bits=word_bits, seed=seed)
+    federation = contract.federation(n, word_bits=word_bits, seed=seed, vectors=vectors)
     coordinator = federation.coordinator()
     opened = federation.run(coordinator, dropouts)
     assert opened.survivors == counted_in(dropouts, federation.roster.silos)
@@ -112,6 +148,7 @@ def equals_the_exact_sum(
         assert learned.survivors == opened.survivors
         assert learned.total.tolist() == opened.total.tolist()
     assert all(not silo.errors for silo in federation.silos.values())
+    return opened.total.tobytes()
 
 
 def replays(federation: Federation, coordinator: Witness) -> None:
@@ -119,10 +156,12 @@ def replays(federation: Federation, coordinator: Witness) -> None:
     again = replay(coordinator.journal, federation.coordinator())
     assert again.frames_said == coordinator.frames_said
     assert again.attempt == coordinator.attempt
-    assert (again.outcome is None) == (coordinator.outcome is None)
-    if again.outcome is not None and coordinator.outcome is not None:
-        assert again.outcome.survivors == coordinator.outcome.survivors
-        assert again.outcome.total.tobytes() == coordinator.outcome.total.tobytes()
+    match coordinator.outcome:
+        case Aggregate() as opened:
+            assert again.opened.survivors == opened.survivors
+            assert again.opened.total.tobytes() == opened.total.tobytes()
+        case sealed:
+            assert again.outcome == sealed
 
 
 # --- sessions by hand --------------------------------------------------------------------------------------
@@ -147,10 +186,21 @@ class Attempt:
         replies = {}
         for silo, message in self.inbox.items():
             self.told.append((silo, message))
-            reply = self.silos[silo].receive(message).output
+            reply = self.deliver(silo, message)
             if reply is not None:
                 replies[silo] = reply
         return replies
+
+    def deliver(self, silo: SiloId, message: FromCoordinator) -> FromSilo | None:
+        """Hand one message to a silo, do what it allows when its records are synced, and return the reply."""
+        half = self.silos[silo]
+        reply = half.receive(message).output
+        if isinstance(half, SharedKeySilo):
+            half.proceed()
+        if reply is None and isinstance(half, SharedKeySilo | ThresholdSilo) and half.outcome is not None:
+            terms = self.federation.terms
+            return Opened(training_digest(terms), next_base(terms, half.outcome), half.faulty)
+        return reply
 
     def take(self, replies: Mapping[SiloId, FromSilo]) -> None:
         for silo, message in replies.items():
@@ -166,10 +216,118 @@ class Attempt:
                 return replies
             self.take(replies)
 
+    def up_to_opening(self) -> dict[SiloId, Opening]:
+        """Return what silos are told last before they open, before they are told."""
+        while True:
+            told = {silo: message for silo, message in self.inbox.items() if isinstance(message, OPENINGS)}
+            if told:
+                return told
+            self.take(self.turn())
+
     def finish(self) -> None:
         while self.coordinator.outcome is None:
             self.take(self.turn())
         self.turn()
+
+    @property
+    def opened(self) -> Aggregate | None:
+        """The sum; where the coordinator cannot open it, what every silo that did says it is."""
+        match self.coordinator.outcome:
+            case SealedSum() as sealed:
+                said = [o for half in self.silos.values() if (o := half.outcome) is not None]
+                assert {(o.survivors, o.total.tobytes()) for o in said} == {
+                    (sealed.survivors, said[0].total.tobytes())
+                }
+                return said[0]
+            case outcome:
+                return outcome
+
+    def sum_is_that_of(self, silos: Iterable[SiloId]) -> bool:
+        """Whether the exact sum of ``silos`` was opened."""
+        chosen, opened = tuple(silos), self.opened
+        assert opened is not None
+        return opened.survivors == chosen and opened.total.tolist() == self.federation.sum_of(chosen)
+
+    def instead(self, silo: SiloId, upload: FromSilo, content: Payload) -> Upload:
+        """Return ``upload`` with other content, signed by its silo where uploads are."""
+        match upload:
+            case MaskedInput():
+                return MaskedInput(upload.round_id, content)
+            case PlainInput():
+                return PlainInput(upload.training, content)
+            case EncryptedInput():
+                box = upload.upload.box
+                fields = transcript.upload_fields(
+                    self.federation.adder, upload.round_id, silo, content.digest, box
+                )
+                signature = self.federation.identities[silo].sign(transcript.UPLOAD, *fields)
+                signed = SignedUpload(content.digest, box, signature)
+                return EncryptedInput(upload.round_id, signed, content)
+            case _:
+                raise AssertionError(f"{type(upload).__name__} is no upload")
+
+    def counting_twice(self, silo: SiloId, upload: FromSilo) -> Upload:
+        """Return the upload of a silo that counts itself twice."""
+        match upload:
+            case EncryptedInput():
+                vector = np.append(self.federation.vectors[silo], self.federation.encoding.dtype(2))
+                ciphertexts = self.federation.cipher(silo).encrypt(vector, round_id=upload.round_id)
+                sent = self.instead(silo, upload, ciphertexts)
+                assert isinstance(sent, EncryptedInput)
+                half: Any = self.silos[silo]
+                half._state = replace(half._state, upload=sent.upload)  # It means what it says.
+                return sent
+            case _:
+                vector = content(upload).array().copy()
+                vector[-1] += 1
+                return self.instead(silo, upload, Payload.of(vector))
+
+    def miscounted(self, message: Opening) -> Opening:
+        """Return what opens a sum in which another number of vectors is."""
+        match message:
+            case SumOpened() | PlainSum():
+                total = message.total.array().copy()
+                total[-1] += 1
+                return changed(message, total=Payload.of(total))
+            case AggregateAnnounced():
+                sent = [content(upload) for upload in self.uploads()]
+                total = self.federation.adder.begin()
+                for ciphertexts in sent[1:]:
+                    total.add(ciphertexts)
+                return changed(message, total=total.total())
+            case OpeningRequested():
+                sent = [content(upload) for upload in self.uploads()]
+                return changed(message, ciphertexts=joined((sent[1], *sent[1:])))
+
+    def uploads(self) -> list[FromSilo]:
+        return [reply for _, reply in self.replied if isinstance(reply, self.contract.upload)]
+
+
+def content(upload: FromSilo) -> Payload:
+    """Return what an upload carries."""
+    match upload:
+        case MaskedInput() | PlainInput():
+            return upload.vector
+        case EncryptedInput():
+            return upload.ciphertexts
+        case _:
+            raise AssertionError(f"{type(upload).__name__} is no upload")
+
+
+def changed(message: Opening, **fields: Any) -> Opening:
+    return type(message)(**({f: getattr(message, f) for f in message.__struct_fields__} | fields))
+
+
+def of_other_forms(right: Payload, *, count: int) -> list[Payload]:
+    """Return payloads that are shorter, longer, or of other types; in clear their count entry is right."""
+    shapes = [(right.length - 1, right.dtype), (right.length + 1, right.dtype)]
+    shapes += [(right.length, dtype) for dtype in get_args(PayloadType) if dtype not in {"u1", right.dtype}]
+    forms = []
+    for length, dtype in shapes:
+        vector = np.ones(length, dtype)
+        vector[-1] = count
+        forms.append(Payload.of(vector))
+    return forms
 
 
 def sessions_are_single_use(contract: Contract) -> None:
@@ -180,8 +338,8 @@ def sessions_are_single_use(contract: Contract) -> None:
     attempt.finish()
     with pytest.raises(UsageError):
         attempt.coordinator.open(0.0)
-    assert attempt.coordinator.outcome is not None
-    before = attempt.coordinator.outcome.total.tobytes()
+    assert attempt.sum_is_that_of(attempt.silos)
+    held = attempt.coordinator.outcome
     assert attempt.coordinator.deadline is None
     assert attempt.coordinator.phase is None
     assert attempt.coordinator.waiting == frozenset()
@@ -195,13 +353,14 @@ def sessions_are_single_use(contract: Contract) -> None:
         with pytest.raises(UnexpectedMessage):
             attempt.silos[silo].receive(message)
         assert attempt.silos[silo].outcome is outcome
-    assert attempt.coordinator.outcome.total.tobytes() == before
+    assert attempt.coordinator.outcome is held
+    assert attempt.sum_is_that_of(attempt.silos)
 
 
 def an_outcome_is_read_only(contract: Contract) -> None:
     attempt = Attempt(contract, contract.federation(4))
     attempt.finish()
-    outcomes = [attempt.coordinator.outcome, *(s.outcome for s in attempt.silos.values())]
+    outcomes = [attempt.opened, *(s.outcome for s in attempt.silos.values())]
     for outcome in outcomes:
         assert outcome is not None
         with pytest.raises(ValueError, match="read-only"):
@@ -224,34 +383,19 @@ def a_vector_of_another_form_is_refused_at_the_silo(contract: Contract) -> None:
 
 def an_upload_of_another_form_names_its_sender(contract: Contract) -> None:
     """The round goes on without it, and nothing of it is in the sum."""
-    length = contract.federation(4).encoding.length
-    for bad in (
-        np.ones(length, np.uint32),
-        np.ones(length + 2, np.uint32),
-        np.ones(length + 1, np.uint64),
-        np.ones(length + 1, np.float64),
-    ):
+    bads = of_other_forms(content(Attempt(contract, contract.federation(4)).up_to_upload()["west"]), count=1)
+    assert len(bads) > 3
+    for bad in bads:
         attempt = Attempt(contract, contract.federation(4))
         uploads = attempt.up_to_upload()
         with pytest.raises(FaultySilo) as fault:
-            attempt.coordinator.receive("west", with_vector(uploads.pop("west"), bad))
+            attempt.coordinator.receive("west", attempt.instead("west", uploads.pop("west"), bad))
         assert fault.value.silo == "west"
         assert not fault.value.dealer
         assert "west" not in attempt.coordinator.waiting
         attempt.take(uploads)
         attempt.finish()
-        assert attempt.coordinator.outcome is not None
-        assert attempt.coordinator.outcome.survivors == ("north", "south", "east")
-        assert attempt.coordinator.outcome.total.tolist() == attempt.federation.sum_of(
-            ("north", "south", "east")
-        )
-
-
-def with_vector(upload: FromSilo, vector: Any) -> FromSilo:
-    if isinstance(upload, MaskedInput):
-        return MaskedInput(upload.round_id, Payload.of(vector))
-    assert isinstance(upload, PlainInput)
-    return PlainInput(upload.training, Payload.of(vector))
+        assert attempt.sum_is_that_of(("north", "south", "east"))
 
 
 def a_second_upload_changes_nothing(contract: Contract) -> None:
@@ -262,8 +406,7 @@ def a_second_upload_changes_nothing(contract: Contract) -> None:
         attempt.coordinator.receive("north", uploads["north"])
     attempt.take({silo: upload for silo, upload in uploads.items() if silo != "north"})
     attempt.finish()
-    assert attempt.coordinator.outcome is not None
-    assert attempt.coordinator.outcome.total.tolist() == attempt.federation.sum_of(attempt.silos)
+    assert attempt.sum_is_that_of(attempt.silos)
 
 
 def a_stranger_changes_nothing(contract: Contract) -> None:
@@ -273,8 +416,7 @@ def a_stranger_changes_nothing(contract: Contract) -> None:
         attempt.coordinator.receive("stranger", uploads["north"])
     attempt.take(uploads)
     attempt.finish()
-    assert attempt.coordinator.outcome is not None
-    assert attempt.coordinator.outcome.total.tolist() == attempt.federation.sum_of(attempt.silos)
+    assert attempt.sum_is_that_of(attempt.silos)
 
 
 def a_silo_that_refused_is_out_of_the_attempt(contract: Contract) -> None:
@@ -285,8 +427,7 @@ def a_silo_that_refused_is_out_of_the_attempt(contract: Contract) -> None:
         attempt.coordinator.receive("south", uploads.pop("south"))
     attempt.take(uploads)
     attempt.finish()
-    assert attempt.coordinator.outcome is not None
-    assert attempt.coordinator.outcome.survivors == ("north", "west", "east")
+    assert attempt.sum_is_that_of(("north", "west", "east"))
 
 
 def an_attempt_of_other_terms_is_refused(contract: Contract) -> None:
@@ -299,16 +440,28 @@ def a_message_of_another_phase_changes_nothing(contract: Contract) -> None:
     federation = contract.federation(4)
     key = federation.roster.digest
     silo = contract.silo(federation, "north")
-    opened = (PlainSum(key, (), payload(5)), SumOpened(key, (), (), payload(5)))
+    opened = (
+        PlainSum(key, (), payload(5)),
+        SumOpened(key, (), (), payload(5)),
+        UploadsAnnounced(key, ()),
+        AggregateAnnounced(key, (), payload(5)),
+        OpeningRequested(key, (), payload(5)),
+        PartialsAnnounced(key, (), payload(5)),
+    )
     for message in opened:
         with pytest.raises(UnexpectedMessage):
             silo.receive(message)
     coordinator = contract.coordinator(federation)
-    upload = contract.upload(key, payload(6))
-    with pytest.raises(UnexpectedMessage):
-        coordinator.receive("north", upload)
+    uploads: tuple[Upload, ...] = (
+        MaskedInput(key, payload(6)),
+        PlainInput(key, payload(6)),
+        EncryptedInput(key, SignedUpload(key, None, bytes(64)), payload(6)),
+    )
+    for upload in uploads:
+        with pytest.raises(UnexpectedMessage):
+            coordinator.receive("north", upload)
     reply = silo.receive(coordinator.open(0.0).output["north"]).output
-    assert isinstance(reply, AdvertiseKeys | PlainInput)
+    assert isinstance(reply, AdvertiseKeys | PlainInput | EncryptedInput)
 
 
 def payload(length: int) -> Payload:
@@ -319,47 +472,39 @@ def a_wrong_count_writes_no_model(contract: Contract) -> None:
     """An upload whose count entry is not one halts the round, and no silo believes the sum."""
     attempt = Attempt(contract, contract.federation(4))
     uploads = attempt.up_to_upload()
-    upload = uploads["east"]
-    assert isinstance(upload, MaskedInput | PlainInput)
-    vector = upload.vector.array().copy()
-    vector[-1] += 1
-    uploads["east"] = with_vector(upload, vector)
+    uploads["east"] = attempt.counting_twice("east", uploads["east"])
     aborted = ""
     try:
         attempt.take(uploads)
         attempt.finish()
-    except RoundAborted as error:
+    except (RoundAborted, FaultyCoordinator) as error:
+        # Whoever opens sees it; a silo cannot tell whose entry is wrong.
         aborted = str(error)
     assert "count entry" in aborted
     assert attempt.coordinator.outcome is None
+    assert all(silo.outcome is None for silo in attempt.silos.values())
 
     attempt = Attempt(contract, contract.federation(4))
-    while attempt.coordinator.outcome is None:
-        attempt.take(attempt.turn())
-    for silo, message in attempt.inbox.items():
-        assert isinstance(message, SumOpened | PlainSum)
-        total = message.total.array().copy()
-        total[-1] += 1
-        with pytest.raises(FaultyCoordinator, match="count entry"):
-            attempt.silos[silo].receive(changed(message, total=Payload.of(total)))
+    for silo, message in attempt.up_to_opening().items():
+        with pytest.raises(FaultyCoordinator, match=r"count entry|does not open|not those that it signed"):
+            attempt.deliver(silo, attempt.miscounted(message))
         assert attempt.silos[silo].outcome is None
 
 
-def changed(message: SumOpened | PlainSum, **fields: Any) -> SumOpened | PlainSum:
-    return type(message)(**({f: getattr(message, f) for f in message.__struct_fields__} | fields))
-
-
 def a_sum_of_another_form_is_refused(contract: Contract) -> None:
-    for form in (np.zeros(5, np.uint32), np.zeros(7, np.uint32), np.zeros(6, np.uint64)):
+    attempt = Attempt(contract, contract.federation(4))
+    message = attempt.up_to_opening()["north"]
+    for bad in of_other_forms(opened_from(message), count=4):
         attempt = Attempt(contract, contract.federation(4))
-        while attempt.coordinator.outcome is None:
-            attempt.take(attempt.turn())
-        form[-1] = 4
-        for silo, message in attempt.inbox.items():
-            assert isinstance(message, SumOpened | PlainSum)
+        for silo, message in attempt.up_to_opening().items():
+            field = "ciphertexts" if isinstance(message, OpeningRequested) else "total"
             with pytest.raises(FaultyCoordinator):
-                attempt.silos[silo].receive(changed(message, total=Payload.of(form)))
+                attempt.deliver(silo, changed(message, **{field: bad}))
             assert attempt.silos[silo].outcome is None
+
+
+def opened_from(message: Opening) -> Payload:
+    return message.ciphertexts if isinstance(message, OpeningRequested) else message.total
 
 
 def nobody_at_all_aborts(contract: Contract) -> None:
@@ -376,28 +521,23 @@ def a_failed_read_never_becomes_a_sum(contract: Contract, *, by_disk: bool = Fal
     """A spooled upload that breaks off while it is added must not leave half of itself in a total."""
     attempt = Attempt(contract, contract.federation(4))
     uploads = attempt.up_to_upload()
-    good = uploads.pop("north")
-    assert isinstance(good, MaskedInput | PlainInput)
-    whole = bytes(good.vector.buffer()[:])
+    good = content(uploads["north"])
+    whole = bytes(good.buffer()[:])
 
     def pieces() -> Iterator[memoryview]:
         yield memoryview(whole[:8])
         if by_disk:
             raise EnvironmentFault("the disk cannot be read")
 
-    broken = Payload("u4", good.vector.length, pieces, digest=bytes(32))
-    upload = (
-        MaskedInput(good.round_id, broken)
-        if isinstance(good, MaskedInput)
-        else PlainInput(good.training, broken)
-    )
+    broken = Payload(good.dtype, good.length, pieces, digest=good.digest)
+    upload = attempt.instead("north", uploads.pop("north"), broken)
     with pytest.raises(RoundAborted):
         attempt.coordinator.receive("north", upload)
     with suppress(RoundAborted, UnexpectedMessage):
         attempt.take(uploads)
         attempt.inbox = attempt.coordinator.advance(1e9).output or attempt.inbox
         attempt.finish()
-    opened = attempt.coordinator.outcome
+    opened = attempt.opened
     assert opened is None or opened.total.tolist() == attempt.federation.sum_of(opened.survivors)
 
 

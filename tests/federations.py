@@ -1,17 +1,24 @@
 """A federation in memory for tests: seeded keys and randomness, silos to tamper with, a coordinator that
-remembers all that it saw and said.
+remembers all that it saw and said. Keys that encrypt are made once in each process.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from msgspec.structs import replace
 
 from secagg import wire
+from secagg.ckks.coordinator import CKKSAdder
+from secagg.ckks.params import CKKS
+from secagg.ckks.secret import SecretKey as CKKSKey
+from secagg.ckks.silo import CKKSCipher
+from secagg.encrypted.cipher import SiloCipher
 from secagg.errors import (
     FaultyCoordinator,
     FaultySilo,
@@ -20,17 +27,22 @@ from secagg.errors import (
     SecaggError,
     UnexpectedMessage,
 )
-from secagg.fixedpoint import Encoding, Segment
+from secagg.fixedpoint import SUM_LIMIT, Encoding, Segment
 from secagg.hazmat.identity import IdentityKey
+from secagg.local_keys import HeldKey, LocalKeys
 from secagg.masking.params import Masking
 from secagg.messages import (
     AdvertiseKeys,
+    BaseSealed,
     BoxReport,
     ConsistencyCheck,
+    EncryptedInput,
     FromCoordinator,
     FromSilo,
     MaskedInput,
+    Opened,
     Opening,
+    PartialDecryption,
     PlainInput,
     Ready,
     Refused,
@@ -40,6 +52,12 @@ from secagg.messages import (
     Voided,
 )
 from secagg.names import IntegerVector, RandomSource, SiloId, WordBits
+from secagg.paillier.coordinator import PaillierAdder
+from secagg.paillier.gmp import mpz
+from secagg.paillier.params import LEAST_BITS, Paillier, ThresholdPaillier
+from secagg.paillier.shares import KeyShare
+from secagg.paillier.silo import PaillierCipher, ThresholdPaillierCipher
+from secagg.paillier.threshold import Proof, ThresholdKey
 from secagg.payload import Frame, Payload
 from secagg.plain import Plain
 from secagg.policy import Policy
@@ -47,12 +65,20 @@ from secagg.records import CoordinatorRecord, InputAccepted, PhaseClosed, SiloLo
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.silo import Participant
+from secagg.scheme import Scheme
 from secagg.session import Aggregate, CoordinatorStep
 from secagg.simulation import Dropouts, SimulatedSilo, run_round
 from secagg.sums import policy_for
-from secagg.terms import MaskingParameters, Terms, training_digest
+from secagg.terms import PlainParameters, Terms, training_digest
+from tests.paillier_keys import shared_key, threshold_key
 
-Scheme: TypeAlias = Masking | Plain
+PAILLIER = Paillier(bits=LEAST_BITS)
+THRESHOLD_PAILLIER = ThresholdPaillier(bits=LEAST_BITS)
+CKKS_4096 = CKKS(degree=4096)
+ENCRYPTED: tuple[Scheme, ...] = (PAILLIER, THRESHOLD_PAILLIER, CKKS_4096)
+"""What encrypts, with the smallest keys that there are."""
+SCHEMES: tuple[Scheme, ...] = (Plain(), Masking(), *ENCRYPTED)
+
 Tamper: TypeAlias = Callable[[FromSilo], FromSilo | None]
 
 NAMES = ("north", "south", "west", "east", *(f"silo-{i:02}" for i in range(4, 40)))
@@ -76,8 +102,91 @@ def words(length: int, word_bits: WordBits, *key: int) -> IntegerVector:
     return np.frombuffer(raw, np.uint32) if word_bits == 32 else np.frombuffer(raw, np.uint64)
 
 
+def bounded(length: int, word_bits: WordBits, cohort: int, *key: int) -> IntegerVector:
+    """Return uniform integers that an encryption takes: a sum of ``cohort`` of them does not wrap."""
+    most = SUM_LIMIT[word_bits] // cohort
+    integers = np.random.default_rng(key).integers(-most, most, length, np.int64, endpoint=True)
+    return integers.astype(np.int32).view(np.uint32) if word_bits == 32 else integers.view(np.uint64)
+
+
 def encoding_of(n: int, *, length: int = LENGTH, word_bits: WordBits = 32) -> Encoding:
     return Encoding(word_bits, n, (Segment("sum", length, 1.0, 8),))
+
+
+# --- keys --------------------------------------------------------------------------------------------------
+
+
+@cache
+def ckks_key(degree: int) -> CKKSKey:
+    """Return the CKKS key of this process."""
+    return CKKSKey.generate(degree)
+
+
+class KnownKey(ThresholdKey):
+    """A threshold key that checks a proof once for all silos of this process, each of which would."""
+
+    def check(
+        self, party: int, ciphertexts: Sequence[mpz], partials: Sequence[mpz], proof: Proof, *, context: bytes
+    ) -> bool:
+        stated = (party, tuple(ciphertexts), tuple(partials), proof, context)
+        known: dict[Any, bool] = self.__dict__.setdefault("known", {})
+        if stated not in known:
+            known[stated] = super().check(party, ciphertexts, partials, proof, context=context)
+        return known[stated]
+
+
+def dealt(parties: int, threshold: int) -> tuple[KnownKey, tuple[KeyShare, ...]]:
+    """Return a key and its shares, with the numbers of ``threshold_key``."""
+    key, shares = threshold_key(parties, threshold)
+    known = KnownKey(key.public, parties, threshold, key.generator, key.verification)
+    return known, tuple(KeyShare(known, share.party, share._share) for share in shares)
+
+
+@cache
+def keys_of(scheme: Scheme, n: int) -> LocalKeys:
+    """Return what ``scheme`` is protected with among ``n`` silos; ciphers and their tables are kept."""
+    silos = NAMES[:n]
+    match scheme:
+        case Masking() | Plain():
+            return LocalKeys(scheme.parameters(n))
+        case Paillier():
+            secret = shared_key()
+            public = secret.public
+            return LocalKeys(
+                scheme.parameters(n, key=public.id),
+                dict.fromkeys(silos, held(public.id, lambda encoding: PaillierCipher(secret, encoding))),
+                cache(lambda encoding: PaillierAdder(public, encoding)),
+            )
+        case ThresholdPaillier():
+            key, shares = dealt(n, scheme.cohort(n).t)
+
+            def share_held(share: KeyShare) -> HeldKey:
+                return held(key.id, lambda encoding: ThresholdPaillierCipher(share, encoding))
+
+            return LocalKeys(
+                scheme.parameters(n, key=key.id),
+                {silo: share_held(share) for silo, share in zip(silos, shares, strict=True)},
+                cache(lambda encoding: PaillierAdder(key, encoding)),
+            )
+        case CKKS():
+            whole, degree = ckks_key(scheme.degree), scheme.degree
+            return LocalKeys(
+                scheme.parameters(n, key=whole.key_id),
+                dict.fromkeys(silos, held(whole.key_id, lambda encoding: CKKSCipher(whole, encoding))),
+                cache(lambda encoding: CKKSAdder(whole.key_id, degree, encoding)),
+            )
+
+
+def held(key: bytes, make: Callable[[Encoding], SiloCipher]) -> HeldKey:
+    return HeldKey(key, cache(make))
+
+
+# --- silos -------------------------------------------------------------------------------------------------
+
+
+def next_base(terms: Terms, aggregate: Aggregate) -> bytes:
+    """Return the digest of the model that silos here make of a sum."""
+    return hashlib.sha256(terms.base + aggregate.total.tobytes()).digest()
 
 
 class Work:
@@ -86,12 +195,16 @@ class Work:
     Args:
         vector: what "training" yields.
         model: digest of the model that is held; None for a silo that must fetch it.
+
+    Attributes:
+        bases: digest -> model, of those that were seen here.
     """
 
     def __init__(self, vector: IntegerVector, model: bytes | None = MODEL.digest) -> None:
         self.given = vector
         self.model = model
         self.candidate: bytes | None = None
+        self.bases = {MODEL.digest: MODEL}
         self.trained = 0
         self.applied: list[Aggregate] = []
 
@@ -104,10 +217,14 @@ class Work:
     def base_size(self, terms: Terms) -> int:
         return 0 if self.model is None else 8 * 4
 
+    def base(self, terms: Terms) -> Payload | None:
+        return None if self.model is None else self.bases.get(self.model)
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         if base.digest != terms.base:
             raise FaultyCoordinator("the base is another one than the terms name")
         self.candidate = base.digest
+        self.bases[base.digest] = base
 
     def confirm(self, terms: Terms) -> None:
         if self.candidate == terms.base:
@@ -117,8 +234,9 @@ class Work:
         self.trained += 1
         return self.given
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
+    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
         self.applied.append(aggregate)
+        return next_base(terms, aggregate)
 
 
 class Witness(RoundCoordinator):
@@ -148,6 +266,12 @@ class Witness(RoundCoordinator):
         self.log += step.output.items()
         self.frames_said += [(silo, *flat(wire.encode(message))) for silo, message in step.output.items()]
         return step
+
+    @property
+    def opened(self) -> Aggregate:
+        """The sum, which this coordinator opened itself."""
+        assert isinstance(self.outcome, Aggregate)
+        return self.outcome
 
     def traffic(self) -> Iterator[bytes]:
         """Yield headers and payloads of every message that came in or went out."""
@@ -190,11 +314,12 @@ class Federation:
     ) -> None:
         self.roster, self.identities = roster_of(n, seed)
         self.encoding = encoding_of(n, word_bits=word_bits) if encoding is None else encoding
+        scheme = Masking() if scheme is None else scheme
+        self.keys = keys_of(scheme, n)
         self.vectors: Mapping[SiloId, IntegerVector] = vectors or {
-            silo: words(self.encoding.length, self.encoding.word_bits, seed, slot, 2)
-            for slot, silo in enumerate(self.roster.silos)
+            silo: self._vector(scheme, seed, slot) for slot, silo in enumerate(self.roster.silos)
         }
-        parameters = (Masking() if scheme is None else scheme).parameters(n)
+        parameters = self.keys.parameters
         fields: dict[str, Any] = {
             "federation": "tests",
             "job": "job",
@@ -214,15 +339,30 @@ class Federation:
         self.random = {silo: seeded(seed, slot, 3) for slot, silo in enumerate(self.roster.silos)}
         self.silos = {silo: TamperedSilo(self.builder(silo)) for silo in self.roster.silos}
 
+    def _vector(self, scheme: Scheme, *key: int) -> IntegerVector:
+        length, word_bits = self.encoding.length, self.encoding.word_bits
+        if isinstance(scheme, Masking | Plain):
+            return words(length, word_bits, *key, 2)
+        return bounded(length, word_bits, self.encoding.cohort, *key, 2)
+
     @property
     def t(self) -> int:
-        assert isinstance(self.terms.scheme, MaskingParameters)
+        assert not isinstance(self.terms.scheme, PlainParameters)
         return self.terms.scheme.cohort.t
 
     @property
     def c(self) -> int:
-        assert isinstance(self.terms.scheme, MaskingParameters)
+        assert not isinstance(self.terms.scheme, PlainParameters)
         return self.terms.scheme.cohort.c
+
+    @property
+    def adder(self) -> Any:
+        """What the coordinator adds with; None where it needs no key."""
+        return None if self.keys.adders is None else self.keys.adders(self.encoding)
+
+    def cipher(self, silo: SiloId) -> Any:
+        """Return what ``silo`` encrypts with."""
+        return self.keys.keys[silo].cipher(self.terms)
 
     def participant(self, silo: SiloId, records: Iterable[SiloRecord] = ()) -> Participant:
         return Participant(
@@ -231,6 +371,7 @@ class Federation:
             roster=self.roster,
             policy=self.policy,
             workload=self.work[silo],
+            keys=self.keys.keys.get(silo),
             records=records,
             cache=self.caches[silo],
             random=self.random[silo],
@@ -241,7 +382,7 @@ class Federation:
         return lambda records: self.participant(silo, records)
 
     def coordinator(self, **changes: Any) -> Witness:
-        named = {"terms": self.terms, "base": MODEL, "threads": 1}
+        named = {"terms": self.terms, "base": MODEL, "adder": self.adder, "threads": 1}
         return Witness(self.roster, **(named | changes))
 
     def run(self, coordinator: Witness, dropouts: Dropouts | None = None) -> Aggregate:
@@ -371,6 +512,14 @@ def spoiled(silo: SiloId, reply: FromSilo) -> FromSilo:
         case Unmasking():
             first, *rest = reply.openings
             return Unmasking(reply.round_id, ((first[0], Opening(bytes(33), bytes(32))), *rest))
+        case EncryptedInput():
+            return EncryptedInput(reply.round_id, reply.upload, Payload.of(np.zeros(1, np.uint32)))
+        case PartialDecryption():
+            return PartialDecryption(reply.round_id, reply.boxes, Payload.of(np.zeros(1, np.uint8)))
+        case Opened():
+            return replace(reply, base=bytes(32))
+        case BaseSealed():
+            return replace(reply, sealed=Payload.of(np.zeros(reply.sealed.length, np.uint8)))
         case Voided():
             return Voided((Void(f"not-{silo}", bytes(32), bytes(64)),))
         case _:

@@ -45,6 +45,12 @@ def secret_key(seed: str = "key", bits: int = LEAST_BITS) -> SecretKey:
 
 
 @cache
+def shared_key() -> SecretKey:
+    """Return the key whose primes threshold keys are dealt from: one table of obfuscators serves both."""
+    return SecretKey(SAFE_P, SAFE_Q)
+
+
+@cache
 def threshold_key(parties: int = 5, threshold: int = 4) -> tuple[ThresholdKey, tuple[KeyShare, ...]]:
     """Return a key of which ``threshold`` of ``parties`` open."""
     return deal_from(SAFE_P, SAFE_Q, parties=parties, threshold=threshold, random=stream("deal"))

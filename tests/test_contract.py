@@ -1,23 +1,24 @@
-"""The contract suite for Plain and Masking, and what Masking owes beyond it: a view that says nothing."""
+"""The contract suite for every scheme, and what protected ones owe beyond it: a view that says nothing."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from secagg import wire
+from secagg.ckks.params import CKKS
 from secagg.cohort import Cohort
 from secagg.errors import TooFewSilos
-from secagg.fixedpoint import Encoding
+from secagg.fixedpoint import SUM_LIMIT, Encoding
 from secagg.hazmat.agreement import AgreementKey
 from secagg.hazmat.prg import add_streams
 from secagg.hazmat.shamir import combine, lagrange
@@ -32,8 +33,12 @@ from secagg.masking.transcript import (
     session_id,
 )
 from secagg.messages import (
+    AggregateAnnounced,
+    EncryptedInput,
     KeysAnnounced,
     MaskedInput,
+    PartialDecryption,
+    PartialsAnnounced,
     PlainInput,
     RoundOpened,
     SharesAnnounced,
@@ -42,24 +47,33 @@ from secagg.messages import (
     Unmasking,
 )
 from secagg.names import IntegerVector, SiloId, WordBits
+from secagg.paillier.params import ThresholdPaillier
 from secagg.plain import Plain
 from secagg.roster import Roster
-from secagg.rounds.driver import PHASES
+from secagg.rounds.driver import Phase, phases_of, reaches
+from secagg.scheme import Scheme
 from secagg.simulation import Dropouts
 from secagg.sums import secure_mean, secure_sum
+from secagg.terms import scheme_tag
 from secagg.weighting import encode_mean, plan_mean
 from tests import contract as clauses
-from tests.contract import Contract, counted_in, every_schedule, found, spellings, subset_sums
-from tests.counts import FULL
-from tests.federations import Federation, Witness, flat, words
+from tests.contract import PHASES, Contract, counted_in, every_schedule, found, spellings, subset_sums
+from tests.counts import FULL, count
+from tests.federations import ENCRYPTED, LENGTH, Federation, Witness, bounded, flat, words
 
-PLAIN = Contract(Plain(), PlainInput, hides=False)
-MASKING = Contract(Masking(), MaskedInput, hides=True)
+PLAIN = Contract(Plain(), PlainInput)
+MASKING = Contract(Masking(), MaskedInput)
+ENCRYPTING = [Contract(scheme, EncryptedInput) for scheme in ENCRYPTED]
+ALL = [PLAIN, MASKING, *ENCRYPTING]
 KINDS: tuple[Kind, ...] = ("seed", "mask")
-BOTH = pytest.mark.parametrize("contract", [PLAIN, MASKING], ids=["Plain", "Masking"])
 
 
-@BOTH
+def each(contracts: Sequence[Contract]) -> pytest.MarkDecorator:
+    """Return what runs a test for each of ``contracts``."""
+    return pytest.mark.parametrize("contract", contracts, ids=[type(c.scheme).__name__ for c in contracts])
+
+
+@each(ALL)
 @pytest.mark.parametrize("clause", clauses.CLAUSES, ids=lambda clause: clause.__name__)
 def test_clause(contract: Contract, clause: Callable[[Contract], None]) -> None:
     clause(contract)
@@ -90,7 +104,7 @@ def test_two_losses_at_every_pair_of_phases() -> None:
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> dict[str, Any]:
+def runs(draw: st.DrawFn, phases: Sequence[Phase] = PHASES) -> dict[str, Any]:
     n = draw(st.integers(3, 8))
     names = Federation(n).roster.silos
     most = Cohort.of(n).max_dropouts
@@ -98,7 +112,7 @@ def runs(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "n": n,
         "word_bits": draw(st.sampled_from([32, 64])),
-        "dropouts": {silo: draw(st.sampled_from(PHASES)) for silo in lost},
+        "dropouts": {silo: draw(st.sampled_from(phases)) for silo in lost},
         "seed": draw(st.integers(0, 2**32 - 1)),
     }
 
@@ -117,14 +131,29 @@ def test_large_cohorts(n: int) -> None:
     both_equal(n, word_bits=64, dropouts=dict.fromkeys(names[:most], "MaskedInput"), seed=n)
 
 
-@given(
+LEARNING = (
     st.integers(3, 6),
     st.sampled_from([32, 64]),
     st.integers(0, 2**32 - 1),
     st.sampled_from([None, "ShareKeys", "MaskedInput", "Unmasking"]),
 )
+
+
+@given(*LEARNING)
 def test_weights_and_metrics_are_the_same_sum(n: int, word_bits: WordBits, seed: int, lost: Any) -> None:
-    """What a learning round sums: weighted updates, weights and metrics, in one vector."""
+    weights_and_metrics((Plain(), Masking()), n, word_bits, seed, lost)
+
+
+@settings(max_examples=count(4, full=60))
+@given(*LEARNING)
+def test_weights_and_metrics_are_the_same_sum_under_encryption(
+    n: int, word_bits: WordBits, seed: int, lost: Any
+) -> None:
+    weights_and_metrics((Plain(), *ENCRYPTED), n, word_bits, seed, lost)
+
+
+def weights_and_metrics(schemes: Sequence[Scheme], n: int, word_bits: WordBits, seed: int, lost: Any) -> None:
+    """Sum what a learning round sums: weighted updates, weights and metrics, in one vector."""
     numbers = np.random.default_rng(seed)
     encoding = plan_mean(
         6,
@@ -148,14 +177,14 @@ def test_weights_and_metrics_are_the_same_sum(n: int, word_bits: WordBits, seed:
         for silo in names
     }
     dropouts: Dropouts = {names[-1]: lost} if lost is not None and n > 3 else {}
-    totals = []
-    for scheme in (Plain(), Masking()):
+    totals = set()
+    for scheme in schemes:
         federation = Federation(n, scheme=scheme, encoding=encoding, vectors=vectors, seed=seed)
         opened = federation.run(federation.coordinator(), dropouts)
         assert opened.survivors == counted_in(dropouts, names)
         assert opened.total.tolist() == federation.sum_of(opened.survivors)
-        totals.append(opened.total.tobytes())
-    assert totals[0] == totals[1]
+        totals.add(opened.total.tobytes())
+    assert len(totals) == 1
 
 
 @given(st.integers(3, 6), st.integers(0, 2**32 - 1))
@@ -177,6 +206,90 @@ def test_what_a_user_calls_gives_the_same_bits(n: int, seed: int) -> None:
     # And they are the right bits: each entry of the sum is off by half a step a silo at most.
     exact = np.sum([vectors[silo] for silo in sums[0].survivors], axis=0)
     assert np.abs(sums[0].total - exact).max() <= sums[0].report.worst_error
+
+
+@pytest.mark.filterwarnings("ignore:a Paillier key of 2048 bits")
+@pytest.mark.parametrize("scheme", ENCRYPTED, ids=lambda scheme: type(scheme).__name__)
+def test_what_a_user_calls_gives_the_same_bits_under_encryption(scheme: Scheme) -> None:
+    """With a key that is made for the call."""
+    numbers = np.random.default_rng(5)
+    vectors = {f"s{i}": numbers.uniform(-3, 3, 4) for i in range(4)}
+    weights = {silo: float(numbers.integers(1, 500)) for silo in vectors}
+    lost: Dropouts = {"s1": "MaskedInput"}
+    plain, sealed = (secure_sum(vectors, scheme=s, clip=3.0, dropouts=lost) for s in (Plain(), scheme))
+    assert plain.total.tobytes() == sealed.total.tobytes()
+    assert plain.survivors == sealed.survivors == ("s0", "s2", "s3")
+    if isinstance(scheme, CKKS) or FULL:  # Another key costs primes.
+        means = [
+            secure_mean(vectors, weights=weights, scheme=s, clip=3.0, dropouts=lost)
+            for s in (Plain(), scheme)
+        ]
+        assert means[0].mean.tobytes() == means[1].mean.tobytes()
+        assert means[0].weight == means[1].weight
+
+
+# --- the same under every scheme ---------------------------------------------------------------------------
+
+LOSSES: tuple[Phase, ...] = (*PHASES, "Opened")
+COHORTS = tuple(range(3, 9)) if FULL else (3, 5, 8)
+
+
+def equals_plain(contract: Contract, n: int, *, word_bits: WordBits, dropouts: Dropouts, seed: int) -> None:
+    """Sum the same vectors, which an encryption takes, in clear and under ``contract``."""
+    vectors = {
+        silo: bounded(LENGTH, word_bits, n, seed, slot, 4)
+        for slot, silo in enumerate(Federation(n).roster.silos)
+    }
+    sums = {
+        clauses.equals_the_exact_sum(
+            scheme, n, word_bits=word_bits, dropouts=dropouts, seed=seed, vectors=vectors
+        )
+        for scheme in (PLAIN, contract)
+    }
+    assert len(sums) == 1
+
+
+def losses_of(contract: Contract) -> Sequence[Phase]:
+    """Return where silos are lost: once in each phase of a scheme that takes long, or under every name."""
+    if FULL or not isinstance(contract.scheme, ThresholdPaillier):
+        return LOSSES
+    return ("Training", "MaskedInput", "ConsistencyCheck", "Unmasking", "Opened")
+
+
+@each(ENCRYPTING)
+@pytest.mark.parametrize("n", COHORTS)
+def test_one_loss_at_every_phase_under_encryption(contract: Contract, n: int) -> None:
+    names = Federation(n).roster.silos
+    equals_plain(contract, n, word_bits=32, dropouts={}, seed=n)
+    equals_plain(contract, n, word_bits=64, dropouts={}, seed=n)
+    for number, phase in enumerate(losses_of(contract) if Cohort.of(n).max_dropouts else ()):
+        sizes: tuple[WordBits, ...] = (32, 64)
+        for word_bits in sizes if FULL else sizes[number % 2 :][:1]:
+            equals_plain(contract, n, word_bits=word_bits, dropouts={names[n // 2]: phase}, seed=n)
+
+
+@each(ENCRYPTING)
+def test_two_losses_at_pairs_of_phases_under_encryption(contract: Contract) -> None:
+    schedules = list(every_schedule(Federation(6).roster.silos, 2, LOSSES))
+    few = 167 if isinstance(contract.scheme, ThresholdPaillier) else 61
+    for seed, dropouts in enumerate(schedules[:: 7 if FULL else few]):
+        equals_plain(contract, 6, word_bits=32, dropouts=dropouts, seed=seed)
+
+
+@settings(max_examples=count(4, full=100))
+@given(runs(LOSSES))
+def test_any_losses_that_the_threshold_allows_under_encryption(run: dict[str, Any]) -> None:
+    for contract in ENCRYPTING:
+        equals_plain(contract, **run)
+
+
+@each(ENCRYPTING)
+def test_a_large_cohort_under_encryption(contract: Contract) -> None:
+    n = 8 if isinstance(contract.scheme, ThresholdPaillier) and not FULL else 16
+    names, most = Federation(n).roster.silos, Cohort.of(n).max_dropouts
+    scattered = {names[(3 * i) % n]: LOSSES[(i + 3) % len(LOSSES)] for i in range(most)}
+    assert len(scattered) == most
+    equals_plain(contract, n, word_bits=32, dropouts=scattered, seed=n)
 
 
 # --- one loss too many -------------------------------------------------------------------------------------
@@ -391,6 +504,32 @@ def test_without_self_masks_partial_sums_show(monkeypatch: pytest.MonkeyPatch) -
         reveals_nothing(federation, coordinator)
 
 
+@each(ENCRYPTING)
+@pytest.mark.parametrize("n", COHORTS[:2])
+def test_one_loss_too_many_under_encryption(contract: Contract, n: int) -> None:
+    """Up to the answers that open: the phase is named, no silo applies a sum, fewer than t parts are there.
+
+    Of a key that every silo holds, any silo that is told the sum opens it.
+    """
+    names, most = Federation(n).roster.silos, Cohort.of(n).max_dropouts
+    for phase in losses_of(contract):
+        federation = contract.federation(n, seed=n)
+        met = next(p for p in phases_of(scheme_tag(federation.terms.scheme)) if reaches(p, phase))
+        if met == "Opened":
+            continue
+        coordinator = federation.coordinator(attempts=1)
+        with pytest.raises(TooFewSilos) as few:
+            federation.run(coordinator, dict.fromkeys(names[-most - 1 :], phase))
+        assert few.value.phase == met
+        assert (few.value.have, few.value.need) == (n - most - 1, federation.t)
+        assert set(few.value.missing) == set(names[-most - 1 :])
+        assert coordinator.outcome is None
+        assert all(not work.applied for work in federation.work.values())
+        said = [message for _, message in coordinator.log if isinstance(message, PartialDecryption)]
+        assert len(said) < federation.t
+        assert not [m for _, m in coordinator.log if isinstance(m, AggregateAnnounced | PartialsAnnounced)]
+
+
 # --- nothing about one silo --------------------------------------------------------------------------------
 
 EXAMPLES, LOSS = 123457.0, 0.7312894
@@ -450,6 +589,45 @@ def test_planted_values_are_nowhere_in_a_rounds_traffic(word_bits: WordBits, los
             assert found(own, coordinator.traffic()) == own
         else:
             assert not found(own | spellings(EXAMPLES) | spellings(LOSS), coordinator.traffic())
+
+
+@each(ENCRYPTING)
+@pytest.mark.parametrize("lost", [{}, {"west": "Opened"}, {"north": "MaskedInput"}], ids=str)
+def test_planted_values_are_nowhere_in_the_traffic_of_ciphertexts(contract: Contract, lost: Dropouts) -> None:
+    """Nor is any sum of vectors, that of all survivors included: the coordinator does not learn it."""
+    encoding, vectors = planted(32)
+    sums = subset_sums(list(vectors.values()))
+    assert len(sums) == 2**5 - 1
+    own = needles(encoding, vectors["west"]) | spellings(EXAMPLES) | spellings(LOSS)
+    federation = contract.federation(5, encoding=encoding, vectors=vectors, seed=2)
+    coordinator = federation.coordinator()
+    opened = federation.run(coordinator, lost)
+    assert opened.total.tobytes() in sums
+    # In a megabyte that looks random, some four bytes are like some others by chance.
+    assert not found({needle for needle in own | sums if len(needle) > 5}, coordinator.traffic())
+
+
+@each(ENCRYPTING)
+def test_traffic_of_ciphertexts_has_one_size_whatever_the_data(contract: Contract) -> None:
+    """What is left of a silo is who said what, when, and how many bytes it had."""
+    shapes = []
+    most = SUM_LIMIT[32] // 5
+    for extreme in (None, 0, most):
+        vectors = (
+            None
+            if extreme is None
+            else dict.fromkeys(Federation(5).roster.silos, np.full(LENGTH, extreme, np.uint32))
+        )
+        federation = contract.federation(5, vectors=vectors, seed=3)
+        coordinator = federation.coordinator()
+        federation.run(coordinator, {"west": "MaskedInput", **({"north": "Opened"} if FULL else {})})
+        shapes.append(
+            [
+                (peer, type(message), *map(len, flat(wire.encode(message))))
+                for peer, message in coordinator.log
+            ]
+        )
+    assert shapes[0] == shapes[1] == shapes[2]
 
 
 def test_planted_numbers_would_be_found() -> None:

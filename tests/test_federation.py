@@ -31,11 +31,12 @@ from secagg.messages import ConsistencyCheck, FromSilo, MaskedInput, PlainInput
 from secagg.names import SiloId, WordBits
 from secagg.payload import Frame
 from secagg.plain import Plain
-from secagg.rounds.driver import PHASES, Phase
+from secagg.rounds.driver import Phase
 from secagg.scheme import Scheme
 from secagg.session import Aggregate
 from secagg.simulation import SimulatedSilo
 from secagg.terms import Terms
+from tests.contract import PHASES
 from tests.learners import NAMES, WEIGHTS, Line, fails, lines
 
 STRATEGIES: tuple[Strategy, ...] = (FedAvg(), FedAvg(0.5), FedProx(0.3), FedAdam(0.1), FedYogi(0.1))

@@ -36,6 +36,7 @@ from secagg.rounds.driver import RoundDriver
 from secagg.rounds.memory import Memory
 from secagg.rounds.reporting import describe_round
 from secagg.scheme import Scheme
+from secagg.session import Aggregate
 from secagg.survivors import sign_void
 from tests.federations import MODEL, Federation, Witness
 
@@ -104,7 +105,7 @@ class Stage:
     @property
     def survivors(self) -> tuple[SiloId, ...]:
         outcome = self.driver.outcome
-        assert outcome is not None
+        assert isinstance(outcome, Aggregate)
         assert outcome.total.tolist() == self.federation.sum_of(outcome.survivors)
         return outcome.survivors
 
@@ -114,7 +115,7 @@ class Stage:
         outcome = self.driver.outcome
         assert outcome is not None
         report = describe_round(
-            self.federation.terms, outcome, self.coordinator, self.driver.traffic, worst_error=0.0
+            self.federation.terms, outcome.survivors, self.coordinator, self.driver.traffic, worst_error=0.0
         )
         return {silo: why for silo, why in report.dropouts.items() if silo not in outcome.survivors}
 

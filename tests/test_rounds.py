@@ -824,7 +824,7 @@ def test_a_replay_says_every_word_again(faults: dict[Any, Any], scheme: Any) -> 
     assert (error is None) == (coordinator.outcome is not None)
     assert driver.named <= {silo for (silo, _, _), fault in faults.items() if fault == "faulty"}
     if coordinator.outcome is not None:
-        assert coordinator.outcome.total.tolist() == federation.sum_of(coordinator.outcome.survivors)
+        assert coordinator.opened.total.tolist() == federation.sum_of(coordinator.outcome.survivors)
     assert all(work.trained == 1 for work in federation.work.values())
     replays(federation, coordinator)
 
@@ -911,7 +911,7 @@ def check_late(kind: str) -> None:
     assert coordinator.attempt == 2
     assert coordinator.outcome is not None
     assert "west" in coordinator.outcome.survivors
-    assert coordinator.outcome.total.tolist() == federation.sum_of(coordinator.outcome.survivors)
+    assert coordinator.opened.total.tolist() == federation.sum_of(coordinator.outcome.survivors)
     assert not driver.named
     assert "west" not in coordinator.losses
     replays(federation, coordinator)

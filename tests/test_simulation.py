@@ -14,10 +14,10 @@ from secagg.masking.params import Masking
 from secagg.messages import FromSilo, MaskedInput, RoundOpened, TrainingOpened
 from secagg.names import SiloId
 from secagg.plain import Plain
-from secagg.rounds.driver import PHASES, Phase
+from secagg.rounds.driver import Phase
 from secagg.simulation import SimulatedClock, run_round
 from secagg.survivors import LockRefused
-from tests.contract import replays
+from tests.contract import PHASES, replays
 from tests.federations import Federation, TamperedSilo, spoiled
 
 PAGES = [Path(__file__).parents[1] / "docs" / page for page in ("protocol.md", "wire.md")]

@@ -304,6 +304,8 @@ class EncryptedCoordinator:
                 check_point(upload.box)
             self._adder.check(ciphertexts)
         except MalformedMessage as error:
+            if not _reads_whole(ciphertexts):
+                raise self._spoiled() from error  # The silo sent all of it: what its digest is of was here.
             raise FaultySilo(sender, f"its upload: {error}") from error
         except EnvironmentFault as error:
             raise self._spoiled() from error
@@ -411,6 +413,14 @@ class EncryptedCoordinator:
     @staticmethod
     def _closed(now: float, outbox: Outbox) -> CoordinatorStep:
         return Step((PhaseClosed(now),), outbox)
+
+
+def _reads_whole(payload: Payload) -> bool:
+    """Whether all bytes of ``payload`` are still there."""
+    try:
+        return sum(len(piece) for piece in payload.pieces()) == payload.size
+    except (MalformedMessage, EnvironmentFault):
+        return False
 
 
 def joined(payloads: Iterable[Payload]) -> Payload:

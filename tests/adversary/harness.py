@@ -102,6 +102,9 @@ class Work:
     def base_size(self, terms: Terms) -> int:
         return 0
 
+    def base(self, terms: Terms) -> Payload | None:
+        return None
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         if base.digest != terms.base:
             raise FaultyCoordinator("the base model that was sent is not the one that the round names")
@@ -114,8 +117,9 @@ class Work:
     def vector(self, terms: Terms) -> IntegerVector:
         return self.data(terms)
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
+    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
         self.applied.append(aggregate)
+        return terms.base
 
 
 class Host(SimulatedSilo):

@@ -257,7 +257,7 @@ def check_named(
     assert coordinator.attempt == attempts
     assert coordinator.outcome is not None
     assert coordinator.outcome.survivors == others, name
-    assert coordinator.outcome.total.tolist() == federation.sum_of(others), f"{name}: the sum is wrong"
+    assert coordinator.opened.total.tolist() == federation.sum_of(others), f"{name}: the sum is wrong"
     assert coordinator.excluded == (cheats if attempts == 2 else frozenset()), name
     for silo in others:
         assert len(federation.work[silo].applied) == 1
@@ -284,7 +284,7 @@ def check_reports(name: str, resealing: Callable[[Deal, int], None], recipients:
         assert error is None
         assert coordinator.outcome is not None
         assert coordinator.outcome.survivors == others
-        assert coordinator.outcome.total.tolist() == federation.sum_of(others)
+        assert coordinator.opened.total.tolist() == federation.sum_of(others)
 
 
 def check_false_report() -> None:

@@ -105,7 +105,7 @@ def test_bad_points() -> None:
             assert error is None, "the round is lost"
             assert coordinator.outcome is not None
             assert coordinator.outcome.survivors == others, "a bad point is accepted"
-            assert coordinator.outcome.total.tolist() == federation.sum_of(others)
+            assert coordinator.opened.total.tolist() == federation.sum_of(others)
             assert coordinator.losses.keys() == {sender}, "an honest silo is named"
             named = coordinator.losses[sender].startswith(f"faulty: {sender}: ")
             assert named, "a bad point is accepted"  # Its own silo leaves when it sees a key it did not make.

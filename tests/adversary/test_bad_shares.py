@@ -147,8 +147,7 @@ def test_bad_shares() -> None:
         assert error is None, name
         assert coordinator.attempt == 1, name
         survivors = federation.roster.silos[:-1]
-        for aggregate in (coordinator.outcome, *(federation.work[silo].applied[1] for silo in survivors)):
-            assert aggregate is not None
+        for aggregate in (coordinator.opened, *(federation.work[silo].applied[1] for silo in survivors)):
             assert aggregate.survivors == survivors
             assert aggregate.total.tolist() == federation.sum_of(survivors), name
 

@@ -174,7 +174,7 @@ def test_garbage_upload() -> None:
         assert error is None, f"{name}: the round is lost"
         assert coordinator.outcome is not None
         assert coordinator.outcome.survivors == others, f"{name}: garbage was added"
-        assert coordinator.outcome.total.tolist() == federation.sum_of(others), f"{name}: garbage was added"
+        assert coordinator.opened.total.tolist() == federation.sum_of(others), f"{name}: garbage was added"
         assert coordinator.losses.keys() == {sender}, f"{name}: the wrong silo is named"
         assert coordinator.losses[sender].startswith(f"faulty: {sender}: "), f"{name}: nobody is named"
         assert coordinator.attempt == 1
@@ -194,7 +194,7 @@ def test_a_poisoned_vector_is_not_seen() -> None:
     assert error is None
     assert coordinator.outcome is not None
     total = np.array(federation.sum_of(federation.roster.silos), np.uint32)
-    assert coordinator.outcome.total.tolist() == (total + poison[:-1]).tolist()
+    assert coordinator.opened.total.tolist() == (total + poison[:-1]).tolist()
 
 
 def accept(*_: object) -> bool:

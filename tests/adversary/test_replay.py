@@ -20,6 +20,7 @@ from secagg.messages import Ready, Refused, SumOpened, TrainingOpened
 from secagg.names import SiloId
 from secagg.payload import Frame, Payload
 from secagg.rounds.coordinator import RoundCoordinator
+from secagg.session import Aggregate
 from secagg.terms import Terms
 from tests.adversary.harness import Attempt, Federation, Liar, named
 
@@ -216,6 +217,7 @@ def test_a_coordinator_takes_a_reply_once() -> None:
                 with pytest.raises(UnexpectedMessage):
                     coordinator.receive(silo, again)
         outbox = coordinator.advance(0.0).output
+    assert isinstance(coordinator.outcome, Aggregate)
     assert np.array_equal(coordinator.outcome.total, federation.total(federation.roster.silos))
     assert coordinator.outcome.survivors == federation.roster.silos
     assert not coordinator.losses

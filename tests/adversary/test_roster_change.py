@@ -55,6 +55,9 @@ class _Vector:
     def base_size(self, terms: Terms) -> int:
         return 0
 
+    def base(self, terms: Terms) -> Payload | None:
+        return None
+
     def adopt(self, terms: Terms, base: Payload) -> None:
         raise NotImplementedError
 
@@ -64,8 +67,8 @@ class _Vector:
     def vector(self, terms: Terms) -> IntegerVector:
         return np.arange(3, dtype=np.uint32)
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> None:
-        pass
+    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
+        return terms.base
 
 
 @dataclass
