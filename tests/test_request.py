@@ -8,17 +8,35 @@ import msgspec
 import numpy as np
 import pytest
 
+from secagg.ckks.coordinator import CKKSAdder
+from secagg.ckks.params import CKKS
+from secagg.encrypted.cipher import Adders
 from secagg.errors import ParameterError
 from secagg.hazmat.identity import IdentityKey
 from secagg.learning.history import Record
 from secagg.learning.model import Blocks, GlobalModel
-from secagg.learning.request import MaskingAsked, PlainAsked, RunRequest, asked_of, scheme_of, strategy_pairs
+from secagg.learning.request import (
+    CKKSAsked,
+    MaskingAsked,
+    PaillierAsked,
+    PlainAsked,
+    RunRequest,
+    ThresholdPaillierAsked,
+    asked_of,
+    protection_of,
+    strategy_pairs,
+    tag_of,
+)
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAdam, FedAvg, FedProx, FedYogi, Strategy
 from secagg.masking.params import Masking
+from secagg.paillier.coordinator import PaillierAdder
+from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
 from secagg.roster import Roster
-from secagg.scheme import Scheme
+from secagg.scheme import EncryptedScheme, Scheme
+from secagg.terms import scheme_tag
+from tests.paillier_keys import secret_key, threshold_key
 
 ROSTER = Roster.of({name: IdentityKey.generate().public for name in ("a", "b", "c", "d")})
 MODEL = GlobalModel(1, np.linspace(-1, 1, 7))
@@ -55,12 +73,52 @@ def test_it_comes_back_as_it_went(strategy: Strategy, scheme: Scheme) -> None:
     asked = request(scheme=asked_of(scheme), strategy=strategy_pairs(strategy))
     back = msgspec.msgpack.decode(msgspec.msgpack.encode(asked), type=RunRequest)
     assert back == asked
-    assert scheme_of(back.scheme) == scheme
     terms = back.run(ROSTER, MODEL, federation="f", job="job-1", keep=keep).terms()
     plan = TrainingPlan.of(terms)
     assert (plan.strategy, plan.app, plan.length, plan.seed) == (strategy, asked.app, 7, 3)
     assert terms.scheme == scheme.parameters(4)
     assert (terms.federation, terms.job, terms.round, terms.kind) == ("f", "job-1", 1, "train")
+
+
+ENCRYPTED: tuple[EncryptedScheme, ...] = (
+    Paillier(),
+    ThresholdPaillier(colluders=1, threshold=4),
+    CKKS(min_honest=3),
+)
+
+
+def adders_of(scheme: EncryptedScheme) -> tuple[bytes, Adders]:
+    """Return the id of a key, and what adds under it."""
+    match scheme:
+        case Paillier():
+            key = secret_key().public
+            return key.id, lambda encoding: PaillierAdder(key, encoding)
+        case ThresholdPaillier():
+            shared, _ = threshold_key(4, 4)
+            return shared.id, lambda encoding: PaillierAdder(shared, encoding)
+        case CKKS():
+            return bytes(32), lambda encoding: CKKSAdder(bytes(32), 4096, encoding)
+
+
+@pytest.mark.parametrize("scheme", ENCRYPTED, ids=lambda scheme: type(scheme).__name__)
+def test_what_encrypts_comes_back_as_it_went_and_takes_the_key_that_silos_made(
+    scheme: EncryptedScheme,
+) -> None:
+    asked = request(scheme=asked_of(scheme))
+    back = msgspec.msgpack.decode(msgspec.msgpack.encode(asked), type=RunRequest)
+    assert back == asked
+    key, adders = adders_of(scheme)
+    run = back.run(ROSTER, MODEL, federation="f", job="job-1", keep=keep, key=key, adders=adders)
+    parameters = scheme.parameters(4, key=key)
+    assert run.terms().scheme == protection_of(back.scheme, 4, key=key) == parameters
+    assert tag_of(back.scheme) == scheme_tag(parameters)
+
+
+@pytest.mark.parametrize("scheme", ENCRYPTED, ids=lambda scheme: type(scheme).__name__)
+def test_nothing_is_encrypted_before_there_is_a_key(scheme: EncryptedScheme) -> None:
+    asked = asked_of(scheme)
+    with pytest.raises(ParameterError, match=f"coordinator key make --scheme {tag_of(asked)}"):
+        request(scheme=asked).run(ROSTER, MODEL, federation="f", job="j", keep=keep)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +135,15 @@ def test_it_comes_back_as_it_went(strategy: Strategy, scheme: Scheme) -> None:
         {"seed": -1},
         {"scheme": MaskingAsked(None, 9, 2)},
         {"scheme": MaskingAsked(0, None, 2)},
+        {"scheme": PaillierAsked(None, 9, 2)},
+        {"scheme": ThresholdPaillierAsked(0, None, 2)},
+        {"scheme": CKKSAsked(None, None, 1)},
     ],
     ids=str,
 )
 def test_what_no_run_can_have_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ParameterError):
-        request(**changes).run(ROSTER, MODEL, federation="f", job="j", keep=keep)
+        request(**changes).run(ROSTER, MODEL, federation="f", job="j", keep=keep, key=bytes(32))
 
 
 def test_plain_must_be_asked_for() -> None:
