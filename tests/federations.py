@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -18,10 +19,11 @@ from secagg.ckks.coordinator import CKKSAdder
 from secagg.ckks.params import CKKS
 from secagg.ckks.secret import SecretKey as CKKSKey
 from secagg.ckks.silo import CKKSCipher
-from secagg.encrypted.cipher import SiloCipher
+from secagg.encrypted.cipher import Adders, Keys, SiloCipher
 from secagg.errors import (
     FaultyCoordinator,
     FaultySilo,
+    PolicyRefused,
     ProtocolError,
     RoundAborted,
     SecaggError,
@@ -29,7 +31,6 @@ from secagg.errors import (
 )
 from secagg.fixedpoint import SUM_LIMIT, Encoding, Segment
 from secagg.hazmat.identity import IdentityKey
-from secagg.local_keys import HeldKey, LocalKeys
 from secagg.masking.params import Masking
 from secagg.messages import (
     AdvertiseKeys,
@@ -47,6 +48,7 @@ from secagg.messages import (
     Ready,
     Refused,
     ShareKeys,
+    ToKeyHolder,
     Unmasking,
     Void,
     Voided,
@@ -66,10 +68,10 @@ from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.silo import Participant
 from secagg.scheme import Scheme
-from secagg.session import Aggregate, CoordinatorStep
+from secagg.session import Aggregate, CoordinatorStep, SiloStep
 from secagg.simulation import Dropouts, SimulatedSilo, run_round
 from secagg.sums import policy_for
-from secagg.terms import PlainParameters, Terms, training_digest
+from secagg.terms import PlainParameters, SchemeParameters, Terms, is_encrypted, training_digest
 from tests.paillier_keys import shared_key, threshold_key
 
 PAILLIER = Paillier(bits=LEAST_BITS)
@@ -142,17 +144,45 @@ def dealt(parties: int, threshold: int) -> tuple[KnownKey, tuple[KeyShare, ...]]
     return known, tuple(KeyShare(known, share.party, share._share) for share in shares)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A key that is there from the beginning; ``encrypted.cipher.Keys``."""
+
+    key: bytes
+    make: Callable[[Encoding], SiloCipher]
+
+    def cipher(self, terms: Terms) -> SiloCipher:
+        if not is_encrypted(terms.scheme) or terms.scheme.key != self.key:
+            raise PolicyRefused("key", "the key that the terms name is not held here")
+        return self.make(terms.encoding)
+
+    def want(self, terms: Terms) -> None:
+        return None
+
+    def receive(self, message: ToKeyHolder) -> SiloStep:
+        raise UnexpectedMessage("no key is made here")
+
+
+@dataclass(frozen=True)
+class Protected:
+    """Parameters of a scheme, what each silo encrypts with, and what the coordinator adds with."""
+
+    parameters: SchemeParameters
+    keys: Mapping[SiloId, Keys] = field(default_factory=dict)
+    adders: Adders | None = None
+
+
 @cache
-def keys_of(scheme: Scheme, n: int) -> LocalKeys:
+def keys_of(scheme: Scheme, n: int) -> Protected:
     """Return what ``scheme`` is protected with among ``n`` silos; ciphers and their tables are kept."""
     silos = NAMES[:n]
     match scheme:
         case Masking() | Plain():
-            return LocalKeys(scheme.parameters(n))
+            return Protected(scheme.parameters(n))
         case Paillier():
             secret = shared_key()
             public = secret.public
-            return LocalKeys(
+            return Protected(
                 scheme.parameters(n, key=public.id),
                 dict.fromkeys(silos, held(public.id, lambda encoding: PaillierCipher(secret, encoding))),
                 cache(lambda encoding: PaillierAdder(public, encoding)),
@@ -160,25 +190,25 @@ def keys_of(scheme: Scheme, n: int) -> LocalKeys:
         case ThresholdPaillier():
             key, shares = dealt(n, scheme.cohort(n).t)
 
-            def share_held(share: KeyShare) -> HeldKey:
+            def share_held(share: KeyShare) -> Held:
                 return held(key.id, lambda encoding: ThresholdPaillierCipher(share, encoding))
 
-            return LocalKeys(
+            return Protected(
                 scheme.parameters(n, key=key.id),
                 {silo: share_held(share) for silo, share in zip(silos, shares, strict=True)},
                 cache(lambda encoding: PaillierAdder(key, encoding)),
             )
         case CKKS():
             whole, degree = ckks_key(scheme.degree), scheme.degree
-            return LocalKeys(
+            return Protected(
                 scheme.parameters(n, key=whole.key_id),
                 dict.fromkeys(silos, held(whole.key_id, lambda encoding: CKKSCipher(whole, encoding))),
                 cache(lambda encoding: CKKSAdder(whole.key_id, degree, encoding)),
             )
 
 
-def held(key: bytes, make: Callable[[Encoding], SiloCipher]) -> HeldKey:
-    return HeldKey(key, cache(make))
+def held(key: bytes, make: Callable[[Encoding], SiloCipher]) -> Held:
+    return Held(key, cache(make))
 
 
 # --- silos -------------------------------------------------------------------------------------------------

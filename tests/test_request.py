@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from secagg.ckks.coordinator import CKKSAdder
 from secagg.ckks.params import CKKS
-from secagg.encrypted.cipher import Adders
 from secagg.errors import ParameterError
 from secagg.hazmat.identity import IdentityKey
+from secagg.keys.coordinator import EstablishedKey
+from secagg.keys.document import KeyDocument, encode_document
 from secagg.learning.history import Record
 from secagg.learning.model import Blocks, GlobalModel
 from secagg.learning.request import (
@@ -30,12 +30,11 @@ from secagg.learning.request import (
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAdam, FedAvg, FedProx, FedYogi, Strategy
 from secagg.masking.params import Masking
-from secagg.paillier.coordinator import PaillierAdder
 from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
 from secagg.roster import Roster
-from secagg.scheme import EncryptedScheme, Scheme
-from secagg.terms import scheme_tag
+from secagg.scheme import EncryptedScheme
+from secagg.terms import KeyScheme, scheme_tag
 from tests.paillier_keys import secret_key, threshold_key
 
 ROSTER = Roster.of({name: IdentityKey.generate().public for name in ("a", "b", "c", "d")})
@@ -69,7 +68,7 @@ def request(**changes: Any) -> RunRequest:
 
 @pytest.mark.parametrize("strategy", [FedAvg(0.5), FedProx(0.1), FedAdam(0.1), FedYogi(0.1)], ids=str)
 @pytest.mark.parametrize("scheme", [Masking(), Masking(colluders=1, threshold=4), Plain()], ids=str)
-def test_it_comes_back_as_it_went(strategy: Strategy, scheme: Scheme) -> None:
+def test_it_comes_back_as_it_went(strategy: Strategy, scheme: Masking | Plain) -> None:
     asked = request(scheme=asked_of(scheme), strategy=strategy_pairs(strategy))
     back = msgspec.msgpack.decode(msgspec.msgpack.encode(asked), type=RunRequest)
     assert back == asked
@@ -87,17 +86,36 @@ ENCRYPTED: tuple[EncryptedScheme, ...] = (
 )
 
 
-def adders_of(scheme: EncryptedScheme) -> tuple[bytes, Adders]:
-    """Return the id of a key, and what adds under it."""
+def established(scheme: EncryptedScheme) -> EstablishedKey:
+    """Return what a coordinator knows of a key for ``scheme``; nobody has signed it."""
     match scheme:
         case Paillier():
-            key = secret_key().public
-            return key.id, lambda encoding: PaillierAdder(key, encoding)
+            public = secret_key().public
+            tag: KeyScheme = "paillier"
+            key, size, threshold, material = public.id, public.bits, None, public.to_bytes()
         case ThresholdPaillier():
             shared, _ = threshold_key(4, 4)
-            return shared.id, lambda encoding: PaillierAdder(shared, encoding)
+            tag = "threshold-paillier"
+            key, size, threshold, material = shared.id, shared.public.bits, 4, shared.to_bytes()
         case CKKS():
-            return bytes(32), lambda encoding: CKKSAdder(bytes(32), 4096, encoding)
+            tag = "ckks"
+            key, size, threshold, material = bytes(32), 4096, None, b""
+    document = KeyDocument(
+        federation="f",
+        scheme=tag,
+        size=size,
+        threshold=threshold,
+        roster=ROSTER.digest,
+        maker=ROSTER.silos[0],
+        made=0,
+        lifetime=1,
+        replaces=None,
+        ceremony=bytes(32),
+        key=key,
+        material=material,
+        signature=bytes(64),
+    )
+    return EstablishedKey(document, encode_document(document), ())
 
 
 @pytest.mark.parametrize("scheme", ENCRYPTED, ids=lambda scheme: type(scheme).__name__)
@@ -107,10 +125,10 @@ def test_what_encrypts_comes_back_as_it_went_and_takes_the_key_that_silos_made(
     asked = request(scheme=asked_of(scheme))
     back = msgspec.msgpack.decode(msgspec.msgpack.encode(asked), type=RunRequest)
     assert back == asked
-    key, adders = adders_of(scheme)
-    run = back.run(ROSTER, MODEL, federation="f", job="job-1", keep=keep, key=key, adders=adders)
-    parameters = scheme.parameters(4, key=key)
-    assert run.terms().scheme == protection_of(back.scheme, 4, key=key) == parameters
+    key = established(scheme)
+    run = back.run(ROSTER, MODEL, federation="f", job="job-1", keep=keep, key=key)
+    parameters = scheme.parameters(4, key=key.document.key)
+    assert run.terms().scheme == protection_of(back.scheme, 4, key=key.document) == parameters
     assert tag_of(back.scheme) == scheme_tag(parameters)
 
 
@@ -142,8 +160,9 @@ def test_nothing_is_encrypted_before_there_is_a_key(scheme: EncryptedScheme) -> 
     ids=str,
 )
 def test_what_no_run_can_have_is_refused(changes: dict[str, Any]) -> None:
+    key = established(CKKS())
     with pytest.raises(ParameterError):
-        request(**changes).run(ROSTER, MODEL, federation="f", job="j", keep=keep, key=bytes(32))
+        request(**changes).run(ROSTER, MODEL, federation="f", job="j", keep=keep, key=key)
 
 
 def test_plain_must_be_asked_for() -> None:

@@ -199,7 +199,7 @@ async def one_round(rounds: Campaign, change: Change) -> tuple[set[str], set[str
     await rounds.leave(SUSPECT)
     rounds.check(driver, aggregate, SUSPECT)
     assert aggregate is not None
-    upload = driver.upload_size
+    upload = driver.coordinator.upload_size
     assert kept.size <= (len(rounds.silos) + 1) * upload, "more is kept than uploads"
     named = {silo for silo, why in driver.coordinator.losses.items() if why.startswith("faulty")}
     return set(aggregate.survivors), named

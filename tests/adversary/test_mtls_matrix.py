@@ -483,7 +483,9 @@ async def both_services(folder: Path) -> AsyncIterator[int]:
     files = ServerTls(**written(folder, COORDINATOR), revoked=revoked)
     lines = Lines(ROSTER, folder)
     silos = SiloService(lines, revoked=revoked)
-    people = ControlService(cast(Any, NoRuns()), cast(Any, None), federation="f", revoked=revoked)
+    people = ControlService(
+        cast(Any, NoRuns()), cast(Any, None), cast(Any, None), federation="f", revoked=revoked
+    )
     server = grpc.aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers((silos.handler(), people.handler()))
     port = server.add_secure_port(f"{HOST}:0", coordinator_tls.server_credentials(files, federation="f"))

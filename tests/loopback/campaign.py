@@ -85,9 +85,12 @@ class Campaign:
     async def run(self, driver: RoundDriver) -> Aggregate | None:
         """Run a round; None if it was given up."""
         try:
-            return await run_round(driver, self.service.lines, seconds=SECONDS)
+            aggregate = await run_round(driver, self.service.lines, seconds=SECONDS)
         except SecaggError:
             return None
+        else:
+            assert isinstance(aggregate, Aggregate)
+            return aggregate
         finally:
             self.memory = driver.coordinator.memory.next_round()
 

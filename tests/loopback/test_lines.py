@@ -46,6 +46,7 @@ from secagg.link.frames import (
     encode_link,
 )
 from secagg.rounds.driver import RoundDriver
+from secagg.session import Aggregate
 from tests.federations import roster_of
 from tests.loopback.test_silo_service import check, everybody, federation_of, opened, run
 from tests.loopback.world import Sent, connect, serving, speak
@@ -414,6 +415,7 @@ def test_a_silo_that_uploads_what_is_not_asked_for_does_not_hold_up_a_phase(
 
             speakers[SILO].change = drips
             aggregate = await coordinator_round(driver, service.lines, seconds=0.5)
+            assert isinstance(aggregate, Aggregate)
             check(federation, aggregate, tuple(s for s in federation.roster.silos if s != SILO))
             assert driver.coordinator.losses[SILO] == "MaskedInput"
 

@@ -37,7 +37,7 @@ from secagg.names import SiloId
 from secagg.payload import Frame
 from secagg.plain import Plain
 from secagg.rounds.driver import RoundDriver
-from secagg.session import Aggregate
+from secagg.session import Aggregate, SealedSum
 from tests.federations import Federation
 from tests.loopback.world import Sent, Service, Speaker, connect, serving, speak
 
@@ -70,7 +70,9 @@ async def opened(
 ) -> tuple[Aggregate, RoundDriver]:
     coordinator = federation.coordinator(seconds=seconds, attempts=attempts, **changes)
     driver = RoundDriver(coordinator)
-    return await run_round(driver, service.lines, seconds=seconds), driver
+    aggregate = await run_round(driver, service.lines, seconds=seconds)
+    assert isinstance(aggregate, Aggregate)
+    return aggregate, driver
 
 
 def contents(folder: Path) -> list[str]:
@@ -303,9 +305,9 @@ def test_a_full_spool_ends_the_round_blaming_nobody(tmp_path: Path, monkeypatch:
 def test_a_sum_that_was_not_kept_is_not_announced(tmp_path: Path) -> None:
     """Guarantee."""
     federation = federation_of(4)
-    kept: list[Aggregate] = []
+    kept: list[Aggregate | SealedSum] = []
 
-    async def keep(aggregate: Aggregate) -> None:
+    async def keep(aggregate: Aggregate | SealedSum) -> None:
         assert not any(work.applied for work in federation.work.values())
         kept.append(aggregate)
         raise EnvironmentFault("the disk is full")
