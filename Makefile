@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 BIN := .venv/bin
 READY := .venv/.ready
 WORKERS ?= 2
+SCHEME ?= masking
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-inprocess demo-aml test test-full lint vectors bench clean
@@ -17,8 +18,8 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,examples]'
 	@touch $@
 
-demo: $(READY) ## six hospitals and a coordinator as processes over mutual TLS; one is killed; report and pictures
-	$(BIN)/python -m examples.medical_imaging
+demo: $(READY) ## six hospitals and a coordinator as processes over mutual TLS, one is killed; also SCHEME=ckks
+	$(BIN)/python -m examples.medical_imaging --scheme $(SCHEME)
 
 demo-inprocess: $(READY) ## the same with all parties in one process, two hospitals lost
 	$(BIN)/python -m examples.medical_imaging --in-process

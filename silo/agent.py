@@ -13,6 +13,7 @@ import asyncio
 import contextvars
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
@@ -28,6 +29,9 @@ from structlog.contextvars import bind_contextvars
 from secagg.errors import PolicyRefused, SecaggError, TrainerFailed
 from secagg.hazmat.identity import grouped
 from secagg.heap import return_freed_memory
+from secagg.keys.document import audit_line
+from secagg.keys.holder import KeyHolder
+from secagg.keys.keyring import HeldKey
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.workload import LearningWorkload
 from secagg.messages import FromCoordinator, FromSilo
@@ -41,6 +45,7 @@ from silo.client import Arrival, Client
 from silo.config import SiloConfig
 from silo.initial import write_tensors
 from silo.journal import Journal, StateFault
+from silo.key_files import KeyFiles
 from silo.tls import dialling
 
 Task: TypeAlias = tuple[Frame, "asyncio.Future[Frame | None]"]
@@ -166,12 +171,28 @@ class Agent:
         self._journal = Journal(config.state, roster=roster.digest)
         apps = Apps(config.name, config.policy.apps, config.data.arguments)
         policy = config.policy.policy()
+        files = KeyFiles(config.state / "keys")
+
+        def keep(key: HeldKey) -> None:
+            files.keep(key)
+            log.info("key held", key=audit_line(key.document))
+
+        keys = KeyHolder(
+            config.name,
+            identity=identity,
+            roster=roster,
+            policy=policy,
+            clock=lambda: int(time.time()),
+            held=files.read(),
+            keep=keep,
+        )
         self._participant = Participant(
             config.name,
             identity=identity,
             roster=roster,
             policy=policy,
             workload=AppWorkload(config.name, apps, self._journal, most_examples=policy.min_weight_cap),
+            keys=keys,
             data_set=config.data.name,
             records=self._journal.records,
             cache=self._journal.cache,

@@ -31,6 +31,8 @@ apps = typer.Typer(no_args_is_help=True, help="Training code that this silo may 
 rosters = typer.Typer(no_args_is_help=True, help="The silos whose keys are pinned here.")
 app.add_typer(apps, name="app")
 app.add_typer(rosters, name="roster")
+keys = typer.Typer(no_args_is_help=True, help="Keys of encrypted schemes that this silo holds.")
+app.add_typer(keys, name="key")
 
 
 def main() -> None:
@@ -176,6 +178,20 @@ def pin_roster(*, config: Config = SILO_TOML) -> None:
     _, roster = settings.member()
     with Journal(settings.state, roster=roster.digest, pin=True):
         typer.echo(f"{grouped(roster.digest[:16])}  is pinned: {', '.join(roster.silos)}")
+
+
+@keys.command("list")
+def list_keys(*, config: Config = SILO_TOML) -> None:
+    """Print what is to be known of each key; nothing of it is secret."""
+    from secagg.keys.document import audit_line
+    from silo.config import SiloConfig
+    from silo.key_files import KeyFiles
+
+    held = KeyFiles(SiloConfig.load(config).state / "keys").read()
+    for key in held:
+        typer.echo(audit_line(key.document))
+    if not held:
+        typer.echo("no key; an operator of the coordinator lets the silos make one: coordinator key make")
 
 
 if __name__ == "__main__":

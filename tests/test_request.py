@@ -88,22 +88,20 @@ ENCRYPTED: tuple[EncryptedScheme, ...] = (
 
 def established(scheme: EncryptedScheme) -> EstablishedKey:
     """Return what a coordinator knows of a key for ``scheme``; nobody has signed it."""
+    key, material, threshold = bytes(32), b"", None
+    tag: KeyScheme = "ckks"
     match scheme:
         case Paillier():
-            public = secret_key().public
-            tag: KeyScheme = "paillier"
-            key, size, threshold, material = public.id, public.bits, None, public.to_bytes()
+            tag, key, material = "paillier", secret_key().public.id, secret_key().public.to_bytes()
         case ThresholdPaillier():
             shared, _ = threshold_key(4, 4)
-            tag = "threshold-paillier"
-            key, size, threshold, material = shared.id, shared.public.bits, 4, shared.to_bytes()
+            tag, key, material, threshold = "threshold-paillier", shared.id, shared.to_bytes(), 4
         case CKKS():
-            tag = "ckks"
-            key, size, threshold, material = bytes(32), 4096, None, b""
+            pass
     document = KeyDocument(
         federation="f",
         scheme=tag,
-        size=size,
+        size=4096 if tag == "ckks" else 2048,
         threshold=threshold,
         roster=ROSTER.digest,
         maker=ROSTER.silos[0],

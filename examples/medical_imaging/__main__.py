@@ -1,6 +1,6 @@
 """`make demo`: six hospitals train one segmentation under masks; some are lost; everything is checked.
 
-python -m examples.medical_imaging [--in-process] [--rounds 10] [--seed 0] [--output demo-output]
+python -m examples.medical_imaging [--scheme ckks] [--in-process] [--rounds 10] [--output demo-output]
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from safetensors.numpy import load_file
 
 from coordinator.client import Coordinator
 from examples.medical_imaging.app import APP
@@ -29,11 +30,13 @@ from examples.medical_imaging.pictures import coordinator_saw, learning_curve, s
 from examples.processes import Processes
 from examples.replay import CoordinatorView, Recorded, Replayed, same_sums
 from secagg import FedAvg, Federation, History, Masking, Plain, Trainer
+from secagg.ckks.params import CKKS
 from secagg.errors import SiloLeftOut
 from secagg.learning.card import model_card
 from secagg.learning.panel import panel
 from secagg.learning.progress import Progress
 from secagg.names import RealVector
+from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.policy import Policy
 from secagg.scheme import Scheme
 from secagg.simulation import Dropouts
@@ -51,6 +54,16 @@ EPOCHS = 3
 """Passes over the local slices a round."""
 
 
+Protected: TypeAlias = Literal["masking", "paillier", "threshold-paillier", "ckks"]
+PROTECTIONS: Mapping[Protected, Scheme] = {
+    "masking": Masking(),
+    "paillier": Paillier(),
+    "threshold-paillier": ThresholdPaillier(),
+    "ckks": CKKS(),
+}
+WORDS: Mapping[Protected, str] = dict.fromkeys(PROTECTIONS, "encrypted") | {"masking": "masked"}
+
+
 def main(
     *,
     rounds: Annotated[int, typer.Option(min=5, help="Rounds of training.")] = 10,
@@ -59,9 +72,11 @@ def main(
     in_process: Annotated[
         bool, typer.Option("--in-process", help="All parties in this process, over real wire bytes.")
     ] = False,
+    scheme: Annotated[Protected, typer.Option("--scheme", help="The protection.")] = "masking",
 ) -> None:
-    """Train six hospitals under masks, check the sums, compare, draw."""
+    """Train six hospitals under masks or ciphertexts, check the sums, compare, draw."""
     console, started = Console(), time.perf_counter()
+    protection, words = PROTECTIONS[scheme], WORDS[scheme]
     torch.set_num_threads(1)  # the network is small: two threads gain little and stall beside other work
     hospitals = load_hospitals(seed)
     trainers = {name: trainer_for(hospital, build_network()) for name, hospital in hospitals.items()}
@@ -71,26 +86,22 @@ def main(
     seen = CoordinatorView(WATCHED)
     same_model = True
     if in_process:
-        heading(console, "Six hospitals, one model, masked updates")
+        heading(console, f"Six hospitals, one model, {words} updates")
         lost: Mapping[int, Dropouts] = {bad_round: LOST}
-        history = federation(recorded, Masking(), seed).run(rounds, dropouts=lost, view=seen)
+        history = federation(recorded, protection, seed).run(rounds, dropouts=lost, view=seen)
     else:
-        heading(console, "Six hospitals and a coordinator: seven processes, mutual TLS, masked updates")
-        history = run_processes(console, trainers, rounds, seed, output / "federation")
+        heading(console, f"Six hospitals and a coordinator: seven processes, mutual TLS, {words} updates")
+        history = run_processes(console, trainers, rounds, seed, output / "federation", scheme)
         lost = lost_in(history)
         heading(console, "The same in one process")
-        again = federation(recorded, Masking(), seed).run(rounds, dropouts=lost, view=seen, progress=False)
+        again = federation(recorded, protection, seed).run(rounds, dropouts=lost, view=seen, progress=False)
         same_model = compare_models(console, history, again)
+        if scheme != "masking":
+            history = again  # With the metrics, which hospitals alone could read.
     console.print()
     console.print(panel(history.records[bad_round - 1].report))
 
-    heading(console, "The same updates without masks")
-    unprotected = CoordinatorView(WATCHED)
-    replayed = {name: Replayed(each) for name, each in recorded.items()}
-    federation(replayed, Plain(), seed).run(rounds, dropouts=lost, view=unprotected, progress=False)
-    equal = same_sums(seen, unprotected)
-    console.print(f"{len(seen.sums)} sums, {seen.sums[0].total.size:,} integers each: ", end="")
-    console.print("[green]bit for bit the same[/]" if equal else "[red]different[/]")
+    equal = same_without(console, recorded, rounds, seed, lost, seen)
 
     heading(console, "What each would have reached alone")
     first = trainers[WATCHED].initial(seed).astype(np.float64)
@@ -105,8 +116,9 @@ def main(
         *write_model(trainers[WATCHED], history, output),
         draw_curve(federated, alone, pooled, output),
         draw_slices(hospitals, trainers, best, alone[best].weights, history.model, output),
-        draw_view(seen, recorded[WATCHED], output),
     ]
+    if scheme == "masking":
+        paths.append(draw_view(seen, recorded[WATCHED], output))
     heading(console, "Written")
     for path in paths:
         console.print(f"  {path}", soft_wrap=True, highlight=False)
@@ -124,6 +136,25 @@ def main(
         raise typer.Exit(1)
 
 
+def same_without(
+    console: Console,
+    recorded: Mapping[str, Recorded],
+    rounds: int,
+    seed: int,
+    lost: Mapping[int, Dropouts],
+    seen: CoordinatorView,
+) -> bool:
+    """Sum the same updates in clear, and return whether every sum is the one that was opened."""
+    heading(console, "The same updates without protection")
+    unprotected = CoordinatorView(WATCHED)
+    replayed = {name: Replayed(each) for name, each in recorded.items()}
+    federation(replayed, Plain(), seed).run(rounds, dropouts=lost, view=unprotected, progress=False)
+    equal = same_sums(seen, unprotected)
+    console.print(f"{len(seen.sums)} sums, {seen.sums[0].total.size:,} integers each: ", end="")
+    console.print("[green]bit for bit the same[/]" if equal else "[red]different[/]")
+    return equal
+
+
 def train_without(
     console: Console, hospitals: Mapping[str, Hospital], first: RealVector, rounds: int, seed: int
 ) -> tuple[dict[str, Course], Course]:
@@ -138,7 +169,12 @@ def train_without(
 
 
 def run_processes(
-    console: Console, trainers: Mapping[str, TorchTrainer], rounds: int, seed: int, folder: Path
+    console: Console,
+    trainers: Mapping[str, TorchTrainer],
+    rounds: int,
+    seed: int,
+    folder: Path,
+    scheme: Protected,
 ) -> History:
     """Train with one process for each hospital; one of them is killed, and comes back later."""
     first = trainers[WATCHED].initial(seed)
@@ -149,15 +185,21 @@ def run_processes(
         tuple(trainers),
         app=APP,
         federation="brains",
-        policy=Policy(min_silos=len(trainers), max_clip=8.0, min_weight_cap=WEIGHT_CAP),
+        policy=Policy(
+            schemes=frozenset({scheme}), min_silos=len(trainers), max_clip=8.0, min_weight_cap=WEIGHT_CAP
+        ),
         data="slices",
         arguments={name: {"name": name, "seed": seed} for name in trainers},
     )
     with hospitals as processes:
         console.print(f"keys, certificates, state and logs: {folder}", soft_wrap=True, highlight=False)
         silos = Coordinator(f"grpcs://{processes.address}", credentials=processes.credentials)
-        remote = federation(silos, Masking(), seed, app=APP, initial=first, metrics=metrics)
-        killing = Killing(Progress(console), processes, KILLED, (bad_round, PHASE))
+        if scheme != "masking":
+            with Coordinator(f"grpcs://{processes.address}", credentials=folder / "operator") as operator:
+                console.print(operator.make_key(scheme).line, highlight=False)
+        remote = federation(silos, PROTECTIONS[scheme], seed, app=APP, initial=first, metrics=metrics)
+        phase = PHASE if scheme == "masking" else "EncryptedInput"
+        killing = Killing(Progress(console), processes, KILLED, (bad_round, phase))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SiloLeftOut)  # It was killed on purpose.
             history = remote.run(rounds, progress=killing)
@@ -165,7 +207,18 @@ def run_processes(
         f"{KILLED} was killed with SIGKILL in round {bad_round}, started again in the next one, and "
         f"{returned(history, bad_round + 1)}"
     )
-    return history
+    return with_model(console, history, trainers[WATCHED], folder) if history.sealed else history
+
+
+def with_model(console: Console, history: History, trainer: TorchTrainer, folder: Path) -> History:
+    """Return the history with the model that a hospital wrote: the coordinator has none."""
+    (path,) = (folder / "silos" / WATCHED / "state").glob("model-*.safetensors")
+    held = [str(found) for found in (folder / "coordinator").rglob("model*.safetensors")]
+    console.print(f"the model is at the hospitals, here {path}", soft_wrap=True, highlight=False)
+    console.print(f"at the coordinator: {', '.join(held) or 'ciphertexts, hashes and the signed set alone'}")
+    tensors = load_file(path)
+    vector = np.concatenate([tensors[entry.name].ravel() for entry in trainer.manifest.shared])
+    return History(vector.astype(np.float64), history.records)
 
 
 def returned(history: History, since: int) -> str:
@@ -179,10 +232,12 @@ def returned(history: History, since: int) -> str:
 
 def compare_models(console: Console, processes: History, one: History) -> bool:
     """Print the hashes of two models, and return whether they are bit for bit the same."""
-    for who, history in (("seven processes", processes), ("one process", one)):
-        digest = hashlib.sha256(history.model.tobytes()).hexdigest()[:16]
+    # As it is written to files, in 32 bits.
+    models = [history.model.astype(np.float32) for history in (processes, one)]
+    for who, model in zip(("seven processes", "one process"), models, strict=True):
+        digest = hashlib.sha256(model.tobytes()).hexdigest()[:16]
         console.print(f"{digest}  the model of {who}", highlight=False)
-    same = np.array_equal(processes.model, one.model)
+    same = np.array_equal(models[0], models[1])
     console.print("[green]bit for bit the same[/]" if same else "[red]different[/]")
     return same
 

@@ -65,12 +65,13 @@ def final_metrics(records: Sequence[Record]) -> Mapping[str, float]:
     return last[0].metrics if last and last[0].report.kind == "metrics" else {}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class History:
     """The result of ``Federation.run``.
 
     Args:
-        model: the final global weights, real, shape (length,); kept read-only.
+        model: the final global weights, real, shape (length,); kept read-only. None where silos alone have
+            them: then ``model`` raises UsageError, and says where they are.
         records: one for each opened sum, in order; ``records[r]`` measures the model after r rounds.
 
     Raises:
@@ -81,16 +82,31 @@ class History:
         Metrics stand beside the number of rounds the measured model had completed, R for the final one.
     """
 
-    model: RealVector
     records: tuple[Record, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "model", frozen(self.model))
+    def __init__(self, model: RealVector | None, records: tuple[Record, ...]) -> None:
+        object.__setattr__(self, "_model", None if model is None else frozen(model))
+        object.__setattr__(self, "records", records)
         kinds = [record.report.kind for record in self.records]
         if [record.completed for record in self.records] != list(range(len(kinds))) or "metrics" in kinds[
             :-1
         ]:
             raise UsageError("a history takes one record for each round, in order, then the final metrics")
+
+    @property
+    def model(self) -> RealVector:
+        """The final global weights, float64, read-only."""
+        model: RealVector | None = self.__dict__["_model"]
+        if model is None:
+            raise UsageError(
+                "the model of this run is at its silos alone: model-JOB.safetensors in the state of each"
+            )
+        return model
+
+    @property
+    def sealed(self) -> bool:
+        """Whether silos alone have the model."""
+        return self.__dict__["_model"] is None
 
     def __len__(self) -> int:
         return rounds_of(self.records)

@@ -19,7 +19,7 @@ from secagg.errors import ParameterError, SecaggError
 from secagg.learning.history import History, Record
 from secagg.learning.model import frozen
 from secagg.learning.progress import Observer
-from secagg.learning.request import RunRequest
+from secagg.learning.request import EncryptedAsked, RunRequest
 from secagg.names import APP_PATTERN, RealVector
 from secagg.ranges import shown
 from secagg.roster import SILO_ID_PATTERN
@@ -152,8 +152,10 @@ def run_remotely(
     except KeyboardInterrupt as interrupt:
         interrupt.add_note(how_to_go_on(run))
         raise
-    model = remote.model(run) if outcome.records else weights
-    return outcome, History(model, outcome.records)
+    if not outcome.records:
+        return outcome, History(weights, ())
+    sealed = isinstance(request.scheme, EncryptedAsked)
+    return outcome, History(None if sealed else remote.model(run), outcome.records)
 
 
 def how_to_go_on(run: str) -> str:

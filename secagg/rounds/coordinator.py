@@ -95,7 +95,8 @@ class RoundCoordinator:
     Args:
         roster: the pinned roster.
         terms: what is trained and how it is summed.
-        base: the model named by ``terms.base``, for silos that lack it; None if there is none.
+        base: the model named by ``terms.base``, for silos that lack it; None if there is none here.
+        sealed_base: bytes of that model, where silos alone have it.
         seconds: how long a phase of an attempt waits at the most.
         training_seconds: how long training may take.
         attempts: how often the protocol is run before the round is given up.
@@ -120,6 +121,7 @@ class RoundCoordinator:
         *,
         terms: Terms,
         base: Payload | None = None,
+        sealed_base: int = 0,
         seconds: float = 60.0,
         training_seconds: float = 3600.0,
         attempts: int = 3,
@@ -132,6 +134,7 @@ class RoundCoordinator:
         self._terms = terms
         self._training = training_digest(terms)
         self._base = base
+        self._sealed_base = sealed_base
         self._seconds = seconds
         self._training_seconds = training_seconds
         self._memory = Memory() if memory is None else memory
@@ -177,17 +180,17 @@ class RoundCoordinator:
     @property
     def base_size(self) -> int:
         """Bytes of the model that silos may ask for; 0 if there is none."""
-        return 0 if self._base is None else self._base.size
+        return self._sealed_base if self._base is None else self._base.size
 
     @property
     def upload_size(self) -> int:
-        """Bytes of the largest payload that a silo may send: its vector, or its part of an opening."""
+        """Bytes of the largest payload that a silo may send: its vector, its part of an opening, a base."""
         match self._terms.scheme:
             case MaskingParameters() | PlainParameters():
                 return self._total_size
             case _:
                 adder = self._needed_adder()
-                return max(adder.upload.size, adder.part_size + SEAL_SIZE)
+                return max(adder.upload.size, adder.part_size + SEAL_SIZE, self._sealed_base + SEAL_SIZE)
 
     @property
     def phase_size(self) -> int:

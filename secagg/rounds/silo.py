@@ -168,7 +168,7 @@ class Participant:
         """Bytes of the largest payload that the coordinator has a reason to send: none before terms."""
         if self._terms is None:
             return 0
-        base = self._workload.base_size(self._terms)
+        base = self._workload.base_size(self._terms) + SEAL_SIZE
         match self._terms.scheme:
             case MaskingParameters() | PlainParameters():
                 encoding = self._terms.encoding
