@@ -1,288 +1,396 @@
 """Attack ``he_mismatch``: let ciphertexts be taken for what they are not, so that a sum opens to garbage.
 
-SEAL loads most ciphertexts with a flipped bit, and decrypts what another key encrypted, without a word. Here
-uploads are cut, flipped, moved to another silo, round, key or parameters, signed by others, or signed by
-their own silo and still no ciphertexts; sums are cut, flipped, mixed up, of another key or round. Each must
-end in a refusal by name; whatever is let through is held against what was encrypted.
+SEAL loads most ciphertexts with a flipped bit, and decrypts what another key encrypted, without a word; under
+Paillier any number is a ciphertext of something. Here uploads are cut, flipped, moved to another silo, round,
+key or parameters, signed by others, or signed by their own silo and still no ciphertexts; sums are cut,
+flipped, mixed up, of another key, of fewer silos. Each upload must name its sender; each sum must be refused,
+or open to what was summed. Who holds a key that all share cannot tell a sum of other uploads: that is what L0
+says, and no part of this attack.
 """
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
-from secagg.ckks import public
-from secagg.ckks.parameters import RINGS, plan
-from secagg.ckks.public import SignedUpload, checked_upload
-from secagg.ckks.secret import SecretKey, encrypt, open_sum, sign_upload
-from secagg.errors import MalformedMessage, RoundAborted
-from secagg.payload import Payload
-from tests.ckks_reference import ROUND, World, payload_of
+from secagg.ckks.coordinator import CKKSAdder
+from secagg.ckks.secret import SecretKey as CKKSKey
+from secagg.ckks.silo import CKKSCipher
+from secagg.encrypted import transcript
+from secagg.encrypted.cipher import Adder, Form
+from secagg.encrypted.coordinator import EncryptedCoordinator
+from secagg.encrypted.silo import SharedKeySilo
+from secagg.errors import FaultyCoordinator, FaultySilo, RoundAborted
+from secagg.messages import (
+    AggregateAnnounced,
+    ConsistencyCheck,
+    EncryptedInput,
+    FromCoordinator,
+    RoundOpened,
+    SignedUpload,
+    UploadsAnnounced,
+)
+from secagg.names import IntegerVector, SiloId
+from secagg.paillier.silo import PaillierCipher
+from secagg.payload import Payload, PayloadType
+from secagg.scheme import Scheme
+from secagg.survivors import Locks
 from tests.counts import count
+from tests.federations import CKKS_4096, PAILLIER, Federation, ckks_key, encoding_of, keys_of
+from tests.paillier_keys import secret_key, shared_key
 
-DEGREE = min(RINGS)
-SIZE = 64 + 8 * DEGREE
-EARLIER = hashlib.sha256(b"earlier round").digest()
-UPLOADS = count(400, full=10_000)
-SUMS = count(200, full=10_000)
+N = 4
+LENGTH = 2100  # Two chunks of CKKS.
+UPLOADS = count(300, full=10_000)
+SUMS = count(150, full=10_000)
+NAMES: Mapping[str, Scheme] = {"Paillier": PAILLIER, "CKKS": CKKS_4096}
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """What honest silos sent, here and elsewhere: the attacker's material."""
+class World:
+    """Four silos that share a key, what they honestly sent, and what an attacker has from elsewhere."""
 
-    world: World
-    other_key: SecretKey
-    vectors: list[np.ndarray[Any, np.dtype[np.float64]]]
-    uploads: list[bytes]
-    stranger: bytes
-    early: bytes
-    total: bytes
-    other_totals: list[bytes]
-    other_ring: bytes
-    secrets: list[bytes]
+    name: str
+
+    @cached_property
+    def federation(self) -> Federation:
+        return Federation(N, scheme=NAMES[self.name], encoding=encoding_of(N, length=LENGTH))
+
+    @property
+    def adder(self) -> Adder:
+        adders = keys_of(NAMES[self.name], N).adders
+        assert adders is not None
+        return adders(self.federation.encoding)
+
+    @cached_property
+    def opened(self) -> RoundOpened:
+        return cast(RoundOpened, self.coordinator().open(0.0).output["north"])
+
+    @cached_property
+    def round_id(self) -> bytes:
+        return transcript.round_id(self.opened, self.adder)
+
+    def coordinator(self) -> EncryptedCoordinator:
+        federation = self.federation
+        return EncryptedCoordinator(
+            federation.roster, terms=federation.terms, adder=self.adder, attempt=1, seconds=60.0
+        )
+
+    def silo(self, name: SiloId) -> SharedKeySilo:
+        federation = self.federation
+        return SharedKeySilo(
+            name,
+            identity=federation.identities[name],
+            roster=federation.roster,
+            terms=federation.terms,
+            cipher=cast(Any, keys_of(NAMES[self.name], N).keys[name].cipher(federation.terms)),
+            vector=federation.vectors[name],
+            locks=Locks(),
+            data_set="data",
+        )
+
+    @cached_property
+    def silos(self) -> dict[SiloId, SharedKeySilo]:
+        return {name: self.silo(name) for name in self.federation.roster.silos}
+
+    @cached_property
+    def uploads(self) -> dict[SiloId, EncryptedInput]:
+        return {
+            name: cast(EncryptedInput, silo.receive(self.opened).output) for name, silo in self.silos.items()
+        }
+
+    @cached_property
+    def announced(self) -> AggregateAnnounced:
+        """The true sum, as all four signed it; afterwards every silo waits for it."""
+        coordinator = self.coordinator()
+        coordinator.open(0.0)
+        for name, upload in self.uploads.items():
+            coordinator.receive(name, upload)
+        told: Mapping[SiloId, FromCoordinator] = coordinator.advance(0.0).output
+        for name, message in told.items():
+            assert isinstance(message, UploadsAnnounced)
+            coordinator.receive(name, cast(ConsistencyCheck, self.silos[name].receive(message).output))
+        return cast(AggregateAnnounced, coordinator.advance(0.0).output["north"])
+
+    def elsewhere_sent(self, *, key: str = "", round_id: bytes | None = None) -> tuple[Adder, list[Payload]]:
+        """Ciphertexts of other vectors, under this key or another one, and what adds them."""
+        encoding = self.federation.encoding
+        cipher: PaillierCipher | CKKSCipher
+        if self.name == "Paillier":
+            cipher = PaillierCipher(secret_key(key) if key else shared_key(), encoding)
+        else:
+            cipher = CKKSCipher(CKKSKey.generate(4096) if key else ckks_key(4096), encoding)
+        drawn = np.random.default_rng(9)
+        vectors = [drawn.integers(0, 1000, LENGTH + 1).astype(np.uint32) for _ in range(N)]
+        for vector in vectors:
+            vector[-1] = 1
+        return cipher, [cipher.encrypt(vector, round_id=round_id or self.round_id) for vector in vectors]
+
+    def summed(self, adder: Adder, payloads: list[Payload]) -> bytes:
+        total = adder.begin()
+        for payload in payloads:
+            total.add(payload)
+        return content(total.total())
+
+    @cached_property
+    def elsewhere(self) -> list[bytes]:
+        """Sums that are not of this round: of another key, of fewer silos; and of another round."""
+        fewer = [upload.ciphertexts for upload in self.uploads.values()][1:]
+        found = [self.summed(*self.elsewhere_sent(key="other")), self.summed(self.adder, fewer)]
+        if self.name == "CKKS":  # Whose check slots name the round.
+            found.append(self.summed(*self.elsewhere_sent(round_id=bytes(32))))
+        return found
+
+    @cached_property
+    def secrets(self) -> bytes:
+        return shared_key().to_bytes() if self.name == "Paillier" else ckks_key(4096).material().content
+
+    @cached_property
+    def exact(self) -> list[int]:
+        return self.federation.sum_of(self.federation.roster.silos)
+
+    # --- what an attacker makes ------------------------------------------------------------------------
+
+    def payload(self, data: bytes, dtype: PayloadType | None = None) -> Payload:
+        form = self.adder.upload
+        dtype = dtype or form.dtype
+        size = Form(dtype, 1).size
+        return Payload.over(dtype, len(data) // size, memoryview(data[: len(data) // size * size]))
+
+    def signed(self, data: bytes, *, silo: SiloId = "north", box: bytes | None = None, **other: Any) -> Any:
+        """An upload that ``silo`` signed, for another key, round or parameters where it says so."""
+        payload = self.payload(data, other.pop("dtype", None))
+        round_id = other.pop("round_id", self.round_id)
+        stated = Stated(
+            other.get("key", self.adder.key),
+            other.get("parameters", self.adder.parameters),
+            Form("u1", payload.length),
+        )
+        fields = transcript.upload_fields(cast(Adder, stated), round_id, silo, payload.digest, box)
+        signature = self.federation.identities[silo].sign(transcript.UPLOAD, *fields)
+        return EncryptedInput(self.round_id, SignedUpload(payload.digest, box, signature), payload)
+
+    def no_ciphertext(self, drawn: random.Random) -> bytes:
+        """Bytes of the right size, one number of which is no ciphertext."""
+        data = bytearray(content(self.uploads["north"].ciphertexts))
+        if self.name == "CKKS":
+            modulus = cast(CKKSAdder, self.adder).limbs.parameters.ring.modulus
+            word = drawn.choice([modulus, modulus + 1, 2**60, 2**63, 2**64 - 1])
+            at = drawn.choice([0, len(data) // 2]) + 64 + 8 * drawn.randrange(4096)
+            data[at : at + 8] = word.to_bytes(8, "little")
+            return bytes(data)
+        n, size = int(shared_key().public.n), shared_key().public.ciphertext_size
+        p, _ = shared_key().primes()
+        bare = (1 + drawn.randrange(n) * n) % n**2
+        number = drawn.choice(
+            [0, 1, n, bare, p * drawn.randrange(1, n), n * n, n * n + 5, 2 ** (8 * size) - 1]
+        )
+        at = size * drawn.randrange(len(data) // size)
+        data[at : at + size] = number.to_bytes(size, "big")
+        return bytes(data)
 
 
-@lru_cache
-def recorded() -> Recorded:
-    world = World(plan(RINGS[DEGREE].entries + 9, bound=1.0, cohort=3, degree=DEGREE))
-    parameters, other_key = world.parameters, SecretKey.generate(DEGREE)
-    rng = np.random.default_rng(1)
-    vectors = [rng.uniform(-1, 1, parameters.length) for _ in range(3)]
-    uploads = [world.encrypted(vector) for vector in vectors]
-    elsewhere = World(replace(parameters, length=parameters.length, bound=0.5))
-    large = World(replace(parameters, degree=8192))
-    stranger = b"".join(encrypt(other_key, parameters, vectors[0], round_id=ROUND))
-    early = b"".join(encrypt(world.key, parameters, vectors[0], round_id=EARLIER))
-    others = [
-        world.summed([stranger] * 3),
-        world.summed([early] * 3),
-        elsewhere.summed([elsewhere.encrypted(vectors[0] / 2)] * 3),
-        world.summed([stranger, *uploads[1:]]),
-        world.summed([early, *uploads[1:]]),
-        world.summed(uploads[:2]),
-    ]
-    return Recorded(
-        world,
-        other_key,
-        vectors,
-        uploads,
-        stranger,
-        early,
-        data(world.summed(uploads)),
-        [data(total) for total in others],
-        large.encrypted(vectors[0]),
-        [world.key.material().content, other_key.material().content],
-    )
+@dataclass(frozen=True)
+class Stated:
+    """What an upload says that it is encrypted under."""
+
+    key: bytes
+    parameters: bytes
+    upload: Form
 
 
-def data(payload: Payload) -> bytes:
+@cache
+def world(name: str) -> World:
+    return World(name)
+
+
+def content(payload: Payload) -> bytes:
     return payload.buffer()[:].tobytes()
 
 
-def flipped(content: bytes, drawn: random.Random, bits: int = 1) -> bytes:
-    changed = bytearray(content)
+def flipped(data: bytes, drawn: random.Random, bits: int = 1) -> bytes:
+    changed = bytearray(data)
     for _ in range(bits):
-        bit = drawn.randrange(8 * len(content))
+        bit = drawn.randrange(8 * len(data))
         changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
 
 
-def cut(content: bytes, drawn: random.Random) -> bytes:
-    return content[: 8 * drawn.randrange(len(content) // 8)]
+def cut(data: bytes, drawn: random.Random) -> bytes:
+    return data[: 8 * drawn.randrange(1, len(data) // 8)]
 
 
-def wrong_uploads(drawn: random.Random) -> Iterator[tuple[str, SignedUpload]]:
+def wrong_uploads(here: World, drawn: random.Random) -> Iterator[tuple[str, EncryptedInput]]:
     """Yield uploads of no silo for this round, for ever, with what was done to each."""
-    known = recorded()
-    world, good = known.world, known.world.signed(0, known.uploads[0])
-    parameters, identity = world.parameters, world.identities[0]
+    good, south = here.uploads["north"], here.uploads["south"]
+    data = content(good.ciphertexts)
+    elsewhere = [content(payload) for payload in here.elsewhere_sent(key="other")[1]]
 
-    def signed(content: bytes, **changes: Any) -> SignedUpload:
-        fields: dict[str, Any] = {"silo": "silo-0", "key_id": world.key.key_id, "round_id": ROUND}
-        own = changes.pop("parameters", parameters)
-        return sign_upload(identity, own, payload_of(content), **fields | changes)
+    def moved(changed: bytes) -> EncryptedInput:
+        """Other bytes under the same signature, which the message names by their own digest."""
+        payload = here.payload(changed)
+        return EncryptedInput(good.round_id, replace(good.upload, content=payload.digest), payload)
 
-    def with_word(value: int) -> bytes:
-        words = np.frombuffer(known.uploads[0], "<u8").copy()
-        # Behind the seed of either chunk.
-        words[drawn.choice([8, SIZE // 8 + 8]) + drawn.randrange(DEGREE)] = value
-        return words.tobytes()
-
-    above = [RINGS[DEGREE].modulus, RINGS[DEGREE].modulus + 1, 2**60, 2**63, 2**64 - 1]
-    kinds: list[Callable[[], tuple[str, SignedUpload]]] = [
-        lambda: ("flipped", replace(good, payload=payload_of(flipped(known.uploads[0], drawn)))),
-        lambda: ("garbled", replace(good, payload=payload_of(flipped(known.uploads[0], drawn, 500)))),
-        lambda: ("cut", replace(good, payload=payload_of(cut(known.uploads[0], drawn)))),
-        lambda: ("cut, signed", signed(cut(known.uploads[0], drawn))),
-        lambda: ("longer", signed(known.uploads[0] + bytes(8 * drawn.randrange(1, 99)))),
-        lambda: ("words announced", replace(good, payload=announced(known.uploads[0], drawn))),
-        lambda: ("another type", replace(good, payload=typed(known.uploads[0]))),
-        lambda: ("chunks in turn", replace(good, payload=payload_of(turned(known.uploads[0])))),
-        lambda: ("another's", replace(good, payload=payload_of(known.uploads[drawn.choice([1, 2])]))),
-        lambda: ("signature", replace(good, signature=flipped(good.signature, drawn))),
-        lambda: ("no signature", replace(good, signature=drawn.randbytes(drawn.randrange(99)))),
-        lambda: ("another silo", replace(world.signed(1, known.uploads[1]), silo="silo-0")),
-        lambda: ("as another silo", replace(signed(known.uploads[0], silo="silo-1"), silo="silo-0")),
-        lambda: ("another key", signed(known.stranger, key_id=known.other_key.key_id)),
-        lambda: ("another round", signed(known.early, round_id=EARLIER)),
-        lambda: ("other parameters", signed(known.uploads[0], parameters=replace(parameters, bound=0.5))),
-        lambda: ("another scale", signed(known.uploads[0], parameters=replace(parameters, scale_bits=40))),
-        lambda: ("another ring", signed(known.other_ring, parameters=replace(parameters, degree=8192))),
-        lambda: ("no coefficient", signed(with_word(drawn.choice(above)))),
-        lambda: ("a key", signed(known.secrets[drawn.randrange(2)])),
-        lambda: ("nothing", signed(b"")),
+    kinds: list[Callable[[], tuple[str, EncryptedInput]]] = [
+        lambda: ("flipped", replace(good, ciphertexts=here.payload(flipped(data, drawn)))),
+        lambda: ("garbled", replace(good, ciphertexts=here.payload(flipped(data, drawn, 500)))),
+        lambda: ("flipped, its digest", moved(flipped(data, drawn))),
+        lambda: ("cut", replace(good, ciphertexts=here.payload(cut(data, drawn)))),
+        lambda: ("cut, signed", here.signed(cut(data, drawn))),
+        lambda: ("longer", here.signed(data + bytes(8 * drawn.randrange(1, 99)))),
+        lambda: ("another type", here.signed(data, dtype="u4")),
+        lambda: ("another's bytes", replace(good, ciphertexts=south.ciphertexts)),
+        lambda: ("another's upload", replace(south, round_id=good.round_id)),
+        lambda: ("signature", with_signature(good, flipped(good.upload.signature, drawn))),
+        lambda: ("no signature", with_signature(good, drawn.randbytes(64))),
+        lambda: ("as another silo", here.signed(data, silo="south")),
+        lambda: ("another key", here.signed(drawn.choice(elsewhere), key=drawn.randbytes(32))),
+        lambda: ("another round", here.signed(data, round_id=drawn.randbytes(32))),
+        lambda: ("other parameters", here.signed(data, parameters=drawn.randbytes(32))),
+        lambda: ("a key to seal to", here.signed(data, box=drawn.randbytes(32))),
+        lambda: ("no ciphertext", here.signed(here.no_ciphertext(drawn))),
+        lambda: ("a secret", here.signed((here.secrets + bytes(len(data)))[: len(data)])),
+        lambda: ("a secret alone", here.signed(here.secrets)),
     ]
     while True:
         for kind in kinds:
             yield kind()
 
 
-def announced(content: bytes, drawn: random.Random) -> Payload:
-    """A payload of the right announced length whose bytes are fewer or more."""
-    wrong = content[:-8] if drawn.random() < 0.5 else content + bytes(8)
-    return Payload.over("u8", len(content) // 8, memoryview(wrong))
+def with_signature(upload: EncryptedInput, signature: bytes) -> EncryptedInput:
+    return replace(upload, upload=replace(upload.upload, signature=signature))
 
 
-def typed(content: bytes) -> Payload:
-    return Payload.over("f8", len(content) // 8, memoryview(content))
-
-
-def turned(content: bytes) -> bytes:
-    return content[SIZE:] + content[:SIZE]
-
-
-def wrong_sums(drawn: random.Random) -> Iterator[tuple[str, bytes]]:
-    """Yield what is no sum of this round, for ever, with what was done to each."""
-    known = recorded()
-    half = len(known.total) // 2
-    kinds: list[Callable[[], tuple[str, bytes]]] = [
-        lambda: ("flipped", flipped(known.total, drawn)),
-        lambda: ("garbled", flipped(known.total, drawn, 500)),
-        lambda: ("cut", cut(known.total, drawn)),
-        lambda: ("longer", known.total + bytes(8 * drawn.randrange(1, 99))),
-        lambda: ("in turn", known.total[half:] + known.total[:half]),
-        lambda: ("one chunk twice", known.total[:half] * 2),
-        lambda: ("of another key or round or others", drawn.choice(known.other_totals)),
-        lambda: ("mixed", known.total[:half] + drawn.choice(known.other_totals)[half:]),
-        lambda: ("no ciphertext", drawn.randbytes(len(known.total))),
-        lambda: ("a key", known.secrets[0]),
-    ]
-    while True:
-        for kind in kinds:
-            yield kind()
-
-
-def accepted_uploads(times: int) -> list[str]:
-    """Attack: return which wrong uploads were taken."""
-    world, taken = recorded().world, []
-    for _, (kind, upload) in zip(range(times), wrong_uploads(random.Random(2)), strict=False):  # noqa: S311
+def accepted_uploads(here: World, times: int) -> list[str]:
+    """Attack: return which wrong uploads were taken, or ended the round without a name."""
+    taken = []
+    for _, (kind, upload) in zip(range(times), wrong_uploads(here, random.Random(2)), strict=False):  # noqa: S311
+        coordinator = here.coordinator()
+        coordinator.open(0.0)
         try:
-            checked_upload(
-                upload,
-                world.parameters,
-                identity=world.identities[0].public,
-                key_id=world.key.key_id,
-                round_id=ROUND,
-            )
-        except MalformedMessage:
-            continue
+            coordinator.receive("north", upload)
+        except FaultySilo as fault:
+            if fault.silo == "north":
+                continue
+        except RoundAborted:
+            pass
         taken.append(kind)
     return taken
 
 
-def opened_to_garbage(times: int) -> list[str]:
+def wrong_sums(here: World, drawn: random.Random) -> Iterator[tuple[str, bytes]]:
+    """Yield what is no sum of this round, for ever, with what was done to each."""
+    data = content(here.announced.total)
+    half = len(data) // 2
+    kinds: list[Callable[[], tuple[str, bytes]]] = [
+        lambda: ("flipped", flipped(data, drawn)),
+        lambda: ("garbled", flipped(data, drawn, 500)),
+        lambda: ("cut", cut(data, drawn)),
+        lambda: ("longer", data + bytes(8 * drawn.randrange(1, 99))),
+        lambda: ("in turn", data[half:] + data[:half]),
+        lambda: ("of another key or round, or of fewer", drawn.choice(here.elsewhere)),
+        lambda: ("mixed", data[:half] + here.elsewhere[0][half:]),
+        lambda: ("no ciphertexts", drawn.randbytes(len(data))),
+        lambda: ("a secret", (here.secrets + bytes(len(data)))[: len(data)]),
+    ]
+    while True:
+        for kind in kinds:
+            yield kind()
+
+
+def opened(here: World, data: bytes) -> IntegerVector | None:
+    """Announce a sum to a silo that signed the set; return what it takes from it."""
+    announced = here.announced
+    silo = copy.copy(here.silos["north"])  # It goes on from the same state every time.
+    try:
+        silo.receive(replace(announced, total=here.payload(data, announced.total.dtype)))
+        silo.proceed()
+    except FaultyCoordinator:
+        return None
+    assert silo.outcome is not None
+    return silo.outcome.total
+
+
+def opened_to_garbage(here: World, times: int) -> list[str]:
     """Attack: return which wrong sums opened to something else than the sum."""
-    known, garbage = recorded(), []
-    exact = np.sum(known.vectors, axis=0)
-    for _, (kind, content) in zip(range(times), wrong_sums(random.Random(3)), strict=False):  # noqa: S311
-        try:
-            found = open_sum(
-                known.world.key, known.world.parameters, payload_of(content), silos=3, round_id=ROUND
-            )
-        except (MalformedMessage, RoundAborted):
-            continue
-        if np.abs(found.values - exact).max() > 2 * found.worst_error:
+    garbage = []
+    for _, (kind, data) in zip(range(times), wrong_sums(here, random.Random(3)), strict=False):  # noqa: S311
+        total = opened(here, data)
+        if total is not None and total.tolist() != here.exact:
             garbage.append(kind)
     return garbage
 
 
-def test_he_mismatch() -> None:
-    known = recorded()
+BOTH = pytest.mark.parametrize("name", NAMES)
+
+
+@BOTH
+def test_he_mismatch(name: str) -> None:
+    here = world(name)
     # The same calls take what is right.
-    world = known.world
-    assert world.checked(world.signed(0, known.uploads[0]), 0).silo == "silo-0"
-    found = open_sum(world.key, world.parameters, payload_of(known.total), silos=3, round_id=ROUND)
-    assert np.abs(found.values - np.sum(known.vectors, axis=0)).max() <= 2 * found.worst_error
-    assert accepted_uploads(UPLOADS) == [], "a wrong upload was taken"
-    assert opened_to_garbage(SUMS) == [], "a sum opened to garbage"
+    total = opened(here, content(here.announced.total))
+    assert total is not None
+    assert total.tolist() == here.exact
+    coordinator = here.coordinator()
+    coordinator.open(0.0)
+    coordinator.receive("north", here.uploads["north"])
+    assert accepted_uploads(here, UPLOADS) == [], "a wrong upload was taken"
+    assert opened_to_garbage(here, SUMS) == [], "a sum opened to garbage"
 
 
 def test_seal_reads_no_byte_of_a_refused_upload(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded()
+    here = world("CKKS")
+    assert here.announced is not None
     monkeypatch.setattr("secagg.ckks.seal.Seal.load", lambda *_: pytest.fail("SEAL read an upload"))
-    assert accepted_uploads(UPLOADS) == []
+    assert accepted_uploads(here, UPLOADS) == []
 
 
-def test_seal_itself_loads_and_decrypts_what_was_flipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: without signature and check slots, one flipped bit is a silent change of all entries."""
-    known, drawn = recorded(), random.Random(4)  # noqa: S311
-    world = known.world
-    monkeypatch.setattr("secagg.ckks.public.verify", lambda *_: True)
-    monkeypatch.setattr("secagg.ckks.secret.check_slots", lambda *_, **__: None)
-    monkeypatch.setattr("secagg.ckks.secret.check_padding", lambda *_, **__: None)
-    low = bytearray(known.uploads[0])
-    low[64 + 8 * drawn.randrange(DEGREE)] ^= 1  # The lowest bit of a word: still a coefficient.
-    total = world.summed([bytes(low), *known.uploads[1:]])
-    found = open_sum(world.key, world.parameters, total, silos=3, round_id=ROUND)
-    entries = RINGS[DEGREE].entries
-    off = np.abs(found.values - np.sum(known.vectors, axis=0))
-    assert (off[:entries] > 1e-6).mean() > 0.99
-    assert (off[entries:] <= found.worst_error).all()
-
-
-without = public.upload_fields
-
-
-def signed_without(*fields: str) -> Callable[..., Any]:
+def leaving_out(field: int) -> Callable[..., Any]:
     """``upload_fields`` that leaves something out."""
+    whole = transcript.upload_fields
 
-    def made(parameters: Any, **named: Any) -> Any:
-        if "parameters" in fields:
-            parameters = recorded().world.parameters
-        return without(parameters, **named | {f: b"" for f in fields if f in named})
+    def made(*given: Any) -> Any:
+        fields = whole(*given)
+        return (*fields[:field], *fields[field + 1 :])
 
     return made
 
 
 @pytest.mark.parametrize(
-    ("defences", "mutant", "found"),
+    ("name", "defence", "mutant", "found"),
     [
-        (("secagg.ckks.public.verify",), lambda *_: True, "upload was taken"),
-        (("secagg.ckks.public._below",), lambda *_: True, "upload was taken"),
+        *((name, "secagg.encrypted.transcript.verify", lambda *_: True, "was taken") for name in NAMES),
         *(
-            (
-                ("secagg.ckks.public.upload_fields", "secagg.ckks.secret.upload_fields"),
-                signed_without(field),
-                "upload was taken",
-            )
-            for field in ("key_id", "round_id", "silo", "content", "parameters")
+            (name, "secagg.encrypted.transcript.upload_fields", leaving_out(field), "was taken")
+            for name in NAMES
+            for field in (0, 1, 2, 3, 5)  # Key, parameters, round, silo, content.
         ),
-        (("secagg.ckks.secret.check_slots",), lambda *_, **__: None, "opened to garbage"),
+        ("Paillier", "secagg.paillier.coordinator.read", lambda *_: [], "was taken"),
+        ("CKKS", "secagg.ckks.coordinator.check_upload", lambda *_: None, "was taken"),
+        ("Paillier", "secagg.encrypted.silo.count_matches", lambda *_: True, "opened to garbage"),
+        ("CKKS", "secagg.ckks.secret.check_slots", lambda *_, **__: None, "opened to garbage"),
     ],
 )
 def test_he_mismatch_mutant(
-    monkeypatch: pytest.MonkeyPatch, defences: tuple[str, ...], mutant: Any, found: str
+    monkeypatch: pytest.MonkeyPatch, name: str, defence: str, mutant: Any, found: str
 ) -> None:
-    recorded()
-    for defence in defences:
-        monkeypatch.setattr(defence, mutant)
-    with pytest.raises(AssertionError, match=found):
-        test_he_mismatch()
+    here = world(name)
+    assert here.announced is not None
+    assert here.elsewhere
+    monkeypatch.setattr(defence, mutant)
+    if defence.endswith("upload_fields"):
+        world.cache_clear()  # Honest silos sign what the mutant states.
+    try:
+        with pytest.raises(AssertionError, match=found):
+            test_he_mismatch(name)
+    finally:
+        if defence.endswith("upload_fields"):
+            world.cache_clear()
