@@ -57,9 +57,11 @@ TAGS: Mapping[Scheme, SchemeTag] = {
 @pytest.fixture
 def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small Paillier keys that were made before: to find safe primes takes seconds."""
-    monkeypatch.setattr("secagg.paillier.secret.SecretKey.generate", lambda bits: secret_key(bits=bits))
+    whole = secret_key()
+    monkeypatch.setattr("secagg.paillier.secret.SecretKey.generate", lambda bits, random: whole)
     monkeypatch.setattr(
-        "secagg.paillier.shares.deal", lambda *, parties, threshold, bits: threshold_key(parties, threshold)
+        "secagg.paillier.shares.deal",
+        lambda *, parties, threshold, bits, random: threshold_key(parties, threshold),
     )
 
 

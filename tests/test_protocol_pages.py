@@ -30,12 +30,13 @@ from secagg.messages import (
     ShareEntry,
     ShareSet,
     SignedKey,
+    SignedUpload,
     Void,
 )
 from secagg.names import SiloId, WordBits
 from secagg.roster import Roster
 from secagg.survivors import Locks, sign_void
-from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest
+from secagg.terms import MaskingParameters, SchemeParameters, Terms, training_digest
 from tests.second_silo import SecondSilo
 from tests.vectors import world
 from tests.vectors.forging import bad_dealing
@@ -257,10 +258,20 @@ def test_messages_are_those_of_the_page(head: str, union: Any) -> None:
 
 def test_parts_are_those_of_the_page() -> None:
     told = {row[0]: fields_told(row[1]) for row in table(WIRE, "Part", "Fields")}
-    structs = (Terms, KeyBundle, ShareEntry, ShareSet, Opening, Void, SignedKey, DealerEvidence)
+    structs = (
+        Terms,
+        KeyBundle,
+        ShareEntry,
+        ShareSet,
+        Opening,
+        Void,
+        SignedKey,
+        SignedUpload,
+        DealerEvidence,
+    )
     for kind in structs:
         assert told.pop(kind.__name__) == list(kind.__struct_fields__)
-    for tagged in (MaskingParameters, PlainParameters):
+    for tagged in get_args(SchemeParameters):
         assert told.pop(tagged.__name__) == ["type", *tagged.__struct_fields__]
     encoding = world.TERMS.encoding
     for part in (world.COHORT, encoding, encoding.segments[0]):

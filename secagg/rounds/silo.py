@@ -83,6 +83,11 @@ def base_fields(base: bytes, silo: SiloId, box: bytes) -> tuple[Field, ...]:
     return base, silo, box
 
 
+def base_key(own: AgreementKey, peer: bytes, base: bytes, recipient: SiloId) -> bytes:
+    """Return the key that seals a base model to one silo; the giver's half is fresh, so it is used once."""
+    return own.derive(peer, "sealed base model", base, recipient)
+
+
 class _Common(TypedDict):
     """What every protected session takes."""
 
@@ -257,7 +262,7 @@ class Participant:
         ):
             raise FaultySiloOrCoordinator(asked.silo, "its request for the base model is not signed by it")
         own = AgreementKey.generate(self._random)
-        key = own.derive(asked.box, "base model", asked.base, asked.silo)
+        key = base_key(own, asked.box, asked.base, asked.silo)
         sealed = seal(key, b"".join(vector.pieces()))
         return Step(
             (),
@@ -272,7 +277,7 @@ class Participant:
             raise UnexpectedMessage("a base model was sent that this silo did not ask for")
 
         def vector() -> Payload:
-            key = box.derive(forwarded.box, "base model", forwarded.base, self._silo)
+            key = base_key(box, forwarded.box, forwarded.base, self._silo)
             try:
                 opened = unseal(key, b"".join(forwarded.sealed.pieces()))
             except MalformedMessage as error:

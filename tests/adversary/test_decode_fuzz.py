@@ -24,16 +24,28 @@ from secagg.errors import FaultySilo, MalformedMessage, RoundAborted
 from secagg.keys.joiner import KeyJoiner, forward_key
 from secagg.masking.params import Masking
 from secagg.messages import (
+    AggregateAnnounced,
+    BaseAsked,
+    BaseForwarded,
     BaseRequested,
+    BaseSealed,
     BaseSent,
+    BaseWanted,
     BoxReport,
     DealerEvidence,
+    EncryptedInput,
     KeyAsked,
     KeyPassed,
+    Opened,
+    OpeningRequested,
+    PartialDecryption,
+    PartialsAnnounced,
     Refused,
     RoundOpened,
     ShareKeys,
+    SignedUpload,
     Unmasking,
+    UploadsAnnounced,
 )
 from secagg.payload import Frame, Payload
 from secagg.plain import Plain
@@ -55,6 +67,27 @@ Bytes = tuple[bytes, bytes | None]
 NAMES = [kind.__name__ for kind in (*FROM_SILO, *FROM_COORDINATOR)]
 
 
+def ciphertexts() -> list[Any]:
+    """Return every message of rounds over ciphertexts, and of a base that a peer sends."""
+    data, words = Payload.of(np.arange(99, dtype=np.uint8)), Payload.of(np.arange(9, dtype=np.uint64))
+    key, signature, sealed = bytes(range(32)), bytes(range(64)), (("west", bytes(range(48))),)
+    upload, signed = SignedUpload(data.digest, key, signature), (("west", signature),)
+    return [
+        BaseWanted(key, key, signature),
+        BaseAsked(key, "west", key, signature),
+        BaseSealed(key, "west", key, data),
+        BaseForwarded(key, key, data),
+        EncryptedInput(key, upload, data),
+        EncryptedInput(key, SignedUpload(words.digest, None, signature), words),
+        UploadsAnnounced(key, (("east", upload), ("west", upload))),
+        AggregateAnnounced(key, signed, words),
+        OpeningRequested(key, signed, data),
+        PartialDecryption(key, sealed, data),
+        PartialsAnnounced(key, sealed, data),
+        Opened(key, key, ("west",)),
+    ]
+
+
 @cache
 def corpus() -> tuple[Bytes, ...]:
     """Return frames of rounds with losses, voids, a refusal and evidence; of every type at least one."""
@@ -66,6 +99,7 @@ def corpus() -> tuple[Bytes, ...]:
         faults: Any = {("west", 1, "ConsistencyCheck"): "silent", ("east", 1, "ConsistencyCheck"): "silent"}
         assert Driver(coordinator, federation.silos, faults).run() is None
         messages += [message for _, message in coordinator.log]
+    messages += ciphertexts()
     share_set = next(m.share_set for m in messages if isinstance(m, ShareKeys))
     openings = next(m.openings for m in messages if isinstance(m, Unmasking))
     evidence = DealerEvidence("west", bytes(32), share_set, "mask", openings)

@@ -28,7 +28,7 @@ from secagg.keys import transcript as ceremony
 from secagg.keys.document import KeyDocument, document_fields, sign_document
 from secagg.masking import transcript
 from secagg.messages import SignedUpload
-from secagg.rounds.silo import WANTED, base_fields
+from secagg.rounds.silo import WANTED, base_fields, base_key
 from secagg.survivors import sign_survivors, sign_void
 from secagg.terms import training_digest
 from tests.adversary import reference
@@ -116,6 +116,7 @@ def shared_keys() -> list[set[tuple[Field, ...]]]:
             uses[part].add(("part", word, one, other))
         for silo in IDS:
             uses[transcript.self_stream(agreed, word, silo)].add(("self", word, silo))
+            uses[base_key(own, own.public, word, silo)].add(("base", word, silo))
     for purpose, length in product(PURPOSES, (32, 64)):
         uses[hkdf(agreed, purpose, "same", length=length)[:32]].add((purpose, length))
     assert len(PURPOSES) == 6

@@ -11,9 +11,15 @@ import numpy as np
 
 from secagg import wire
 from secagg.messages import (
+    AggregateAnnounced,
+    BaseAsked,
+    BaseForwarded,
     BaseRequested,
+    BaseSealed,
     BaseSent,
+    BaseWanted,
     BoxReport,
+    EncryptedInput,
     KeyAsked,
     KeyDealt,
     KeyDelivered,
@@ -23,6 +29,10 @@ from secagg.messages import (
     KeyTaken,
     KeyWanted,
     Message,
+    Opened,
+    OpeningRequested,
+    PartialDecryption,
+    PartialsAnnounced,
     PlainInput,
     PlainSum,
     Ready,
@@ -31,8 +41,10 @@ from secagg.messages import (
     SealingKey,
     SealingKeysAnnounced,
     SignedKey,
+    SignedUpload,
     SurvivorsAnnounced,
     TrainingOpened,
+    UploadsAnnounced,
     Voided,
     VoidRequested,
 )
@@ -58,6 +70,10 @@ def frames() -> Group:
     key, asked, document = fixed("key id"), fixed("ceremony"), b"document"
     sealing = SignedKey(fixed("sealing key"), fixed("nonce"), fixed("signature") * 2)
     sealed, box = fixed("sealed"), fixed("box") * 2
+    data, words = Payload.of(np.arange(5, dtype=np.uint8)), Payload.of(np.arange(3, dtype=np.uint64))
+    sealed_key = (fixed("sealed key") * 2)[:48]
+    shared = SignedUpload(data.digest, fixed("box key"), sealing.signature)
+    whole = SignedUpload(words.digest, None, sealing.signature)
     for message in (
         BaseRequested(TERMS.base),
         Ready(TRAINING),
@@ -70,8 +86,14 @@ def frames() -> Group:
         KeyTaken(asked, key, sealing.signature),
         KeyWanted(key, sealing),
         KeyForwarded(asked, document, sealing, sealed, box),
+        BaseWanted(TERMS.base, fixed("box key"), sealing.signature),
+        BaseSealed(TERMS.base, "a", fixed("box key"), data),
+        EncryptedInput(ROUND, shared, data),
+        EncryptedInput(ROUND, whole, words),
+        PartialDecryption(ROUND, (("a", sealed_key), ("b", sealed_key)), data),
+        Opened(TRAINING, fixed("next base"), ("b",)),
     ):
-        group.passes(type(message).__name__, SILO, **write_frame(message))
+        group.passes(_name(message), SILO, **write_frame(message))
     for sent in (
         TrainingOpened(TERMS, 60.0),
         BaseSent(TERMS.base, reals),
@@ -85,12 +107,24 @@ def frames() -> Group:
         KeyDelivered(asked, document, sealing, sealed, box),
         KeyAsked("a", key, sealing),
         KeyPassed("b", asked, document, sealing, sealed, box),
+        BaseAsked(TERMS.base, "a", fixed("box key"), sealing.signature),
+        BaseForwarded(TERMS.base, fixed("box key"), data),
+        UploadsAnnounced(ROUND, (("a", shared), ("b", whole))),
+        AggregateAnnounced(ROUND, (("a", sealing.signature),), words),
+        OpeningRequested(ROUND, (("a", sealing.signature),), data),
+        PartialsAnnounced(ROUND, (("b", sealed_key),), data),
     ):
         group.passes(type(sent).__name__, COORDINATOR, **write_frame(sent))
     _bad_bytes(group)
     _bad_fields(group)
     _bad_payloads(group)
     return group
+
+
+def _name(message: Message) -> str:
+    """Return the type; of an upload also where its key is held whole."""
+    whole = isinstance(message, EncryptedInput) and message.upload.box is None
+    return type(message).__name__ + (", one key opens" if whole else "")
 
 
 def _bad_bytes(group: Group) -> None:
