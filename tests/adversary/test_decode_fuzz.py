@@ -342,7 +342,7 @@ attach = wire._attach
 @pytest.mark.parametrize(
     ("defence", "mutant", "broken"),
     [
-        ("secagg.wire._attach", any_payload, "another payload than announced|leaked"),
+        ("secagg.wire._attach", any_payload, "another payload than|leaked"),
         ("secagg.wire._attach", payload_with_room_made_first, "a frame grew"),
         ("secagg.wire._decode", any_order, "two frames for one message|another payload than came"),
         ("secagg.wire._decode", errors_of_the_library, "leaked"),

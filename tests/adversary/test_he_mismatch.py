@@ -166,7 +166,7 @@ class World:
         return Payload.over(dtype, len(data) // size, memoryview(data[: len(data) // size * size]))
 
     def signed(self, data: bytes, *, silo: SiloId = "north", box: bytes | None = None, **other: Any) -> Any:
-        """An upload that ``silo`` signed, for another key, round or parameters where it says so."""
+        """An upload that north signed, for another silo, key, round or parameters where it says so."""
         payload = self.payload(data, other.pop("dtype", None))
         round_id = other.pop("round_id", self.round_id)
         stated = Stated(
@@ -175,7 +175,7 @@ class World:
             Form("u1", payload.length),
         )
         fields = transcript.upload_fields(cast(Adder, stated), round_id, silo, payload.digest, box)
-        signature = self.federation.identities[silo].sign(transcript.UPLOAD, *fields)
+        signature = self.federation.identities["north"].sign(transcript.UPLOAD, *fields)
         return EncryptedInput(self.round_id, SignedUpload(payload.digest, box, signature), payload)
 
     def no_ciphertext(self, drawn: random.Random) -> bytes:
@@ -251,7 +251,8 @@ def wrong_uploads(here: World, drawn: random.Random) -> Iterator[tuple[str, Encr
         lambda: ("another's upload", replace(south, round_id=good.round_id)),
         lambda: ("signature", with_signature(good, flipped(good.upload.signature, drawn))),
         lambda: ("no signature", with_signature(good, drawn.randbytes(64))),
-        lambda: ("as another silo", here.signed(data, silo="south")),
+        lambda: ("for another silo", here.signed(data, silo="south")),
+        lambda: ("for another key", here.signed(data, key=drawn.randbytes(32))),
         lambda: ("another key", here.signed(drawn.choice(elsewhere), key=drawn.randbytes(32))),
         lambda: ("another round", here.signed(data, round_id=drawn.randbytes(32))),
         lambda: ("other parameters", here.signed(data, parameters=drawn.randbytes(32))),
