@@ -447,9 +447,8 @@ class World:
             name="faults",
             rounds=rounds,
             app=APP,
-            scheme=asked_of(Masking()),
             strategy=strategy_pairs(FedAvg()),
-            **SETTINGS | changes,
+            **{"scheme": asked_of(Masking()), **SETTINGS, **changes},
         )
 
     def begin(self, rounds: int, **changes: Any) -> Watched:

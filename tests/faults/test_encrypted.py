@@ -1,0 +1,114 @@
+"""Rounds over ciphertexts between real processes: silos make a key, one is killed, they alone have the model.
+
+The coordinator's folder is looked through for a model; the silos' models are held against the same run in one
+process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from secagg.ckks.params import CKKS
+from secagg.errors import ParameterError, UsageError
+from secagg.learning.federation import Federation
+from secagg.learning.request import asked_of
+from secagg.paillier.params import Paillier, ThresholdPaillier
+from secagg.policy import Policy
+from secagg.scheme import EncryptedScheme
+from secagg.terms import KeyScheme
+from tests.faults.app import Counted
+from tests.faults.orders import Kill
+from tests.faults.world import SETTINGS, World
+
+KILLED = "south"
+SCHEMES: dict[KeyScheme, tuple[EncryptedScheme, str]] = {
+    "ckks": (CKKS(), "4096"),
+    "paillier": (Paillier(), "2048"),
+    "threshold-paillier": (ThresholdPaillier(), "2048"),
+}
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    policy = Policy(schemes=frozenset(SCHEMES), min_weight_cap=1000.0)
+    with World(tmp_path_factory.mktemp("encrypted") / "w", policy=policy) as world:
+        yield world
+
+
+def make_key(world: World, scheme: KeyScheme) -> str:
+    size = SCHEMES[scheme][1]
+    operator = ("--credentials", world.files / "operator")
+    return world.typed("coordinator", "key", "make", "--scheme", scheme, "--size", size, *operator, code=0)
+
+
+def held_by(world: World, silo: str, run: str) -> Path:
+    (path,) = world.state(silo).glob(f"model-*{run}.safetensors")
+    return path
+
+
+def tensors_of(path: Path) -> int:
+    """Return how many numbers a file holds."""
+    with safe_open(path, framework="np") as file:
+        return sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118 - it is no mapping
+
+
+def test_no_run_begins_without_a_key(world: World) -> None:
+    with pytest.raises(ParameterError, match="coordinator key make --scheme paillier"):
+        world.begin(1, scheme=asked_of(Paillier()))
+
+
+@pytest.mark.parametrize(
+    "scheme", ["ckks", "threshold-paillier", pytest.param("paillier", marks=pytest.mark.full)]
+)
+def test_a_silo_is_killed_and_the_model_stays_at_the_silos(world: World, scheme: KeyScheme) -> None:
+    told = make_key(world, scheme)
+    assert told.startswith(f"{scheme} key ") or f"\n{scheme} key " in told
+    listed = world.typed("silo", "key", "list", "--config", world.config("west"), code=0)
+    assert f"{scheme} key" in listed
+    keys = world.state(KILLED) / "keys"
+    assert {path.stat().st_mode & 0o777 for path in keys.iterdir()} == {0o600}
+    rounds = 3
+    world.order(KILLED, Kill("leaving", "EncryptedInput", 2))
+    go_on = world.shut("west", rounds)
+    run = world.begin(rounds, scheme=asked_of(SCHEMES[scheme][0]))
+    world.killed(KILLED)
+    if scheme != "threshold-paillier":  # A peer sends it again; a share is its silo's alone.
+        for path in keys.iterdir():
+            path.unlink()
+    world.start(KILLED)
+    run.until(KILLED, "Training", "done", after=("round", rounds))
+    go_on()
+    outcome = run.outcome()
+    assert outcome.state in {"completed", "degraded"}, outcome.text
+    assert "the model is at the silos alone" in outcome.text
+    assert (outcome.model, outcome.card) == (None, None)
+    survivors = [record.report.survivors for record in outcome.records]
+    assert [KILLED in there for there in survivors] == [True, False, True, True]
+    assert all(record.metrics == {} for record in outcome.records)
+    world.check_honest(outcome)
+    alone = in_one_process(world, run.weights, rounds)
+    for silo in world.silos:
+        model = load_file(held_by(world, silo, run.run))["weights"]
+        np.testing.assert_array_equal(model, alone.model.astype(np.float32))
+    check_coordinator_has_none(world, run.run)
+
+
+def in_one_process(world: World, weights: Any, rounds: int) -> Any:
+    federation = Federation(
+        silos={silo: Counted(seed) for seed, silo in enumerate(world.silos)}, initial=weights, **SETTINGS
+    )
+    return federation.run(rounds, dropouts={2: {KILLED: "Training"}}, progress=False)
+
+
+def check_coordinator_has_none(world: World, run: str) -> None:
+    with pytest.raises(UsageError, match="at the silos alone"):
+        world.client.model(run)
+    assert {path.name for path in world.runs(run).iterdir()} == {"checkpoint.safetensors"}
+    assert tensors_of(world.runs(run) / "checkpoint.safetensors") == 0
