@@ -41,6 +41,15 @@ SHOWN_PARAMETERS = 1_000_000
 BY_DEFAULT: tuple[Scheme, ...] = (Masking(), Paillier(), ThresholdPaillier(), CKKS(), Plain())
 """Every scheme as it is when nothing is chosen."""
 
+_UNITS = (
+    ("ms", 1e-3, 999.5),
+    ("s", 1.0, 119.5),
+    ("min", 60.0, 119.5),
+    ("h", 3600.0, 71.5),
+    ("d", 86_400.0, 999.5),
+)
+"""Name, seconds, and up to how many of them it is used."""
+
 _LEVELS = {
     "L0": "L0: protects while the coordinator follows the protocol, and no silo gives it the key",
     "L1": "L1: protects also from a coordinator that lies, to anyone",
@@ -224,11 +233,18 @@ def machine_memory() -> int:
 
 def duration(seconds: float) -> str:
     """Return ``seconds`` for people: ``"9.4 ms"``, ``"510 ms"``, ``"1.2 s"``, ``"19 min"``, ``"2.3 h"``."""
-    for unit, length, most in (("ms", 1e-3, 999.5), ("s", 1.0, 119.5), ("min", 60.0, 119.5)):
+    units = (
+        ("ms", 1e-3, 999.5),
+        ("s", 1.0, 119.5),
+        ("min", 60.0, 119.5),
+        ("h", 3600.0, 71.5),
+        ("d", 86400.0, 999.5),
+    )
+    for unit, length, most in units:
         value = seconds / length
         if value < most:
             return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
-    return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 31_557_600:.3g} y"
 
 
 def _usable(silos: int) -> list[Scheme]:

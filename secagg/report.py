@@ -275,12 +275,12 @@ def out_of_range(count: int) -> str:
 def size(count: int) -> str:
     """Return ``count`` bytes in decimal units, three digits: ``"48.2 MB"``."""
     value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
         # 999.5 would print as 1000 of this unit, which is 1.00 of the next.
         if value < 999.5:
             return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
         value /= 1000
-    return f"{value:,.1f} TB"
+    return f"{value:.3g} EB"
 
 
 def plural(count: int, noun: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from secagg.errors import FaultyCoordinator, InputRefused, ParameterError, SecaggError
+from secagg.estimates import check_memory
 from secagg.explanation import annotate, explain, explained
 from secagg.fixedpoint import Encoding, plan_sum, worst_error_of_sum
 from secagg.hazmat.identity import IdentityKey
@@ -81,6 +82,7 @@ def secure_sum(
     word_bits: WordBits | None = None,
     fraction_bits: int | None = None,
     precision: float | None = None,
+    memory_limit: int | None = None,
     timer: Callable[[], float] | None = None,
 ) -> SumResult:
     """Sum one vector of every silo so that nobody sees a single one.
@@ -93,10 +95,12 @@ def secure_sum(
         word_bits: 32 or 64; None for 32 unless ``precision`` needs 64.
         fraction_bits: the step is 2**-fraction_bits; None for the finest that cannot wrap.
         precision: worst error of an entry of the sum that is accepted; None for any.
+        memory_limit: bytes that all parties together may hold; None for what the machine has.
         timer: measures the phases for the report, for example ``time.perf_counter``.
 
     Raises:
-        ParameterError: fewer than 3 silos, unsafe c or t, no encoding that fits.
+        ParameterError: fewer than 3 silos, unsafe c or t, no encoding that fits, or it would take more than
+            ``memory_limit``; then the text names what fits.
         InputRefused: NaN, Inf, out of bound, wrong shape or dtype; before anything is sent.
         TooFewSilos: more silos were lost than the threshold allows; nothing was revealed.
 
@@ -114,6 +118,7 @@ def secure_sum(
         fraction_bits=fraction_bits,
         precision=precision,
     )
+    check_memory(scheme, encoding.length, len(vectors), memory_limit, word_bits=encoding.word_bits)
 
     def encode(silo: SiloId) -> IntegerVector:
         return encoding.encode({"sum": vectors[silo]})
@@ -136,6 +141,7 @@ def secure_mean(
     precision: float = 1e-6,
     dropouts: Dropouts | None = None,
     word_bits: WordBits | None = None,
+    memory_limit: int | None = None,
     timer: Callable[[], float] | None = None,
 ) -> MeanResult:
     """Average one vector of every silo, weighted, so that nobody sees a vector or a weight.
@@ -151,6 +157,7 @@ def secure_mean(
         precision: worst error of an entry of the mean that is accepted.
         dropouts: as ``secure_sum``.
         word_bits: as ``secure_sum``.
+        memory_limit: as ``secure_sum``.
         timer: as ``secure_sum``.
 
     Raises:
@@ -174,6 +181,7 @@ def secure_mean(
         precision=precision,
         word_bits=word_bits,
     )
+    check_memory(scheme, encoding.length, len(vectors), memory_limit, word_bits=encoding.word_bits)
 
     def encode(silo: SiloId) -> IntegerVector:
         update = np.asarray(vectors[silo])

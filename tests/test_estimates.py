@@ -11,7 +11,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import secagg
@@ -23,6 +23,7 @@ from secagg.costs import has_shares, level_of, name_of
 from secagg.errors import ParameterError, UsageError
 from secagg.estimates import BY_DEFAULT, check_memory, duration, estimate, explain, machine_memory
 from secagg.explanation import explain as explain_error
+from secagg.learning.federation import Federation
 from secagg.masking.params import Masking
 from secagg.measured import Figure
 from secagg.names import WordBits
@@ -33,6 +34,7 @@ from secagg.report import SHARED_KEY, SchemeName, readers
 from secagg.scheme import Scheme
 from secagg.schemes import table
 from secagg.topics import configuration
+from tests.learners import Line
 from tests.paillier_keys import secret_key
 
 ROOT = Path(__file__).parents[1]
@@ -275,6 +277,8 @@ def test_what_so_many_silos_cannot_use_is_left_out_or_refused() -> None:
     n=st.integers(3, MOST_PARTIES),
     rounds=st.integers(1, 10**6),
 )
+@example(scheme=Masking(), parameters=4_597_360_139, n=34, rounds=983_010)
+@example(scheme=Masking(), parameters=10**12, n=MOST_PARTIES, rounds=10**6)
 def test_texts_fit_80_columns(scheme: Scheme, parameters: int, n: int, rounds: int) -> None:
     texts = (estimate(parameters, n, rounds=rounds).text(), explain(scheme, n=n, parameters=parameters))
     for text in texts:
@@ -336,7 +340,10 @@ def test_a_configuration_takes_its_own_number_of_colluders() -> None:
         (150.0, "2.5 min"),
         (1140.0, "19 min"),
         (9000.0, "2.5 h"),
-        (1e8, "27,777.8 h"),
+        (1e5, "28 h"),
+        (1e6, "12 d"),
+        (1e8, "3.17 y"),
+        (1e13, "3.17e+05 y"),
     ],
 )
 def test_durations_have_a_unit_that_people_use(seconds: float, text: str) -> None:
@@ -409,6 +416,29 @@ print(most() / cost.together)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert 0.5 < float(done.stdout) < 1
+
+
+@EVERY_SCHEME
+def test_a_call_over_its_memory_is_refused_before_anything_is_made(scheme: Scheme) -> None:
+    vectors = {silo: np.ones(100_000) for silo in ("a", "b", "c")}
+    weights = dict.fromkeys(vectors, 1.0)
+    for limit, problem in ((10**6, "memory_limit is 1 MB"), (0, "memory_limit is 0")):
+        with pytest.raises(ParameterError, match=problem):
+            secagg.secure_sum(vectors, scheme=scheme, clip=1.0, memory_limit=limit)
+        with pytest.raises(ParameterError, match=problem):
+            secagg.secure_mean(vectors, weights=weights, scheme=scheme, clip=1.0, memory_limit=limit)
+
+
+def test_a_federation_over_its_memory_is_refused_before_anybody_trains() -> None:
+    trainers = {silo: Line(slot) for slot, silo in enumerate(("a", "b", "c"))}
+    federation = Federation(trainers, metrics=(), memory_limit=10**6)
+    with pytest.raises(ParameterError, match=r"memory_limit is 1 MB; (what|nothing) fits") as refused:
+        federation.run(1, progress=False)
+    assert refused.value.parameter == "memory"
+    assert all(trainer.trained == [] for trainer in trainers.values())
+    for limit in (0, 2.5, "1 GB"):
+        with pytest.raises(ParameterError, match="memory_limit"):
+            Federation(trainers, memory_limit=limit)  # type: ignore[arg-type]
 
 
 # --- the commands --------------------------------------------------------------------------------------

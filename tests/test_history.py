@@ -174,7 +174,8 @@ def test_terminal_report_carries_the_same_facts() -> None:
         (999_500, "1 MB"),
         (48_200_000, "48.2 MB"),
         (5 * 10**9, "5 GB"),
-        (2 * 10**15, "2,000.0 TB"),
+        (2 * 10**15, "2 PB"),
+        (2 * 10**24, "2e+06 EB"),
     ],
 )
 def test_sizes_have_three_digits(count: int, text: str) -> None:

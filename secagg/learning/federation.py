@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from secagg.cohort import MIN_SILOS
 from secagg.errors import ParameterError, SecaggError, SiloLeftOut, TrainerFailed
+from secagg.estimates import check_memory
 from secagg.explanation import explained
 from secagg.hazmat.identity import IdentityKey
 from secagg.learning.bounds import Bounds
@@ -71,6 +72,8 @@ class Federation:
         seed: 0 to 2**63 - 1, makes initialisation and shuffling repeatable; None for a fresh one. Never
             used for secrets.
         word_bits: 32 or 64; None lets the planner choose, 32 wherever the precision allows.
+        memory_limit: bytes that all parties of this process together may hold beside training; None for what
+            the machine has.
         app: import path of the training code, ``"package.module:function"``; for a coordinator only.
         name: of the run at a coordinator, for people.
 
@@ -78,7 +81,8 @@ class Federation:
         history: of the last run, as far as it came: also after an error or Ctrl-C. None before the first.
 
     Raises:
-        ParameterError: unsafe or contradictory parameters; nothing has run.
+        ParameterError: unsafe or contradictory parameters; nothing has run. ``run`` raises it for a model
+            that would take more than ``memory_limit``, and names what fits.
 
     Guarantees:
         Masking and Plain give the same model, bit for bit, for the same seed and survivors.
@@ -101,6 +105,7 @@ class Federation:
     initial: ArrayLike | str | PathLike[str] | None = None
     seed: int | None = None
     word_bits: WordBits | None = None
+    memory_limit: int | None = None
     app: str | None = None
     name: str = "federation"
     history: History | None = field(init=False, default=None)
@@ -109,6 +114,8 @@ class Federation:
     def __post_init__(self) -> None:
         if not isinstance(self.silos, Remote):
             self._check_trainers()
+        if self.memory_limit is not None:
+            self.memory_limit = whole("memory_limit", self.memory_limit, least=1)
         if isinstance(self.metrics, str):
             raise ParameterError(f"metrics is one text; give a list of names: metrics=[{self.metrics!r}]")
         if self.metrics is not None:
@@ -119,6 +126,8 @@ class Federation:
                 raise ParameterError("metrics has an entry that is no text, must be a list of names")
         if isinstance(self.silos, Remote):
             check_request(self.app, self.name, self.initial, self.metrics)
+            if self.memory_limit is not None:
+                raise ParameterError("memory_limit is for silos in this process; these are of a coordinator")
         # Neither depends on the length of the model, which is not known yet.
         self._plan(1, 0 if self.seed is None else self.seed)
         self._bounds(self.metrics or ()).training(1)
@@ -246,13 +255,18 @@ class Federation:
         model = self.strategy.start(self._first_weights(workloads, seed))
         identities = {silo: IdentityKey.generate() for silo in workloads}
         roster = Roster.of({silo: identity.public for silo, identity in identities.items()})
+        bounds = self._bounds(self._metric_names(workloads, model))
+        encoding = bounds.training(model.length)
+        check_memory(
+            self.scheme, encoding.length, len(workloads), self.memory_limit, word_bits=encoding.word_bits
+        )
         local = make_keys(self.scheme, roster, identities)
         run = Run(
             roster,
             scheme=local.parameters,
             key=local.key,
             plan=self._plan(model.length, seed),
-            bounds=self._bounds(self._metric_names(workloads, model)),
+            bounds=bounds,
             rounds=rounds,
             model=model,
             keep=lambda base, _record: GlobalModel.gathered(base),
