@@ -88,19 +88,22 @@ class _Round:
             self._lines.deafen()
 
     async def _next(self, box: asyncio.Queue[Event]) -> Event | None:
-        """Return what happens next, or None when the phase's deadline has come."""
+        """Return what happens next, or None when it is time to advance without."""
         with self._driver.measured():
             return await self._event(box)
 
     async def _event(self, box: asyncio.Queue[Event]) -> Event | None:
         while True:
-            deadline = self._driver.deadline
-            if deadline is None:
+            deadline, alarm = self._driver.deadline, self._driver.alarm
+            moments = [moment for moment in (deadline, alarm) if moment is not None]
+            if not moments:
                 return await box.get()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(min(moments)):
                     return await box.get()
             except TimeoutError:
+                if deadline is None or (alarm is not None and alarm <= deadline):
+                    return None
                 moved = max((self._lines[silo].moved for silo in self._driver.waiting), default=0.0)
                 if moved + self._seconds <= deadline or not self._may_defer():
                     return None

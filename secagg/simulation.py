@@ -167,8 +167,10 @@ class _Round:
             while self._driver.outcome is None or self._downlink:
                 self._deliver_all()
                 if self._driver.outcome is None:
-                    if self._driver.deadline is not None:
-                        self._clock.wait_until(self._driver.deadline)
+                    moments = (self._driver.deadline, self._driver.alarm)
+                    self._clock.wait_until(
+                        min((m for m in moments if m is not None), default=self._clock.now())
+                    )
                     self._downlink += self._driver.advance(self._clock.now())
             outcome = self._driver.outcome
             return self._learned(outcome) if isinstance(outcome, SealedSum) else outcome

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from secagg.errors import TooFewSilos, UnexpectedMessage
 from secagg.keys.coordinator import EstablishedKey
 from secagg.keys.forwarding import KeyForwarding
-from secagg.messages import FromCoordinator, KeyForwarded, KeyTaken, KeyWanted
+from secagg.messages import KeyForwarded, KeyTaken, KeyWanted
 from secagg.names import SiloId
+from secagg.patience import Patience
 from secagg.roster import Roster
 from secagg.session import Outbox
 
@@ -32,21 +33,29 @@ class Helped:
 
 
 class KeyDesk:
-    """Relays the key of a round to silos that lack it; a holder is waited for until it is lost.
+    """Relays the key of a round to silos that lack it.
 
     Args:
         roster: the pinned roster.
         key: of the round.
+        seconds: how long one holder is waited for before the next is asked.
 
     Guarantees:
         A fault names its maker; nobody else is ever named.
+        A silo that is silent holds nobody up for longer than ``seconds``, if another has the key.
     """
 
-    def __init__(self, roster: Roster, key: EstablishedKey) -> None:
+    def __init__(self, roster: Roster, key: EstablishedKey, *, seconds: float = 60.0) -> None:
         self._roster = roster
         self._key = key
         self._open: dict[SiloId, KeyForwarding] = {}  # By who wants the key.
         self._requests: dict[SiloId, int] = {}
+        self._patience = Patience(seconds)  # By who wants the key.
+
+    @property
+    def alarm(self) -> float | None:
+        """When ``advance`` has something to do."""
+        return self._patience.alarm
 
     def receive(
         self,
@@ -74,36 +83,54 @@ class KeyDesk:
                 self._roster, joiner=sender, wanted=message, key=self._key, seconds=math.inf
             )
             self._open[sender] = forwarding
+            self._patience.begin(sender)
             return Helped(self._ask(sender, forwarding, forwarding.open(0.0).output, absent))
         for joiner, forwarding in self._open.items():
             if sender in forwarding.waiting:
                 forwarding.receive(sender, message)
                 outbox = forwarding.advance(0.0).output
                 if forwarding.outcome is None:
+                    self._patience.begin(joiner)
                     return Helped(outbox)
-                del self._open[joiner]
+                self._close(joiner)
                 return Helped(outbox, frozenset({joiner}))
         raise UnexpectedMessage(f"{sender} was not asked for a key")
 
     def lose(self, silo: SiloId) -> Outbox:
         """Wait for ``silo`` no longer: for whom it was asked, another holder is."""
-        self._open.pop(silo, None)
-        outbox: dict[SiloId, FromCoordinator] = {}
+        self._close(silo)
         for joiner, forwarding in [*self._open.items()]:
             if silo in forwarding.waiting:
-                outbox |= self._ask(joiner, forwarding, {}, frozenset({silo}))
+                # One of them now, for a silo is told one thing at a time; the others when their wait is over.
+                return self._ask(joiner, forwarding, {}, frozenset({silo}))
+        return {}
+
+    def advance(self, now: float, *, absent: AbstractSet[SiloId] = frozenset()) -> Outbox:
+        """Ask the next holder where one took too long."""
+        outbox: Outbox = {}
+        for joiner in self._patience.over(now):
+            if outbox:
+                self._patience.begin(joiner)
+            else:
+                outbox = self._ask(joiner, self._open[joiner], {}, absent)
         return outbox
+
+    def _close(self, joiner: SiloId) -> None:
+        self._open.pop(joiner, None)
+        self._patience.end(joiner)
 
     def _ask(
         self, joiner: SiloId, forwarding: KeyForwarding, outbox: Outbox, absent: AbstractSet[SiloId]
     ) -> Outbox:
         """Return what asks the next holder that is not absent; nothing if there is none left."""
+        absent = absent | self._open.keys()  # Who wants the key has none.
         while not outbox or frozenset(outbox) <= absent:
             for silo in forwarding.waiting:
                 forwarding.lose(silo)
             try:
                 outbox = forwarding.advance(0.0).output
             except TooFewSilos:
-                self._open.pop(joiner, None)  # It may ask again.
+                self._close(joiner)  # It may ask again.
                 return {}
+        self._patience.begin(joiner)
         return outbox

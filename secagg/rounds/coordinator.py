@@ -26,11 +26,8 @@ from secagg.errors import (
 from secagg.keys.desk import KeyDesk
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.messages import (
-    BaseAsked,
-    BaseForwarded,
     BaseRequested,
     BaseSealed,
-    BaseSent,
     BaseWanted,
     BoxReport,
     FromSilo,
@@ -50,13 +47,11 @@ from secagg.phases import Gate
 from secagg.plain import PlainCoordinator
 from secagg.records import InputAccepted, PhaseClosed, SiloLost
 from secagg.roster import Roster
+from secagg.rounds.bases import BaseDesk
 from secagg.rounds.memory import MAX_PAST_ATTEMPTS, Asked, Memory
-from secagg.session import Aggregate, CoordinatorStep, Outbox, SealedSum, Step
+from secagg.session import Aggregate, CoordinatorStep, SealedSum, Step
 from secagg.survivors import valid_voids
 from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest, voids_needed
-
-MAX_BASES = 8
-"""How often one silo is sent the base of a round: once for each process that it starts, if all goes well."""
 
 _Session: TypeAlias = MaskingCoordinator | EncryptedCoordinator | PlainCoordinator
 
@@ -133,8 +128,8 @@ class RoundCoordinator:
         self._roster = roster
         self._terms = terms
         self._training = training_digest(terms)
-        self._base = base
-        self._sealed_base = sealed_base
+        self._bases = BaseDesk(terms.base, base, seconds=seconds)
+        self._base_size = sealed_base if base is None else base.size
         self._seconds = seconds
         self._training_seconds = training_seconds
         self._memory = Memory() if memory is None else memory
@@ -145,10 +140,6 @@ class RoundCoordinator:
         self._state: _State = _Start()
         self._failed: RoundAborted | None = None  # The attempt cannot go on; known before it is advanced.
         self._bound_to: frozenset[SiloId] | None = None  # The only set that locked silos sign.
-        self._bases: dict[SiloId, int] = {}
-        self._wanting: dict[SiloId, BaseWanted] = {}
-        self._asked: dict[SiloId, SiloId] = {}  # who wants the base -> who was asked for it
-        self._holders: tuple[SiloId, ...] = ()  # who was ready, the last one last
         self._first_failure: SecaggError | None = None
         self._losses: dict[SiloId, str] = {}
         self._faults: dict[SiloId, str] = {}  # stay, whatever the silo sends afterwards
@@ -180,7 +171,7 @@ class RoundCoordinator:
     @property
     def base_size(self) -> int:
         """Bytes of the model that silos may ask for; 0 if there is none."""
-        return self._sealed_base if self._base is None else self._base.size
+        return self._base_size
 
     @property
     def upload_size(self) -> int:
@@ -190,7 +181,7 @@ class RoundCoordinator:
                 return self._total_size
             case _:
                 adder = self._needed_adder()
-                return max(adder.upload.size, adder.part_size + SEAL_SIZE, self._sealed_base + SEAL_SIZE)
+                return max(adder.upload.size, adder.part_size + SEAL_SIZE, self._base_size + SEAL_SIZE)
 
     @property
     def phase_size(self) -> int:
@@ -271,6 +262,12 @@ class RoundCoordinator:
             case _Start() | _Done():
                 return None
 
+    @property
+    def alarm(self) -> float | None:
+        """When another silo is asked for what a silo lacks, its key or the base."""
+        desks = (self._bases.alarm, None if self._desk is None else self._desk.alarm)
+        return min((alarm for alarm in desks if alarm is not None), default=None)
+
     # --- inputs ------------------------------------------------------------------------------------------
 
     def open(self, now: float) -> CoordinatorStep:
@@ -289,14 +286,9 @@ class RoundCoordinator:
         if sender not in self._roster:
             raise UnexpectedMessage(f"{sender} is not in the roster")
         match message:
-            case BaseRequested():
-                return Step(
-                    (InputAccepted(sender, message),), {sender: self._send_base(sender, message.base)}
-                )
-            case BaseWanted():
-                return Step((InputAccepted(sender, message),), self._find_base(sender, message))
-            case BaseSealed():
-                return Step((InputAccepted(sender, message),), self._forward_base(sender, message))
+            case BaseRequested() | BaseWanted() | BaseSealed():
+                outbox = self._bases.receive(sender, message, absent=self._absent)
+                return Step((InputAccepted(sender, message),), outbox)
             case _:
                 pass
         try:
@@ -316,8 +308,7 @@ class RoundCoordinator:
         self._note_message(sender, message)
         if not isinstance(message, Ready):
             return step
-        self._holders = (*(holder for holder in self._holders if holder != sender), sender)
-        return Step(step.records, {**step.output, **self._ask_for_bases()})
+        return Step(step.records, {**step.output, **self._bases.ready(sender, absent=self._absent)})
 
     def _note_message(self, sender: SiloId, message: FromSilo) -> None:
         match message:
@@ -379,14 +370,14 @@ class RoundCoordinator:
         """
         self._absent.add(silo)
         self._apart.add(silo)
-        self._asked = {wants: asked for wants, asked in self._asked.items() if asked != silo}
         if fault is not None:
             self._blame(fault if isinstance(fault, FaultySilo) else FaultySilo(silo, str(fault)))
         elif silo in self.waiting and self.phase is not None:
             self._losses[silo] = self.phase
         self._leave(silo, struck=fault is not None)
-        outbox = {} if self._desk is None else self._desk.lose(silo)
-        return Step((SiloLost(silo, fault is not None),), outbox)
+        keys = {} if self._desk is None else self._desk.lose(silo)
+        bases = self._bases.lose(silo, absent=self._absent | keys.keys())
+        return Step((SiloLost(silo, fault is not None),), {**keys, **bases})
 
     def defer(self, moment: float) -> None:
         """Close the phase for lateness no earlier than ``moment``; see ``CoordinatorSession.defer``."""
@@ -399,7 +390,15 @@ class RoundCoordinator:
                 pass
 
     def advance(self, now: float) -> CoordinatorStep:
-        """Close the phase if it can close; see ``CoordinatorSession.advance``."""
+        """Close the phase if it can close, or ask others for what silos lack; see ``CoordinatorSession``."""
+        step = self._advance(now)
+        if step.output:  # One message a silo in each step; the alarm is still due.
+            return step
+        keys = {} if self._desk is None else self._desk.advance(now, absent=self._absent)
+        bases = self._bases.advance(now, absent=self._absent | keys.keys())
+        return Step(step.records, {**keys, **bases})
+
+    def _advance(self, now: float) -> CoordinatorStep:
         match self._state:
             case (_Training() | _Voiding()) as state if state.gate.closable(now):
                 self._note_silence(now)
@@ -580,56 +579,6 @@ class RoundCoordinator:
         if self._adder is None:
             raise UsageError("a round over ciphertexts needs what adds them")
         return self._adder
-
-    def _move_base(self, sender: SiloId, message: BaseRequested | BaseWanted | BaseSealed) -> Outbox:
-        match message:
-            case BaseRequested():
-                return {sender: self._send_base(sender, message.base)}
-            case BaseWanted():
-                return self._find_base(sender, message)
-            case BaseSealed():
-                return self._forward_base(sender, message)
-
-    def _send_base(self, sender: SiloId, wanted: bytes) -> BaseSent:
-        self._check_wanted(sender, wanted)
-        if self._base is None:
-            raise UnexpectedMessage(f"{sender} asks for a base model that is not here")
-        return BaseSent(wanted, self._base)
-
-    def _check_wanted(self, sender: SiloId, wanted: bytes) -> None:
-        if wanted != self._terms.base:
-            raise UnexpectedMessage(f"{sender} asks for a base model that this round does not start from")
-        self._bases[sender] = self._bases.get(sender, 0) + 1
-        if self._bases[sender] > MAX_BASES:
-            raise UnexpectedMessage(f"{sender} was sent the base model {MAX_BASES} times")
-
-    def _find_base(self, sender: SiloId, wanted: BaseWanted) -> Outbox:
-        """Send the base if it is here, or ask a silo for it that holds it, now or when one is ready."""
-        if self._base is not None:
-            return {sender: self._send_base(sender, wanted.base)}
-        self._check_wanted(sender, wanted.base)
-        self._wanting[sender] = wanted
-        return self._ask_for_bases()
-
-    def _ask_for_bases(self) -> Outbox:
-        """Ask one silo for each that lacks the base: the one that was ready last, if it is still there."""
-        holders = [holder for holder in reversed(self._holders) if holder not in self._absent]
-        outbox: dict[SiloId, BaseAsked] = {}
-        for silo, wanted in self._wanting.items():
-            free = [holder for holder in holders if holder not in {silo, *outbox, *self._asked.values()}]
-            if silo not in self._asked and free:
-                self._asked[silo] = free[0]
-                outbox[free[0]] = BaseAsked(wanted.base, silo, wanted.box, wanted.signature)
-        return outbox
-
-    def _forward_base(self, sender: SiloId, sealed: BaseSealed) -> Outbox:
-        if self._asked.get(sealed.silo) != sender or sealed.base != self._terms.base:
-            raise UnexpectedMessage(f"{sender} sends a base model that it was not asked for")
-        del self._asked[sealed.silo], self._wanting[sealed.silo]
-        return {
-            **self._ask_for_bases(),
-            sealed.silo: BaseForwarded(sealed.base, sealed.box, sealed.sealed),
-        }
 
     def _blame(self, fault: FaultySilo) -> None:
         self._faults[fault.silo] = f"faulty: {fault}"

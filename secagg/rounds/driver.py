@@ -206,6 +206,11 @@ class RoundDriver:
         return self.coordinator.deadline if self.coordinator.waiting else None
 
     @property
+    def alarm(self) -> float | None:
+        """When ``advance`` has something to do besides."""
+        return self.coordinator.alarm
+
+    @property
     def waiting(self) -> frozenset[SiloId]:
         """Who is awaited."""
         return self.coordinator.waiting

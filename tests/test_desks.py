@@ -1,0 +1,310 @@
+"""What a silo lacks in a round it gets from a peer; one that is silent holds nobody up."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from secagg.errors import FaultySilo, UnexpectedMessage
+from secagg.keys.coordinator import EstablishedKey
+from secagg.keys.desk import MOST_REQUESTS, KeyDesk
+from secagg.keys.joiner import KeyJoiner, forward_key
+from secagg.messages import (
+    BaseAsked,
+    BaseForwarded,
+    BaseRequested,
+    BaseSealed,
+    BaseSent,
+    BaseWanted,
+    FromSilo,
+    KeyAsked,
+    KeyForwarded,
+    KeyPassed,
+    KeyTaken,
+    KeyWanted,
+)
+from secagg.names import SiloId
+from secagg.patience import Patience
+from secagg.payload import Payload
+from secagg.rounds.bases import MAX_BASES, BaseDesk
+from secagg.session import Outbox
+from tests.ceremonies import IDENTITIES, MAKER, NOW, POLICY, ROSTER, Ceremony
+
+BASE = bytes(range(32))
+NOBODY: frozenset[SiloId] = frozenset()
+
+
+# --- waits -------------------------------------------------------------------------------------------------
+
+
+def test_a_wait_counts_from_the_next_look_at_the_clock() -> None:
+    patience = Patience(10.0)
+    patience.begin("a")
+    assert patience.alarm is None
+    assert patience.lasts("a")
+    assert patience.over(100.0) == []
+    assert patience.alarm == 110.0
+    patience.begin("b")
+    assert patience.over(109.0) == []
+    assert patience.over(110.0) == ["a"]
+    assert not patience.lasts("a")
+    assert patience.alarm == 119.0
+    patience.begin("b")  # Anew.
+    assert patience.over(119.0) == []
+    assert patience.over(129.0) == ["b"]
+    patience.begin("c")
+    patience.end("c")
+    patience.end("nobody")
+    assert patience.over(10**9) == []
+    assert patience.alarm is None
+
+
+# --- the base ----------------------------------------------------------------------------------------------
+
+
+def wanted(number: int = 0, base: bytes = BASE) -> BaseWanted:
+    return BaseWanted(base, bytes([number]) * 32, bytes(64))
+
+
+def sealed(silo: SiloId, base: bytes = BASE) -> BaseSealed:
+    return BaseSealed(base, silo, bytes(32), Payload.over("u1", 16, memoryview(bytes(16))))
+
+
+def at_silos(*ready: SiloId) -> BaseDesk:
+    """Return a desk of a round whose model silos alone have; ``ready`` hold it."""
+    desk = BaseDesk(BASE, None, seconds=10.0)
+    for silo in ready:
+        assert desk.ready(silo, absent=NOBODY) == {}
+    return desk
+
+
+def asked(outbox: Outbox) -> dict[SiloId, SiloId]:
+    """Return who is asked for whom; nothing else is sent."""
+    found = {}
+    for holder, message in outbox.items():
+        assert isinstance(message, BaseAsked)
+        found[holder] = message.silo
+    return found
+
+
+def test_a_model_that_is_here_is_sent() -> None:
+    model = Payload.over("f8", 1, memoryview(bytes(8)))
+    desk = BaseDesk(BASE, model, seconds=10.0)
+    for message in (BaseRequested(BASE), wanted()):
+        assert desk.receive("a", message, absent=NOBODY) == {"a": BaseSent(BASE, model)}
+    for other in (BaseRequested(bytes(32)), wanted(base=bytes(32))):
+        with pytest.raises(UnexpectedMessage, match="does not start from"):
+            desk.receive("a", other, absent=NOBODY)
+    for _ in range(MAX_BASES - 2):
+        desk.receive("a", BaseRequested(BASE), absent=NOBODY)
+    with pytest.raises(UnexpectedMessage, match=f"{MAX_BASES} times"):
+        desk.receive("a", BaseRequested(BASE), absent=NOBODY)
+    assert desk.alarm is None
+
+
+def test_the_holder_that_was_ready_last_is_asked_with_what_the_silo_signed() -> None:
+    outbox = at_silos("b", "c").receive("a", wanted(7), absent=NOBODY)
+    assert outbox == {"c": BaseAsked(BASE, "a", bytes([7]) * 32, bytes(64))}
+
+
+def test_where_nobody_holds_it_yet_the_first_that_is_ready_is_asked() -> None:
+    desk = at_silos()
+    assert desk.receive("a", wanted(), absent=NOBODY) == {}
+    assert asked(desk.ready("b", absent=NOBODY)) == {"b": "a"}
+    assert desk.ready("c", absent=NOBODY) == {}
+
+
+def test_absent_holders_are_not_asked() -> None:
+    desk = at_silos("b", "c")
+    assert asked(desk.receive("a", wanted(), absent={"c"})) == {"b": "a"}
+
+
+def test_a_silent_holder_holds_nobody_up() -> None:
+    desk = at_silos("b", "c", "d")
+    assert asked(desk.receive("a", wanted(), absent=NOBODY)) == {"d": "a"}
+    assert desk.advance(100.0, absent=NOBODY) == {}
+    assert desk.alarm == 110.0
+    assert desk.advance(109.9, absent=NOBODY) == {}
+    assert asked(desk.advance(110.0, absent=NOBODY)) == {"c": "a"}
+    assert desk.advance(110.0, absent=NOBODY) == {}
+    assert asked(desk.advance(120.0, absent=NOBODY)) == {"b": "a"}
+    assert desk.advance(120.0, absent=NOBODY) == {}
+    assert desk.advance(130.0, absent=NOBODY) == {}, "everybody was asked"
+    assert desk.alarm is None
+
+
+@pytest.mark.parametrize("first", ["c", "d"])
+def test_whichever_answers_first_is_passed_on_and_the_others_are_late(first: SiloId) -> None:
+    desk = at_silos("c", "d")
+    desk.receive("a", wanted(), absent=NOBODY)
+    desk.advance(0.0, absent=NOBODY)
+    assert asked(desk.advance(10.0, absent=NOBODY)) == {"c": "a"}
+    answer = sealed("a")
+    passed = desk.receive(first, answer, absent=NOBODY)
+    assert passed == {"a": BaseForwarded(BASE, answer.box, answer.sealed)}
+    with pytest.raises(UnexpectedMessage, match="not asked for"):
+        desk.receive("cd".replace(first, ""), sealed("a"), absent=NOBODY)
+    assert desk.alarm is None
+
+
+def test_what_nobody_asked_for_is_not_passed_on() -> None:
+    desk = at_silos("b", "c")
+    for message in (sealed("a"), sealed("c")):
+        with pytest.raises(UnexpectedMessage, match="not asked for"):
+            desk.receive("b", message, absent=NOBODY)
+    desk.receive("a", wanted(), absent=NOBODY)
+    for sender, message in (("b", sealed("a")), ("c", sealed("a", bytes(32))), ("c", sealed("d"))):
+        with pytest.raises(UnexpectedMessage, match="not asked for"):
+            desk.receive(sender, message, absent=NOBODY)
+
+
+def test_each_holder_works_for_one_silo_at_a_time() -> None:
+    desk = at_silos("d")
+    assert asked(desk.receive("a", wanted(), absent=NOBODY)) == {"d": "a"}
+    assert desk.receive("b", wanted(), absent=NOBODY) == {}
+    outbox = desk.receive("d", sealed("a"), absent=NOBODY)
+    assert isinstance(outbox["a"], BaseForwarded)
+    assert asked({"d": outbox["d"]}) == {"d": "b"}
+
+
+def test_for_a_holder_that_is_lost_another_is_asked_at_once() -> None:
+    desk = at_silos("b", "c")
+    desk.receive("a", wanted(), absent=NOBODY)
+    assert asked(desk.lose("c", absent={"c"})) == {"b": "a"}
+    assert desk.lose("b", absent={"b", "c"}) == {}
+    assert asked(desk.ready("c", absent={"b"})) == {"c": "a"}
+
+
+def test_a_silo_that_is_lost_or_ready_wants_nothing_any_more() -> None:
+    desk = at_silos("c")
+    desk.receive("a", wanted(), absent=NOBODY)
+    desk.receive("b", wanted(), absent=NOBODY)
+    assert asked(desk.lose("a", absent={"a"})) == {"c": "b"}
+    assert desk.ready("b", absent={"a"}) == {}
+    for silo in ("a", "b"):
+        with pytest.raises(UnexpectedMessage, match="not asked for"):
+            desk.receive("c", sealed(silo), absent=NOBODY)
+    assert desk.advance(100.0, absent=NOBODY) == {}
+
+
+def test_who_asks_again_with_another_key_is_answered_for_that_one() -> None:
+    desk = at_silos("b", "c")
+    desk.receive("a", wanted(1), absent=NOBODY)
+    outbox = desk.receive("a", wanted(2), absent={"c"})
+    assert outbox == {"b": BaseAsked(BASE, "a", bytes([2]) * 32, bytes(64))}
+    with pytest.raises(UnexpectedMessage, match="not asked for"):
+        desk.receive("c", sealed("a"), absent=NOBODY)
+
+
+# --- the key -----------------------------------------------------------------------------------------------
+
+
+def made() -> tuple[Ceremony, EstablishedKey, KeyDesk]:
+    done = Ceremony.of("paillier")
+    key = done.run()
+    return done, key, KeyDesk(ROSTER, key, seconds=10.0)
+
+
+def joining(silo: SiloId, key: EstablishedKey) -> tuple[KeyJoiner, KeyWanted]:
+    joiner = KeyJoiner(
+        silo,
+        key=key.document.key,
+        scheme="paillier",
+        identity=IDENTITIES[silo],
+        roster=ROSTER,
+        policy=POLICY,
+        now=NOW,
+    )
+    message = joiner.open().output
+    assert isinstance(message, KeyWanted)
+    return joiner, message
+
+
+def answer(done: Ceremony, holder: SiloId, outbox: Outbox) -> FromSilo:
+    asked = outbox[holder]
+    assert isinstance(asked, KeyAsked)
+    step = forward_key(
+        asked, done.keyring(holder), silo=holder, identity=IDENTITIES[holder], roster=ROSTER, now=NOW
+    )
+    assert step.output is not None
+    return step.output
+
+
+def test_a_silent_holder_of_the_key_holds_nobody_up() -> None:
+    done, key, desk = made()
+    joiner, message = joining("a", key)
+    first = desk.receive("a", message).outbox
+    assert [*first] == [MAKER]
+    assert desk.alarm is None
+    assert desk.advance(50.0) == {}
+    assert desk.alarm == 60.0
+    assert desk.advance(59.9) == {}
+    second = desk.advance(60.0)
+    assert [*second] == ["c"]
+    late = answer(done, MAKER, first)
+    assert isinstance(late, KeyForwarded)
+    with pytest.raises(UnexpectedMessage):
+        desk.receive(MAKER, late)
+    forwarded = answer(done, "c", second)
+    assert isinstance(forwarded, KeyForwarded)
+    passed = desk.receive("c", forwarded).outbox["a"]
+    assert isinstance(passed, KeyPassed)
+    taken = joiner.receive(passed).output
+    assert isinstance(taken, KeyTaken)
+    helped = desk.receive("a", taken)
+    assert helped.holders == {"a"}
+    assert desk.alarm is None
+    assert desk.advance(10**9) == {}
+
+
+def test_a_joiner_that_does_not_take_its_key_may_ask_again() -> None:
+    done, key, desk = made()
+    _, message = joining("a", key)
+    forwarded = answer(done, MAKER, desk.receive("a", message).outbox)
+    assert isinstance(forwarded, KeyForwarded)
+    desk.receive(MAKER, forwarded)
+    desk.advance(0.0)
+    assert desk.advance(10.0) == {}
+    assert desk.alarm is None
+    _, message = joining("a", key)
+    assert [*desk.receive("a", message).outbox] == [MAKER]
+    for _ in range(MOST_REQUESTS - 2):
+        desk.receive("a", message)
+    with pytest.raises(UnexpectedMessage, match=f"{MOST_REQUESTS} times"):
+        desk.receive("a", message)
+
+
+def test_where_every_holder_is_silent_or_absent_the_request_is_over() -> None:
+    _, key, desk = made()
+    _, message = joining("a", key)
+    assert [*desk.receive("a", message, absent={MAKER}).outbox] == ["c"]
+    desk.advance(0.0)
+    assert desk.advance(10.0, absent={"d"}) == {}
+    assert desk.alarm is None
+
+
+def test_one_silo_is_told_one_thing_at_a_time_and_nobody_is_forgotten() -> None:
+    """Two want the key of one holder, and it is silent or lost."""
+    for silent in (True, False):
+        _, key, desk = made()
+        for silo in ("a", "d"):
+            assert [*desk.receive(silo, joining(silo, key)[1]).outbox] == [MAKER]
+        desk.advance(0.0)
+        assert [*(desk.advance(10.0) if silent else desk.lose(MAKER))] == ["c"]
+        assert [*desk.advance(20.0), *desk.advance(30.0)] == ["c"]
+
+
+def test_a_forged_request_names_its_sender() -> None:
+    _, key, desk = made()
+    _, message = joining("a", key)
+    sealing = replace_sealing(message)
+    with pytest.raises(FaultySilo) as refused:
+        desk.receive("a", sealing)
+    assert refused.value.silo == "a"
+    assert desk.alarm is None
+
+
+def replace_sealing(message: KeyWanted) -> KeyWanted:
+    signature = bytearray(message.sealing.signature)
+    signature[0] ^= 1
+    return replace(message, sealing=replace(message.sealing, signature=bytes(signature)))
