@@ -10,6 +10,7 @@ from secagg.fixedpoint import Encoding
 from secagg.hazmat.framing import digest
 from secagg.packing import Packing
 from secagg.paillier.ciphertexts import Total, read
+from secagg.paillier.params import SECRET_MAGIC
 from secagg.paillier.public import PublicKey
 from secagg.paillier.threshold import ThresholdKey
 from secagg.payload import Payload
@@ -36,7 +37,12 @@ class PaillierAdder:
             self.part_size = self.upload.length + key.proof_size
 
     def check(self, ciphertexts: Payload) -> None:
-        """Check every ciphertext of an upload; see ``Adder.check``."""
+        """Check every ciphertext of an upload; see ``Adder.check``.
+
+        A secret key that was padded to its size is refused, though its bytes may be numbers below n^2.
+        """
+        if bytes(next(ciphertexts.pieces(), b"")[: len(SECRET_MAGIC)]) == SECRET_MAGIC:
+            raise MalformedMessage("these bytes carry a secret key; they were not loaded. Rotate the key")
         if not self.upload.fits(ciphertexts):
             raise MalformedMessage("the ciphertexts have another length or type than the parameters say")
         for batch in batches(ciphertexts, self.public):

@@ -130,11 +130,17 @@ def taken() -> list[str]:
             except MalformedMessage:
                 continue
             found.append(name)
-    try:
-        refuse_secret(ckks_key(4096).material().content)
-    except MalformedMessage:
-        return found
-    return [*found, "ciphertexts"]
+    for name, blob in zip(SCHEMES, blobs, strict=False):
+        adder = Federation(N, scheme=SCHEMES[name]).adder
+        size, width = adder.upload.size, int(adder.upload.dtype[1])
+        for content in (blob + bytes(-len(blob) % width), blob[:size].ljust(size, b"\1")):
+            payload = Payload.over(adder.upload.dtype, len(content) // width, memoryview(content))
+            try:
+                adder.check(payload)
+            except MalformedMessage:
+                continue
+            found.append(f"ciphertexts of {name}")
+    return found
 
 
 def test_what_is_looked_for_is_found() -> None:
@@ -158,6 +164,13 @@ def test_he_no_secret_at_coordinator_mutant(monkeypatch: pytest.MonkeyPatch, nam
         monkeypatch.setattr(Witness, "traffic", lambda self: iter([self._spare]))
     with pytest.raises(AssertionError, match="what opens"):
         test_he_no_secret_at_coordinator(name)
+
+
+@pytest.mark.parametrize("place", ["secagg.paillier.coordinator", "secagg.ckks.public"])
+def test_he_no_secret_at_coordinator_in_an_upload_mutant(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """A coordinator that looks at the size of an upload alone: a key that was padded is ciphertexts to it."""
+    monkeypatch.setattr(f"{place}.SECRET_MAGIC", b"never there")
+    assert taken() != []
 
 
 def test_payloads_of_ciphertexts_are_no_secret() -> None:
