@@ -210,7 +210,8 @@ class Driving:
         where = ""
         if isinstance(model, SealedBase):
             where = (
-                f"; the model is at the silos alone: `silo model` writes it, digest {model.digest.hex()[:16]}"
+                f"; the model is at the silos alone, where `silo model list` names its file, digest "
+                f"{model.digest.hex()[:16]}"
             )
         else:
             layout: Layout = self._request.layout

@@ -225,7 +225,7 @@ class Runs:
         self.stored(name)
         model, _ = read_checkpoint(self._folder / name / CHECKPOINT)
         if isinstance(model, SealedBase):
-            raise UsageError(f"the model of run {name} is at the silos alone: type `silo model` there")
+            raise UsageError(f"the model of run {name} is at the silos alone: type `silo model list` there")
         return model.weights()
 
     def stored(self, name: str) -> StoredRun:

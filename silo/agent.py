@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Self, TypeAlias, get_args
 
 import msgspec
-import numpy as np
 import structlog
 from structlog.contextvars import bind_contextvars
 
@@ -43,9 +42,9 @@ from secagg.terms import Terms, is_encrypted
 from silo.app import Apps
 from silo.client import Arrival, Client
 from silo.config import SiloConfig
-from silo.initial import write_tensors
 from silo.journal import Journal, StateFault
 from silo.key_files import KeyFiles
+from silo.model_files import ModelFiles
 from silo.tls import dialling
 
 Task: TypeAlias = tuple[Frame, "asyncio.Future[Frame | None]"]
@@ -79,6 +78,7 @@ class AppWorkload:
         self._apps = apps
         self._journal = journal
         self._most_examples = most_examples
+        self._models = ModelFiles(journal.folder)
         self._workloads: dict[str, LearningWorkload] = {}
 
     def accept(self, terms: Terms) -> None:
@@ -131,17 +131,16 @@ class AppWorkload:
         base = workload.apply(terms, aggregate)
         log.info("round opened", survivors=len(aggregate.survivors))
         if is_encrypted(terms.scheme):
-            self._tell_model(terms, workload)
+            self._keep_model(terms, aggregate, workload)
         return base
 
-    def _tell_model(self, terms: Terms, workload: LearningWorkload) -> None:
-        """Log what this silo opened and the coordinator cannot, and write the model that is here alone."""
-        log.info("metrics", **{name: round(value, 6) for name, value in workload.metrics.items()})
-        if terms.kind == "train" and workload.weights is not None:
-            path = self._journal.folder / f"model-{terms.job}.safetensors"
-            weights = workload.weights.astype(np.float32)
-            facts = {"job": terms.job, "rounds": str(terms.round)}
-            write_tensors(path, self._apps.trainer(TrainingPlan.of(terms).app), weights, facts=facts)
+    def _keep_model(self, terms: Terms, aggregate: Aggregate, workload: LearningWorkload) -> None:
+        """Write and log what this silo opened and the coordinator cannot."""
+        metrics = dict(workload.metrics)
+        log.info("metrics", **{name: round(value, 6) for name, value in metrics.items()})
+        trainer = self._apps.trainer(TrainingPlan.of(terms).app)
+        path = self._models.keep(terms, aggregate, trainer, weights=workload.weights, metrics=metrics)
+        if terms.kind == "train":
             log.info("model written", file=str(path))
 
     def _of(self, terms: Terms) -> LearningWorkload:

@@ -33,6 +33,8 @@ app.add_typer(apps, name="app")
 app.add_typer(rosters, name="roster")
 keys = typer.Typer(no_args_is_help=True, help="Keys of encrypted schemes that this silo holds.")
 app.add_typer(keys, name="key")
+models = typer.Typer(no_args_is_help=True, help="Models of encrypted runs, which silos alone have.")
+app.add_typer(models, name="model")
 
 
 def main() -> None:
@@ -192,6 +194,38 @@ def list_keys(*, config: Config = SILO_TOML) -> None:
         typer.echo(audit_line(key.document))
     if not held:
         typer.echo("no key; an operator of the coordinator lets the silos make one: coordinator key make")
+
+
+@models.command("list")
+def list_models(*, config: Config = SILO_TOML) -> None:
+    """Print one line for each model: its job, what is in it, and its file."""
+    from secagg.report import plural
+    from silo.config import SiloConfig
+    from silo.model_files import ModelFiles
+
+    files = ModelFiles(SiloConfig.load(config).state)
+    cards = files.cards()
+    for card in cards:
+        rounds = plural(card.rounds, "round")
+        typer.echo(
+            f"{card.job}  {card.scheme}  {rounds}, {card.parameters:,} weights  {files.folder / card.file}"
+        )
+    if not cards:
+        typer.echo("no model; one is written here with every sum that an encrypted run opens")
+
+
+@models.command("show")
+def show_model(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="As `silo model list` prints it.")],
+    *,
+    config: Config = SILO_TOML,
+) -> None:
+    """Print what made a model: the metrics of each sum, and who could have read one update."""
+    from silo.config import SiloConfig
+    from silo.model_files import ModelFiles, describe
+
+    files = ModelFiles(SiloConfig.load(config).state)
+    typer.echo(describe(files.card(job), files.folder))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +50,13 @@ def write_initial(path: Path, silo: SiloId, trainer: Trainer, *, seed: int) -> i
     return int(weights.size)
 
 
-def write_tensors(
-    path: Path, trainer: Trainer, weights: NDArray[Any], *, facts: Mapping[str, str] | None = None
-) -> None:
-    """Write a vector of weights, whole or not at all.
+def write_tensors(path: Path, trainer: Trainer, weights: NDArray[Any]) -> None:
+    """Write a vector of weights, whole or not at all; the same bytes for the same weights.
 
     Args:
         path: the file; replaced.
         trainer: whose names the tensors get.
         weights: floats, shape (length,).
-        facts: more for the file's metadata.
 
     Raises:
         EnvironmentFault: the file cannot be written.
@@ -72,7 +68,8 @@ def write_tensors(
         raise MissingExtra("silo", "safetensors") from missing
 
     tensors = _named(trainer, weights)
-    content = save(tensors, metadata={MANIFEST: json.dumps(list(tensors)), **(facts or {})})
+    # One entry of metadata: safetensors writes several in an order that changes.
+    content = save(tensors, metadata={MANIFEST: json.dumps(list(tensors))})
     new = path.with_name(f".{path.name}.new")
     try:
         new.write_bytes(content)

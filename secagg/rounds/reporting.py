@@ -8,7 +8,7 @@ from secagg.names import SiloId
 from secagg.report import RoundReport, SchemeName
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import Traffic
-from secagg.terms import PlainParameters, SchemeTag, Terms, scheme_tag
+from secagg.terms import PlainParameters, SchemeParameters, SchemeTag, Terms, scheme_tag
 
 _NAMES: Mapping[SchemeTag, SchemeName] = {
     "masking": "Masking",
@@ -27,6 +27,11 @@ def reasons_of(coordinator: RoundCoordinator) -> dict[SiloId, str]:
         for silo in coordinator.roster.silos
         if silo in losses  # a bare phase, or "refused: ...", "faulty: ..."
     }
+
+
+def scheme_name(parameters: SchemeParameters) -> SchemeName:
+    """Return the name of a scheme as reports have it."""
+    return _NAMES[scheme_tag(parameters)]
 
 
 def describe_round(
@@ -50,7 +55,7 @@ def describe_round(
     cohort = None if isinstance(terms.scheme, PlainParameters) else terms.scheme.cohort
     return RoundReport(
         round=terms.round,
-        scheme=_NAMES[scheme_tag(terms.scheme)],
+        scheme=scheme_name(terms.scheme),
         kind=terms.kind,
         n=terms.encoding.cohort,
         c=None if cohort is None else cohort.c,

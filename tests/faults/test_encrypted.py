@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.policy import Policy
 from secagg.scheme import EncryptedScheme
 from secagg.terms import KeyScheme
+from silo.model_files import ModelFiles
 from tests.faults.app import Counted
 from tests.faults.orders import Kill
 from tests.faults.world import SETTINGS, World
@@ -95,9 +97,44 @@ def test_a_silo_is_killed_and_the_model_stays_at_the_silos(world: World, scheme:
     world.check_honest(outcome)
     alone = in_one_process(world, run.weights, rounds)
     for silo in world.silos:
-        model = load_file(held_by(world, silo, run.run))["weights"]
+        path = held_by(world, silo, run.run)
+        model = load_file(path)["weights"]
         np.testing.assert_array_equal(model, alone.model.astype(np.float32))
+        card = ModelFiles(world.state(silo)).card(path.stem.removeprefix("model-"))
+        assert card.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        expected = {record.report.round: dict(record.metrics) for record in alone.records}
+        opened = {each.round: each.metrics for each in card.sums}
+        assert opened == {number: expected[number] for number in opened}
+        assert opened.keys() == expected.keys() - ({2} if silo == KILLED else set())
+    check_told(world, run.run)
     check_coordinator_has_none(world, run.run)
+
+
+def check_told(world: World, run: str) -> None:
+    """Check what an operator of a silo is told of the model, which nobody at the coordinator is."""
+    config = ("--config", world.config("west"))
+    lines = [
+        line for line in world.typed("silo", "model", "list", *config, code=0).splitlines() if run in line
+    ]
+    (line,) = lines
+    job, *_, path = line.split()
+    assert Path(path) == held_by(world, "west", run)
+    assert "3 rounds" in line
+    shown = world.typed("silo", "model", "show", job, *config, code=0)
+    for word in (
+        "round 1",
+        "round 3",
+        "the final model",
+        "4 silos",
+        "3 silos",
+        "loss ",
+        "who reads",
+        "privacy",
+    ):
+        assert word in shown, shown
+    assert "no model of job other" in " ".join(
+        world.typed("silo", "model", "show", "other", *config, code=2).split()
+    )
 
 
 def in_one_process(world: World, weights: Any, rounds: int) -> Any:
