@@ -140,7 +140,7 @@ def outcome(
 
 def refused_in_handshake(folder: Path, door: Door, credentials: grpc.ChannelCredentials) -> None:
     code, _ = outcome(folder, door, credentials)
-    assert code is grpc.StatusCode.UNAVAILABLE
+    assert code in UNHEARD
     assert not door.refused  # No call came as far as our own code.
 
 
@@ -229,7 +229,7 @@ def test_a_client_without_tls_is_refused(tmp_path: Path) -> None:
             code: grpc.StatusCode = caught.value.code()
             return code
 
-    assert asyncio.run(run()) is grpc.StatusCode.UNAVAILABLE
+    assert asyncio.run(run()) in UNHEARD
 
 
 # --- a server that the client does not believe --------------------------------------------------------------
@@ -440,7 +440,9 @@ def test_both_ends_are_among_the_modules_that_speak() -> None:
 # --- the matrix ---------------------------------------------------------------------------------------------
 
 SOON = datetime.now(UTC) + timedelta(days=2)
-UNHEARD = grpc.StatusCode.UNAVAILABLE  # The handshake failed: no call came as far as our own code.
+# The handshake failed: no call came as far as our own code, which answers neither. Which of the two gRPC says
+# depends on whether the connection broke before or after the call was written.
+UNHEARD = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
 REFUSED = grpc.StatusCode.PERMISSION_DENIED
 NOT_THERE = {
     "no certificate": raw(None),
@@ -525,7 +527,7 @@ async def matrix(folder: Path) -> None:
     async with both_services(folder) as port:
         for what, credentials in NOT_THERE.items():
             for ask_as in (as_silo, as_person):
-                assert await ask_as(port, credentials) is UNHEARD, f"{what} comes through the handshake"
+                assert await ask_as(port, credentials) in UNHEARD, f"{what} comes through the handshake"
         for what, credentials in TO_SILOS.items():
             assert await as_silo(port, credentials) is REFUSED, f"{what} is let in"
         for what, credentials in TO_CONTROL.items():
@@ -550,7 +552,7 @@ def test_mtls_matrix(tmp_path: Path) -> None:
     serving = with_names("secagg:silo:south", host=HOST)
     dialled = silo_tls.dialling(Tls(**written(tmp_path, NORTH)), name="north")
     code, _ = outcome(tmp_path, Door(served=serving), dialled.credentials)
-    assert code is UNHEARD, "a silo serves"
+    assert code in UNHEARD, "a silo serves"
     asyncio.run(matrix(tmp_path))
 
 

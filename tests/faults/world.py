@@ -45,7 +45,7 @@ from tests.faults.orders import Order, Orders
 ROOT = Path(__file__).parent.parent.parent
 SILOS: tuple[SiloId, ...] = ("north", "south", "west", "east")
 FLOORS = Policy(min_weight_cap=1000.0)
-LIMIT = 60.0
+LIMIT = 180.0
 """Seconds for anything that is waited for: far more than it takes, so that a slow machine fails no test."""
 SETTINGS: dict[str, Any] = {
     "clip": 8.0,
