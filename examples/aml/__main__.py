@@ -239,8 +239,8 @@ def show_protection(console: Console, results: Mapping[str, Comparison], scheme:
     console.print(panel(trained[-1]))
     if isinstance(scheme.scheme(), EncryptedScheme):
         text = (
-            "The banks open the sum and hold the model. The coordinator adds what it cannot open; it gets "
-            "ciphertexts, signatures and hashes, and never the model."
+            "The banks open the sum and hold the model. The coordinator adds what it cannot open: after the "
+            "first weights it has ciphertexts, signatures and hashes, and no model."
         )
     else:
         text = "The coordinator opens the sum, and has the model as the banks do."
@@ -258,11 +258,12 @@ def cost_table(results: Mapping[str, Comparison]) -> Table:
     for column in ("last model", "a bank\nsends", "receives", "seconds", "protecting", "opening"):
         table.add_column(column if "\n" in column else f"\n{column}", justify="right")
     for name, result in results.items():
+        table.add_row(name)
         for run in (result.plain_run, result.run):
             up, down = bytes_of_a_bank(run)
             figures = (run.seconds, seconds_in(run, PROTECTING), seconds_in(run, OPENING))
             table.add_row(
-                f"{name}, {run.reports[0].scheme}",
+                f"  {run.reports[0].scheme}",
                 fingerprint(run),
                 size(round(up)),
                 size(round(down)),
@@ -286,7 +287,7 @@ def check_protection(console: Console, results: Mapping[str, Comparison], scheme
 
 def fingerprint(run: Federated) -> str:
     """Return the first digits of the last model's hash."""
-    return hashlib.sha256(run.history.model.tobytes()).hexdigest()[:12]
+    return hashlib.sha256(run.history.model.tobytes()).hexdigest()[:10]
 
 
 def bytes_of_a_bank(run: Federated) -> tuple[float, float]:
@@ -356,7 +357,7 @@ def write_results(
                     "rounding": {"bound": run.bound, "largest": run.off},
                     "bytes_of_a_bank": dict(zip(("up", "down"), bytes_of_a_bank(run), strict=True)),
                     "seconds": run.seconds,
-                    "seconds_sending": seconds_in(run, PROTECTING),
+                    "seconds_protecting": seconds_in(run, PROTECTING),
                     "seconds_opening": seconds_in(run, OPENING),
                 }
                 for way, run in (("plain", each.plain_run), (scheme, each.run))
