@@ -24,7 +24,7 @@ demo: $(READY) ## six hospitals and a coordinator as processes over mutual TLS, 
 demo-inprocess: $(READY) ## the same with all parties in one process, two hospitals lost
 	$(BIN)/python -m examples.medical_imaging --in-process
 
-demo-aml: $(READY) ## ten banks look for laundering together: alone, federated under masks, pooled; tables and pictures
+demo-aml: $(READY) ## ten banks look for laundering together: alone, federated under Paillier, pooled; tables and pictures
 	$(BIN)/python -m examples.aml
 
 test: lint ## lint, then the tests with reduced counts

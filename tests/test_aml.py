@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from numpy.typing import NDArray
+from rich.console import Console
 from sklearn.metrics import average_precision_score
+from typer.testing import CliRunner
 
-from examples.aml.__main__ import LEAST_GAIN, Protection, main
-from examples.aml.experiment import MODELS, Task, compare, pooled
+from examples.aml.__main__ import LEAST_GAIN, Protection, bytes_of_a_bank, check_protection, main
+from examples.aml.experiment import MODELS, ROUNDS, Comparison, Task, compare, pooled, steps, train_federated
 from examples.aml.features import COLUMNS, LIMIT, active, features
 from examples.aml.generator import HELD_OUT, HONEST, LEARN, MONTHS, View, World, generate
 from examples.aml.learners import BankTrainer, LogisticRegression, Model, Perceptron, Table
@@ -25,8 +29,10 @@ from examples.aml.payments import DAY, HOUR, MONTH, Payments
 from examples.aml.scores import BUDGET, Curve, average_precision, findings
 from examples.aml.society import BANKS
 from examples.aml.typologies import LONGEST, THRESHOLD, TYPOLOGIES, Transfer
-from secagg import Masking, Plain, TrainingSettings
+from examples.replay import same_sums
+from secagg import CKKS, Masking, Paillier, Plain, ThresholdPaillier, TrainingSettings
 from secagg.learning.trainer import Initialises, Trainer
+from secagg.scheme import Scheme
 from tests.counts import count
 
 SMALL = {"people": 5_000, "schemes": 2}
@@ -506,20 +512,111 @@ def test_federated_beats_the_median_bank_alone(seed: int, model: Model) -> None:
     assert abs(result.federated.scores[-1] - result.pooled.scores[-1]) < 0.05
 
 
-def test_masks_change_no_sum_and_no_model(task: Task, model: Model) -> None:
-    masked = compare(task, model, Masking(), seed=0, rounds=2)
-    plain = compare(task, model, Plain(), seed=0, rounds=2)
-    assert masked.same_sums
-    assert np.array_equal(masked.federated.weights, plain.federated.weights)
-    assert masked.federated.scores == plain.federated.scores
+@pytest.fixture(scope="module")
+def three(task: Task) -> dict[str, BankTrainer]:
+    """Three banks, as fewer are not protected, and more take longer."""
+    model = MODELS["logistic regression"]
+    return {bank: BankTrainer(model, task.learn[bank], task.held_out[bank]) for bank in list(task.learn)[:3]}
 
 
-@pytest.mark.parametrize("scheme", Protection)
+@pytest.mark.parametrize(
+    "scheme",
+    [Masking(), Paillier(), CKKS(), pytest.param(ThresholdPaillier(), marks=pytest.mark.full)],
+    ids=lambda scheme: type(scheme).__name__,
+)
+def test_protection_changes_no_sum_and_no_model(three: dict[str, BankTrainer], scheme: Scheme) -> None:
+    told: list[str] = []
+    protected = train_federated(three, scheme, seed=0, rounds=2, told=told.append)
+    plain = train_federated(three, Plain(), seed=0, rounds=2)
+    name = type(scheme).__name__
+    assert [report.scheme for report in protected.reports] == [name] * 3
+    assert same_sums(protected.seen, plain.seen)
+    assert len(protected.models) == 2
+    assert np.array_equal(protected.models, plain.models)
+    assert np.array_equal(protected.models[-1], protected.history.model)
+    assert not np.array_equal(protected.models[0], protected.models[1])
+    assert 0 < protected.off == plain.off <= protected.bound == plain.bound
+    assert told[0] == f"all banks federated, {name}"
+    assert told[1:] == [f"{told[0]}: {title}" for title in ("round 1", "round 2", "final metrics")]
+
+
+@pytest.fixture(scope="module")
+def masked(task: Task) -> Comparison:
+    return compare(task, MODELS["logistic regression"], Masking(), seed=0, rounds=2)
+
+
+def test_protected_and_plain_run_train_from_one_start_each_for_itself(task: Task, masked: Comparison) -> None:
+    assert masked.run is not masked.plain_run
+    assert masked.run.reports[0].scheme == "Masking"
+    assert masked.plain_run.reports[0].scheme == "Plain"
+    assert masked.same
+    assert masked.federated.scores == masked.plain.scores
+    told: list[str] = []
+    plain = compare(task, MODELS["logistic regression"], Plain(), seed=0, rounds=2, told=told.append)
+    assert plain.run is plain.plain_run
+    assert np.array_equal(plain.federated.weights, masked.plain.weights)
+    assert len(told) == steps(Plain(), 2) == steps(Masking(), 2) - 4
+
+
+def test_what_protection_would_change_is_seen_and_told(
+    task: Task, masked: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = compare(task, MODELS["perceptron"], Plain(), seed=1, rounds=2)
+    assert not replace(masked, plain_run=other.run).same
+    moved = [masked.run.models[0], np.nextafter(masked.run.models[1], np.inf)]
+    console = Console(width=200)
+    for wrong, right in (
+        (replace(masked, plain_run=replace(masked.plain_run, models=moved)), (False, True)),
+        (replace(masked, run=replace(masked.run, seen=other.run.seen)), (False, True)),
+        (replace(masked, run=replace(masked.run, off=2 * masked.run.bound)), (True, False)),
+        (masked, (True, True)),
+    ):
+        assert check_protection(console, {"model": wrong}, Protection.MASKING) is all(right)
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.startswith("yes  model: ") for line in lines] == list(right)
+
+
+def test_bytes_are_those_of_one_bank_and_one_round(masked: Comparison) -> None:
+    trained = [report for report in masked.run.reports if report.kind == "train"]
+    up, down = bytes_of_a_bank(masked.run)
+    assert 20 * up == sum(sum(report.bytes_up.values()) for report in trained)
+    assert 20 * down == sum(sum(report.bytes_down.values()) for report in trained)
+
+
+APP = typer.Typer()
+APP.command()(main)
+
+
+def test_paillier_with_a_whole_key_is_the_default_and_other_protections_are_offered() -> None:
+    default = inspect.signature(main).parameters["scheme"].default
+    assert default is Protection.PAILLIER
+    assert default.scheme() == Paillier(bits=3072)
+    offered = {type(protection.scheme()) for protection in Protection}
+    assert offered == {Paillier, ThresholdPaillier, CKKS, Masking, Plain}
+
+
+def test_another_scheme_is_a_clear_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(APP, ["--scheme", "rot13", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    said = " ".join(result.output.replace("│", " ").split())
+    assert "Invalid value for '--scheme': 'rot13' is not one of" in said
+    assert all(f"'{protection}'" in said for protection in Protection)
+    assert not (tmp_path / "out").exists()
+
+
+# Under shares of a key a round of ten banks takes long.
+RUN = [
+    pytest.param(each, marks=[pytest.mark.full] if each is Protection.THRESHOLD_PAILLIER else [])
+    for each in Protection
+]
+
+
+@pytest.mark.parametrize("scheme", RUN)
 def test_example_runs_prints_and_draws(
     scheme: Protection, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(seed=3, seeds=2, scheme=scheme, rounds=2, people=3_000, schemes=1, out=tmp_path / "new" / "folder")
     written = tmp_path / "new" / "folder"
+    main(seed=3, seeds=2, scheme=scheme, rounds=2, people=3_000, schemes=1, out=written)
     for picture in ("precision_recall.png", "recall_per_typology.png"):
         assert (written / picture).read_bytes().startswith(b"\x89PNG")
     world = generate(3, people=3_000, schemes=1)
@@ -531,9 +628,34 @@ def test_example_runs_prints_and_draws(
     assert list(results["average_precision"]) == ["3", "4"]
     for models in results["average_precision"].values():
         for each in models.values():
-            assert each["same_sums"] is True
             assert each["gain"] == pytest.approx(each["federated"] - each["median"])
+    assert results["protection"]["scheme"] == scheme
+    for runs in results["protection"]["runs"].values():
+        assert runs["same"] is True
+        assert runs[scheme]["model"] == runs["plain"]["model"]
+        assert 0 < runs[scheme]["rounding"]["largest"] <= runs[scheme]["rounding"]["bound"]
     printed = capsys.readouterr().out
-    assert f"yes  perceptron: every opened sum under {scheme} is that of a plain run" in printed
     assert "lantern alone" in printed
     assert "gather-scatter" in printed
+    protected = scheme is not Protection.PLAIN
+    encrypted = protected and scheme is not Protection.MASKING
+    name = type(scheme.scheme()).__name__
+    same = f"yes  perceptron: 3 sums of 1,265 integers and every model under {scheme} are those of plain, bit"
+    assert (same in printed) is protected
+    assert (f"round 2: {name}, the sum of 10 of 10 silos was opened" in printed) is protected
+    assert ("L0, round 2" in printed) is (scheme in {Protection.PAILLIER, Protection.CKKS})
+    assert ("The banks open the sum and hold the model." in printed) is encrypted
+
+
+@pytest.mark.full
+def test_the_whole_demo_is_under_paillier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(seeds=1, out=tmp_path)
+    printed = capsys.readouterr().out
+    assert "\nno " not in printed
+    sums = ROUNDS + 1  # The last one is of metrics.
+    for name in MODELS:
+        assert f"yes  {name}: {sums} sums of " in printed
+    assert printed.count("\n  Paillier ") == len(MODELS)
+    figures = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    for model in figures["average_precision"]["0"].values():
+        assert model["gain"] >= LEAST_GAIN

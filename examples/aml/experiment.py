@@ -1,7 +1,8 @@
 """One bank alone, ten banks federated, all data in one place: the same model, steps and question.
 
 What it is: for one world and one model every way to train. All are scored on the held-out month of all
-ten banks together, so a bank that trains alone is asked about other banks' accounts, too.
+ten banks together, so a bank that trains alone is asked about other banks' accounts, too. Federated happens
+twice from one start, under a scheme and without protection; each run trains for itself.
 
 What it does not do: pooled means all rows of all banks in one place; nobody joins the banks' graphs, so a
 feature is still what one bank sees.
@@ -9,7 +10,8 @@ feature is still what one bank sees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +21,11 @@ from examples.aml.generator import HELD_OUT, HONEST, LEARN, World
 from examples.aml.learners import BankTrainer, LogisticRegression, Model, Perceptron, Table
 from examples.aml.scores import average_precision
 from examples.aml.society import BANKS
-from examples.replay import CoordinatorView, Recorded, Replayed, same_sums
-from secagg import FedAvg, Federation, Plain, Trainer, TrainingSettings
+from examples.replay import CoordinatorView, Recorded, same_sums
+from secagg import FedAvg, Federation, History, Plain, Trainer, TrainingSettings
+from secagg.learning.progress import Silent
 from secagg.names import RealVector
+from secagg.report import RoundReport
 from secagg.scheme import Scheme
 
 MODELS: Mapping[str, Model] = {
@@ -62,20 +66,64 @@ class Course:
 
 
 @dataclass(frozen=True, eq=False)
+class Federated:
+    """One run of all banks.
+
+    Attributes:
+        history: what it left behind.
+        models: after each round, as banks train from them.
+        seen: every sum, as it was opened by whoever can open it.
+        off: how far an entry of a mean update was at the most from the average of the unrounded updates.
+        seconds: of the whole run, the making of a key included.
+    """
+
+    history: History
+    models: Sequence[RealVector]
+    seen: CoordinatorView
+    off: float
+    seconds: float
+
+    @property
+    def reports(self) -> list[RoundReport]:
+        """One for each opened sum."""
+        return [record.report for record in self.history.records]
+
+    @property
+    def bound(self) -> float:
+        """What the encoding promises of ``off``."""
+        return max(report.worst_error for report in self.reports if report.kind == "train")
+
+    @property
+    def integers(self) -> int:
+        """Entries of all opened sums together."""
+        return sum(each.total.size for each in self.seen.sums)
+
+
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """Every way to train one model.
 
     Attributes:
         alone: bank -> its own training.
         federated: of all banks, under the scheme.
+        plain: of all banks from the same start, without protection.
         pooled: on all rows in one place.
-        same_sums: whether the same updates without protection open the same integers in every sum.
+        run, plain_run: what the two federated runs left behind; one and the same if the scheme is ``Plain``.
     """
 
     alone: Mapping[str, Course]
     federated: Course
+    plain: Course
     pooled: Course
-    same_sums: bool
+    run: Federated
+    plain_run: Federated
+
+    @property
+    def same(self) -> bool:
+        """Whether both federated runs opened the same integers and had the same models, bit for bit."""
+        return same_sums(self.run.seen, self.plain_run.seen) and np.array_equal(
+            self.run.models, self.plain_run.models
+        )
 
     @property
     def median(self) -> float:
@@ -121,20 +169,28 @@ def compare(
     learn, held_out = pooled(task.learn), pooled(task.held_out)
     everything = BankTrainer(model, learn, held_out)
 
-    def scored(models: list[RealVector]) -> Course:
+    def scored(models: Sequence[RealVector]) -> Course:
         every = [everything.held_out_logits(weights) for weights in models]
         scores = (average_precision(held_out.labels, logits) for logits in every)
         return Course(tuple(scores), models[-1], every[-1])
 
-    told("all banks federated")
-    models, same = train_federated(trainers, scheme, seed=seed, rounds=rounds)
-    federated = scored(models)
+    run = train_federated(trainers, scheme, seed=seed, rounds=rounds, told=told)
+    plain_run = run
+    if not isinstance(scheme, Plain):
+        plain_run = train_federated(trainers, Plain(), seed=seed, rounds=rounds, told=told)
     alone = {}
     for bank, trainer in trainers.items():
         told(f"{bank} alone")
         alone[bank] = scored(train_one(trainer, seed=seed, rounds=rounds))
     told("all data pooled")
-    return Comparison(alone, federated, scored(train_one(everything, seed=seed, rounds=rounds)), same)
+    whole = scored(train_one(everything, seed=seed, rounds=rounds))
+    return Comparison(alone, scored(run.models), scored(plain_run.models), whole, run, plain_run)
+
+
+def steps(scheme: Scheme, rounds: int) -> int:
+    """Return how often ``compare`` tells what it does."""
+    runs = 1 if isinstance(scheme, Plain) else 2
+    return runs * (1 + rounds + 1) + len(BANKS) + 1
 
 
 def train_one(trainer: BankTrainer, *, seed: int, rounds: int) -> list[RealVector]:
@@ -147,21 +203,45 @@ def train_one(trainer: BankTrainer, *, seed: int, rounds: int) -> list[RealVecto
 
 
 def train_federated(
-    trainers: Mapping[str, BankTrainer], scheme: Scheme, *, seed: int, rounds: int
-) -> tuple[list[RealVector], bool]:
-    """Train under ``scheme``, then hand in the same updates without protection.
-
-    Returns:
-        The model after each round, and whether both runs opened the same integers in every sum.
-    """
+    trainers: Mapping[str, BankTrainer],
+    scheme: Scheme,
+    *,
+    seed: int,
+    rounds: int,
+    told: Callable[[str], None] = lambda _: None,
+) -> Federated:
+    """Train all banks together under ``scheme``."""
     recorded = {bank: Recorded(trainer) for bank, trainer in trainers.items()}
     watched = next(iter(recorded))
-    seen, unprotected = CoordinatorView(watched), CoordinatorView(watched)
-    history = federation(recorded, scheme, seed).run(rounds, progress=False, view=seen)
+    name, seen, started = type(scheme).__name__, CoordinatorView(watched), time.perf_counter()
+    told(f"all banks federated, {name}")
+    history = federation(recorded, scheme, seed).run(rounds, progress=_Telling(told, name), view=seen)
+    seconds = time.perf_counter() - started
+    # Each round begins with the model that the one before made.
     models = [*(recorded[watched].bases[number] for number in range(2, rounds + 1)), history.model]
-    replayed = {bank: Replayed(each) for bank, each in recorded.items()}
-    again = federation(replayed, Plain(), seed).run(rounds, progress=False, view=unprotected)
-    return models, same_sums(seen, unprotected) and np.array_equal(history.model, again.model)
+    return Federated(history, models, seen, _off(recorded, models), seconds)
+
+
+class _Telling(Silent):
+    """Passes on how far a run is."""
+
+    def __init__(self, told: Callable[[str], None], name: str) -> None:
+        self._told = told
+        self._name = name
+
+    def round_finished(self, report: RoundReport, metrics: Mapping[str, float]) -> None:
+        self._told(f"all banks federated, {self._name}: {report.title}")
+
+
+def _off(recorded: Mapping[str, Recorded], models: Sequence[RealVector]) -> float:
+    """Return the largest distance between a model and the average of the banks' own, in float64."""
+    off = 0.0
+    for number, model in enumerate(models, start=1):
+        updates = [each.updates[number] for each in recorded.values()]
+        examples = [update.examples for update in updates]
+        mean = np.average([update.weights for update in updates], axis=0, weights=examples)
+        off = max(off, float(np.abs(model - mean).max()))
+    return off
 
 
 def federation(trainers: Mapping[str, Trainer], scheme: Scheme, seed: int) -> Federation:

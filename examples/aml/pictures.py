@@ -19,12 +19,13 @@ DPI = 150
 
 
 def precision_recall(
-    panels: Mapping[str, tuple[Sequence[Curve], Curve, Curve]], *, guilty: float, path: Path
+    panels: Mapping[str, tuple[Sequence[Curve], Curve, Curve]], *, together: str, guilty: float, path: Path
 ) -> None:
     """Draw one panel a model.
 
     Args:
         panels: model -> curves of each bank alone, federated and pooled.
+        together: what the federated one is called.
         guilty: share of held-out accounts that launder, which is the precision of a random ranking.
         path: of the PNG.
     """
@@ -40,7 +41,7 @@ def precision_recall(
         )
         for curve, colour, style, name in (
             (pooled, SECOND, "--", "all data pooled"),
-            (federated, ACCENT, "-", "ten banks federated"),
+            (federated, ACCENT, "-", together),
         ):
             label = f"{name}: {curve.average_precision:.2f}"
             axes.plot(
@@ -62,6 +63,7 @@ def precision_recall(
 def recall_per_typology(
     panels: Mapping[str, tuple[Mapping[str, float], Mapping[str, float], Mapping[str, float]]],
     *,
+    together: str,
     budget: float,
     path: Path,
 ) -> None:
@@ -69,6 +71,7 @@ def recall_per_typology(
 
     Args:
         panels: model -> recall by typology of a median bank alone, federated and pooled.
+        together: what the federated one is called.
         budget: share of the accounts that were alerted.
         path: of the PNG.
     """
@@ -83,7 +86,7 @@ def recall_per_typology(
         )
         for recall, colour, face, name in (
             (alone, "#7d8893", "#7d8893", "median bank alone"),
-            (federated, ACCENT, ACCENT, "ten banks federated"),
+            (federated, ACCENT, ACCENT, together),
             (pooled, SECOND, "none", "all data pooled"),
         ):
             axes.scatter(
