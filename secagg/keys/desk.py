@@ -6,7 +6,7 @@ import math
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from secagg.errors import TooFewSilos, UnexpectedMessage
+from secagg.errors import FaultySilo, UnexpectedMessage
 from secagg.keys.coordinator import EstablishedKey
 from secagg.keys.forwarding import KeyForwarding
 from secagg.messages import FromCoordinator, KeyForwarded, KeyTaken, KeyWanted
@@ -40,13 +40,17 @@ class KeyDesk:
 
     Guarantees:
         A fault names its maker; nobody else is ever named.
+        A silo that lacks the key itself is not asked for it, and neither is one that is asked already.
+        A request stays until it is answered, or its silo asks anew.
     """
 
     def __init__(self, roster: Roster, key: EstablishedKey) -> None:
         self._roster = roster
         self._key = key
-        self._open: dict[SiloId, KeyForwarding] = {}  # By who wants the key.
+        self._wanting: dict[SiloId, KeyWanted] = {}
+        self._open: dict[SiloId, KeyForwarding] = {}  # By who wants the key, once a holder is asked.
         self._requests: dict[SiloId, int] = {}
+        self._faulty: set[SiloId] = set()
 
     def receive(
         self,
@@ -66,44 +70,68 @@ class KeyDesk:
             UnexpectedMessage: nothing of the kind is awaited, or the silo asked too often.
             FaultySilo: names the sender.
         """
-        if isinstance(message, KeyWanted):
-            self._requests[sender] = self._requests.get(sender, 0) + 1
-            if self._requests[sender] > MOST_REQUESTS:
-                raise UnexpectedMessage(f"{sender} asked for the key {MOST_REQUESTS} times")
-            forwarding = KeyForwarding(
-                self._roster, joiner=sender, wanted=message, key=self._key, seconds=math.inf
-            )
-            self._open[sender] = forwarding
-            return Helped(self._ask(sender, forwarding, forwarding.open(0.0).output, absent))
-        for joiner, forwarding in self._open.items():
-            if sender in forwarding.waiting:
-                forwarding.receive(sender, message)
-                outbox = forwarding.advance(0.0).output
-                if forwarding.outcome is None:
-                    return Helped(outbox)
-                del self._open[joiner]
-                return Helped(outbox, frozenset({joiner}))
-        raise UnexpectedMessage(f"{sender} was not asked for a key")
+        match message:
+            case KeyWanted():
+                self._want(sender, message)
+                return Helped(self.ask(absent=absent))
+            case KeyForwarded():
+                return self._answered(sender, message, message.request, absent)
+            case KeyTaken():
+                return self._answered(sender, message, message.ceremony, absent)
 
-    def lose(self, silo: SiloId) -> Outbox:
-        """Wait for ``silo`` no longer: for whom it was asked, another holder is."""
-        self._open.pop(silo, None)
-        outbox: dict[SiloId, FromCoordinator] = {}
+    def lose(self, silo: SiloId) -> None:
+        """Wait for the answer of ``silo`` to others no longer; ``ask`` asks another one."""
         for joiner, forwarding in [*self._open.items()]:
-            if silo in forwarding.waiting:
-                outbox |= self._ask(joiner, forwarding, {}, frozenset({silo}))
+            if joiner != silo and silo in forwarding.waiting:
+                del self._open[joiner]
+
+    def ask(self, *, absent: AbstractSet[SiloId] = frozenset()) -> Outbox:
+        """Ask one holder for each silo that lacks the key and for whom nobody is asked yet."""
+        busy = {silo for forwarding in self._open.values() for silo in forwarding.waiting}
+        outbox: dict[SiloId, FromCoordinator] = {}
+        for joiner, wanted in self._wanting.items():
+            if joiner in self._open:
+                continue
+            unfit = absent | self._wanting.keys() | self._faulty | busy | outbox.keys()
+            holder = next((silo for silo in self._roster.silos if silo not in unfit), None)
+            if holder is not None:
+                self._open[joiner] = self._forwarding(joiner, wanted, (holder,))
+                outbox |= self._open[joiner].open(0.0).output
         return outbox
 
-    def _ask(
-        self, joiner: SiloId, forwarding: KeyForwarding, outbox: Outbox, absent: AbstractSet[SiloId]
-    ) -> Outbox:
-        """Return what asks the next holder that is not absent; nothing if there is none left."""
-        while not outbox or frozenset(outbox) <= absent:
-            for silo in forwarding.waiting:
-                forwarding.lose(silo)
-            try:
-                outbox = forwarding.advance(0.0).output
-            except TooFewSilos:
-                self._open.pop(joiner, None)  # It may ask again.
-                return {}
-        return outbox
+    def _want(self, joiner: SiloId, wanted: KeyWanted) -> None:
+        self._requests[joiner] = self._requests.get(joiner, 0) + 1
+        if self._requests[joiner] > MOST_REQUESTS:
+            raise UnexpectedMessage(f"{joiner} asked for the key {MOST_REQUESTS} times")
+        self._forwarding(joiner, wanted)  # Which checks the request.
+        self.lose(joiner)  # It answers nobody: it has no key.
+        self._open.pop(joiner, None)
+        self._wanting[joiner] = wanted
+
+    def _answered(
+        self, sender: SiloId, message: KeyForwarded | KeyTaken, request: bytes, absent: AbstractSet[SiloId]
+    ) -> Helped:
+        here = (joiner for joiner, one in self._open.items() if one.request == request)
+        joiner = next(here, None)
+        if joiner is None or sender not in self._open[joiner].waiting:
+            raise UnexpectedMessage(f"{sender} was not asked for a key")
+        forwarding = self._open[joiner]
+        try:
+            forwarding.receive(sender, message)
+        except FaultySilo:
+            self._faulty.add(sender)
+            del self._open[joiner]
+            self._wanting.pop(sender, None)
+            raise
+        outbox = forwarding.advance(0.0).output
+        if forwarding.outcome is None:
+            return Helped({**self.ask(absent=absent), **outbox})
+        del self._open[joiner], self._wanting[joiner]
+        return Helped(self.ask(absent=absent | {joiner}), frozenset({joiner}))
+
+    def _forwarding(
+        self, joiner: SiloId, wanted: KeyWanted, holders: tuple[SiloId, ...] | None = None
+    ) -> KeyForwarding:
+        return KeyForwarding(
+            self._roster, joiner=joiner, wanted=wanted, key=self._key, holders=holders, seconds=math.inf
+        )

@@ -16,6 +16,7 @@ from secagg.encrypted.cipher import SEAL_SIZE, Adder
 from secagg.encrypted.coordinator import EncryptedCoordinator
 from secagg.errors import (
     FaultySilo,
+    MalformedMessage,
     ProtocolError,
     RoundAborted,
     SecaggError,
@@ -23,6 +24,7 @@ from secagg.errors import (
     UnexpectedMessage,
     UsageError,
 )
+from secagg.hazmat.agreement import check_point
 from secagg.keys.desk import KeyDesk
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.messages import (
@@ -50,6 +52,7 @@ from secagg.phases import Gate
 from secagg.plain import PlainCoordinator
 from secagg.records import InputAccepted, PhaseClosed, SiloLost
 from secagg.roster import Roster
+from secagg.rounds.bases import base_wanted_fault
 from secagg.rounds.memory import MAX_PAST_ATTEMPTS, Asked, Memory
 from secagg.session import Aggregate, CoordinatorStep, Outbox, SealedSum, Step
 from secagg.survivors import valid_voids
@@ -288,18 +291,9 @@ class RoundCoordinator:
         """Take one message of ``sender``; see ``CoordinatorSession.receive``."""
         if sender not in self._roster:
             raise UnexpectedMessage(f"{sender} is not in the roster")
-        match message:
-            case BaseRequested():
-                return Step(
-                    (InputAccepted(sender, message),), {sender: self._send_base(sender, message.base)}
-                )
-            case BaseWanted():
-                return Step((InputAccepted(sender, message),), self._find_base(sender, message))
-            case BaseSealed():
-                return Step((InputAccepted(sender, message),), self._forward_base(sender, message))
-            case _:
-                pass
         try:
+            if isinstance(message, BaseRequested | BaseWanted | BaseSealed):
+                return Step((InputAccepted(sender, message),), self._move_base(sender, message))
             step = self._accept(sender, message)
             if isinstance(message, KeyWanted | KeyForwarded | KeyTaken):
                 return step
@@ -314,10 +308,14 @@ class RoundCoordinator:
             self._failed = failure  # Our own fault, and the end of this attempt alone.
             return Step((), {})
         self._note_message(sender, message)
-        if not isinstance(message, Ready):
-            return step
-        self._holders = (*(holder for holder in self._holders if holder != sender), sender)
-        return Step(step.records, {**step.output, **self._ask_for_bases()})
+        match message:
+            case Ready():
+                self._holders = (*(holder for holder in self._holders if holder != sender), sender)
+                return Step(step.records, {**step.output, **self._ask_holders()})
+            case Refused():  # It will not answer what it was asked for others either.
+                return Step(step.records, {**step.output, **self._ask_others_than(sender)})
+            case _:
+                return step
 
     def _note_message(self, sender: SiloId, message: FromSilo) -> None:
         match message:
@@ -379,14 +377,26 @@ class RoundCoordinator:
         """
         self._absent.add(silo)
         self._apart.add(silo)
-        self._asked = {wants: asked for wants, asked in self._asked.items() if asked != silo}
         if fault is not None:
             self._blame(fault if isinstance(fault, FaultySilo) else FaultySilo(silo, str(fault)))
         elif silo in self.waiting and self.phase is not None:
             self._losses[silo] = self.phase
         self._leave(silo, struck=fault is not None)
-        outbox = {} if self._desk is None else self._desk.lose(silo)
-        return Step((SiloLost(silo, fault is not None),), outbox)
+        return Step((SiloLost(silo, fault is not None),), self._ask_others_than(silo))
+
+    def _ask_others_than(self, silo: SiloId) -> Outbox:
+        """Return what asks others for the keys and bases that ``silo`` was asked for."""
+        self._asked = {wants: asked for wants, asked in self._asked.items() if asked != silo}
+        if self._desk is not None:
+            self._desk.lose(silo)
+        return self._ask_holders()
+
+    def _ask_holders(self) -> Outbox:
+        """Return what asks silos for bases and keys that others lack; one message to each."""
+        bases = self._ask_for_bases()
+        if self._desk is None:
+            return bases
+        return {**bases, **self._desk.ask(absent=self._absent | bases.keys())}
 
     def defer(self, moment: float) -> None:
         """Close the phase for lateness no earlier than ``moment``; see ``CoordinatorSession.defer``."""
@@ -608,7 +618,11 @@ class RoundCoordinator:
         if self._base is not None:
             return {sender: self._send_base(sender, wanted.base)}
         self._check_wanted(sender, wanted.base)
+        fault = base_wanted_fault(self._roster, sender, wanted)
+        if fault is not None:
+            raise FaultySilo(sender, fault)
         self._wanting[sender] = wanted
+        self._asked.pop(sender, None)  # What is sealed to its last key it cannot open.
         return self._ask_for_bases()
 
     def _ask_for_bases(self) -> Outbox:
@@ -623,13 +637,17 @@ class RoundCoordinator:
         return outbox
 
     def _forward_base(self, sender: SiloId, sealed: BaseSealed) -> Outbox:
-        if self._asked.get(sealed.silo) != sender or sealed.base != self._terms.base:
+        wanted = self._wanting.get(sealed.silo)
+        asked = wanted is not None and (wanted.base, wanted.box) == (sealed.base, sealed.wanted)
+        if self._asked.get(sealed.silo) != sender or not asked:
             raise UnexpectedMessage(f"{sender} sends a base model that it was not asked for")
+        try:
+            check_point(sealed.box)
+        except MalformedMessage as error:
+            raise FaultySilo(sender, f"the key that it sealed a base model with: {error}") from error
         del self._asked[sealed.silo], self._wanting[sealed.silo]
-        return {
-            **self._ask_for_bases(),
-            sealed.silo: BaseForwarded(sealed.base, sealed.box, sealed.sealed),
-        }
+        forwarded = BaseForwarded(sealed.base, sender, sealed.box, sealed.sealed)
+        return {**self._ask_for_bases(), sealed.silo: forwarded}
 
     def _blame(self, fault: FaultySilo) -> None:
         self._faults[fault.silo] = f"faulty: {fault}"
