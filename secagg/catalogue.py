@@ -425,6 +425,22 @@ _ENTRIES = (
         you_can="raise weight_cap",
         they_can="{silo}: lower its min_weight_cap, never below what it could ever have",
     ),
+    Explanation(
+        code="SA-6012",
+        what="{silo} refused {round}: the key that it names cannot be used there",
+        cause="a key is used within its lifetime, by the roster it was made for, under its own scheme",
+        safe=SILO_KEPT,
+        you_can="make a key of all silos and begin again: coordinator key make --scheme ...",
+        they_can="{silo}: look at silo key list; a lost key comes from a peer, but for a share of one",
+    ),
+    Explanation(
+        code="SA-6013",
+        what="{silo} refused a key ceremony: its maker is not in the roster pinned there",
+        cause="the maker sees the whole key while it makes it, so it must be a silo that is pinned there",
+        safe=SILO_KEPT,
+        you_can="name a silo of the roster as the maker: coordinator key make --maker ...",
+        they_can="{silo}: nothing, its check is right; compare rosters if the maker should be in it",
+    ),
     # --- 7: privacy budget ------------------------------------------------------------------------
     Explanation(
         code="SA-7001",

@@ -201,6 +201,8 @@ _RULE_CODES = {
     "release": "SA-6009",
     "app": "SA-6010",
     "min_weight_cap": "SA-6011",
+    "key": "SA-6012",
+    "maker": "SA-6013",
 }
 
 

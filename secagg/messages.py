@@ -80,18 +80,20 @@ class BaseAsked(Part, frozen=True, tag=True):
 
 
 class BaseSealed(Part, frozen=True, tag=True):
-    """Silo to coordinator: the model, sealed to ``silo`` with this fresh X25519 key."""
+    """Silo to coordinator: the model, sealed with this fresh X25519 key to ``wanted``, that of ``silo``."""
 
     base: Digest
     silo: Name
+    wanted: Key
     box: Key
     sealed: Payload
 
 
 class BaseForwarded(Part, frozen=True, tag=True):
-    """Coordinator to the silo that wants the model: what a peer sealed to it."""
+    """Coordinator to the silo that wants the model: what ``holder`` sealed to it."""
 
     base: Digest
+    holder: Name
     box: Key
     sealed: Payload
 

@@ -189,8 +189,13 @@ class Journal:
         """Return what the model was that is held, and the model itself if this silo kept it.
 
         A crash may have come between the two: the model on disk is then the later one, and is what is held.
+
+        Raises:
+            StateFault: it cannot be read.
         """
-        pin, found = self.model, self._base.read()
+        pin = self.model
+        with self._translated():
+            found = self._base.read()
         if found is None:
             return pin, None
         header, data = found

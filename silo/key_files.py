@@ -6,6 +6,7 @@ A key is on disk before anybody is told that it is held. Nothing here opens anyt
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,5 +73,6 @@ class KeyFiles:
             finally:
                 os.close(folder)
         except OSError as error:
-            new.unlink(missing_ok=True)
+            with suppress(OSError):  # Why it could not be written says more.
+                new.unlink()
             raise StateFault(f"{path} cannot be written: {error.strerror}; the key was not taken") from error

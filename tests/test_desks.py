@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from msgspec.structs import replace
+from msgspec import structs
 
 from secagg.errors import FaultySilo, UnexpectedMessage
+from secagg.hazmat.agreement import AgreementKey
 from secagg.keys.coordinator import EstablishedKey
 from secagg.keys.desk import MOST_REQUESTS, KeyDesk
 from secagg.keys.joiner import KeyJoiner, forward_key
@@ -26,7 +27,8 @@ from secagg.messages import (
 from secagg.names import SiloId
 from secagg.patience import Patience
 from secagg.payload import Payload
-from secagg.rounds.bases import MAX_BASES, BaseDesk
+from secagg.rounds.base_desk import MAX_BASES, BaseDesk
+from secagg.rounds.bases import sign_base_wanted
 from secagg.session import Outbox
 from tests.ceremonies import IDENTITIES, MAKER, NOW, POLICY, ROSTER, Ceremony
 
@@ -62,19 +64,26 @@ def test_a_wait_counts_from_the_next_look_at_the_clock() -> None:
 # --- the base ----------------------------------------------------------------------------------------------
 
 
-def wanted(number: int = 0, base: bytes = BASE) -> BaseWanted:
-    return BaseWanted(base, bytes([number]) * 32, bytes(64))
+def key(number: int = 1) -> AgreementKey:
+    return AgreementKey.from_private_bytes(bytes([number]) * 32)
 
 
-def sealed(silo: SiloId, base: bytes = BASE) -> BaseSealed:
-    return BaseSealed(base, silo, bytes(32), Payload.over("u1", 16, memoryview(bytes(16))))
+def wanted(silo: SiloId = "a", number: int = 1, base: bytes = BASE) -> BaseWanted:
+    return sign_base_wanted(IDENTITIES[silo], silo, base, key(number).public)
+
+
+def sealed(silo: SiloId = "a", number: int = 1, base: bytes = BASE) -> BaseSealed:
+    """Return an answer to ``wanted`` with the same arguments."""
+    content = Payload.over("u1", 16, memoryview(bytes(16)))
+    return BaseSealed(base, silo, key(number).public, key(99).public, content)
 
 
 def at_silos(*ready: SiloId) -> BaseDesk:
     """Return a desk of a round whose model silos alone have; ``ready`` hold it."""
-    desk = BaseDesk(BASE, None, seconds=10.0)
+    desk = BaseDesk(ROSTER, BASE, None, seconds=10.0)
     for silo in ready:
-        assert desk.ready(silo, absent=NOBODY) == {}
+        desk.ready(silo)
+    assert desk.ask(absent=NOBODY) == {}
     return desk
 
 
@@ -89,7 +98,7 @@ def asked(outbox: Outbox) -> dict[SiloId, SiloId]:
 
 def test_a_model_that_is_here_is_sent() -> None:
     model = Payload.over("f8", 1, memoryview(bytes(8)))
-    desk = BaseDesk(BASE, model, seconds=10.0)
+    desk = BaseDesk(ROSTER, BASE, model, seconds=10.0)
     for message in (BaseRequested(BASE), wanted()):
         assert desk.receive("a", message, absent=NOBODY) == {"a": BaseSent(BASE, model)}
     for other in (BaseRequested(bytes(32)), wanted(base=bytes(32))):
@@ -103,15 +112,18 @@ def test_a_model_that_is_here_is_sent() -> None:
 
 
 def test_the_holder_that_was_ready_last_is_asked_with_what_the_silo_signed() -> None:
-    outbox = at_silos("b", "c").receive("a", wanted(7), absent=NOBODY)
-    assert outbox == {"c": BaseAsked(BASE, "a", bytes([7]) * 32, bytes(64))}
+    message = wanted(number=7)
+    outbox = at_silos("b", "c").receive("a", message, absent=NOBODY)
+    assert outbox == {"c": BaseAsked(BASE, "a", message.box, message.signature)}
 
 
 def test_where_nobody_holds_it_yet_the_first_that_is_ready_is_asked() -> None:
     desk = at_silos()
     assert desk.receive("a", wanted(), absent=NOBODY) == {}
-    assert asked(desk.ready("b", absent=NOBODY)) == {"b": "a"}
-    assert desk.ready("c", absent=NOBODY) == {}
+    desk.ready("b")
+    assert asked(desk.ask(absent=NOBODY)) == {"b": "a"}
+    desk.ready("c")
+    assert desk.ask(absent=NOBODY) == {}
 
 
 def test_absent_holders_are_not_asked() -> None:
@@ -121,15 +133,20 @@ def test_absent_holders_are_not_asked() -> None:
 
 def test_a_silent_holder_holds_nobody_up() -> None:
     desk = at_silos("b", "c", "d")
+
+    def at(now: float) -> dict[SiloId, SiloId]:
+        desk.advance(now)
+        return asked(desk.ask(absent=NOBODY))
+
     assert asked(desk.receive("a", wanted(), absent=NOBODY)) == {"d": "a"}
-    assert desk.advance(100.0, absent=NOBODY) == {}
+    assert at(100.0) == {}
     assert desk.alarm == 110.0
-    assert desk.advance(109.9, absent=NOBODY) == {}
-    assert asked(desk.advance(110.0, absent=NOBODY)) == {"c": "a"}
-    assert desk.advance(110.0, absent=NOBODY) == {}
-    assert asked(desk.advance(120.0, absent=NOBODY)) == {"b": "a"}
-    assert desk.advance(120.0, absent=NOBODY) == {}
-    assert desk.advance(130.0, absent=NOBODY) == {}, "everybody was asked"
+    assert at(109.9) == {}
+    assert at(110.0) == {"c": "a"}
+    assert at(110.0) == {}
+    assert at(120.0) == {"b": "a"}
+    assert at(120.0) == {}
+    assert at(130.0) == {}, "everybody was asked"
     assert desk.alarm is None
 
 
@@ -137,13 +154,14 @@ def test_a_silent_holder_holds_nobody_up() -> None:
 def test_whichever_answers_first_is_passed_on_and_the_others_are_late(first: SiloId) -> None:
     desk = at_silos("c", "d")
     desk.receive("a", wanted(), absent=NOBODY)
-    desk.advance(0.0, absent=NOBODY)
-    assert asked(desk.advance(10.0, absent=NOBODY)) == {"c": "a"}
-    answer = sealed("a")
+    desk.advance(0.0)
+    desk.advance(10.0)
+    assert asked(desk.ask(absent=NOBODY)) == {"c": "a"}
+    answer = sealed()
     passed = desk.receive(first, answer, absent=NOBODY)
-    assert passed == {"a": BaseForwarded(BASE, answer.box, answer.sealed)}
+    assert passed == {"a": BaseForwarded(BASE, first, answer.box, answer.sealed)}
     with pytest.raises(UnexpectedMessage, match="not asked for"):
-        desk.receive("cd".replace(first, ""), sealed("a"), absent=NOBODY)
+        desk.receive("cd".replace(first, ""), sealed(), absent=NOBODY)
     assert desk.alarm is None
 
 
@@ -153,16 +171,28 @@ def test_what_nobody_asked_for_is_not_passed_on() -> None:
         with pytest.raises(UnexpectedMessage, match="not asked for"):
             desk.receive("b", message, absent=NOBODY)
     desk.receive("a", wanted(), absent=NOBODY)
-    for sender, message in (("b", sealed("a")), ("c", sealed("a", bytes(32))), ("c", sealed("d"))):
+    for sender, message in (("b", sealed()), ("c", sealed(base=bytes(32))), ("c", sealed("d"))):
         with pytest.raises(UnexpectedMessage, match="not asked for"):
             desk.receive(sender, message, absent=NOBODY)
+
+
+def test_a_request_that_its_silo_did_not_sign_and_a_key_of_low_order_name_their_sender() -> None:
+    desk = at_silos("c")
+    for message in (wanted("b"), structs.replace(wanted(), box=key(2).public)):
+        with pytest.raises(FaultySilo) as refused:
+            desk.receive("a", message, absent=NOBODY)
+        assert refused.value.silo == "a"
+    desk.receive("a", wanted(), absent=NOBODY)
+    with pytest.raises(FaultySilo) as refused:
+        desk.receive("c", structs.replace(sealed(), box=bytes(32)), absent=NOBODY)
+    assert refused.value.silo == "c"
 
 
 def test_each_holder_works_for_one_silo_at_a_time() -> None:
     desk = at_silos("d")
     assert asked(desk.receive("a", wanted(), absent=NOBODY)) == {"d": "a"}
-    assert desk.receive("b", wanted(), absent=NOBODY) == {}
-    outbox = desk.receive("d", sealed("a"), absent=NOBODY)
+    assert desk.receive("b", wanted("b"), absent=NOBODY) == {}
+    outbox = desk.receive("d", sealed(), absent=NOBODY)
     assert isinstance(outbox["a"], BaseForwarded)
     assert asked({"d": outbox["d"]}) == {"d": "b"}
 
@@ -170,30 +200,32 @@ def test_each_holder_works_for_one_silo_at_a_time() -> None:
 def test_for_a_holder_that_is_lost_another_is_asked_at_once() -> None:
     desk = at_silos("b", "c")
     desk.receive("a", wanted(), absent=NOBODY)
-    assert asked(desk.lose("c", absent={"c"})) == {"b": "a"}
-    assert desk.lose("b", absent={"b", "c"}) == {}
-    assert asked(desk.ready("c", absent={"b"})) == {"c": "a"}
+    desk.lose("c")
+    assert asked(desk.ask(absent={"c"})) == {"b": "a"}
+    desk.lose("b")
+    assert desk.ask(absent={"b", "c"}) == {}
+    assert asked(desk.ask(absent={"b"})) == {"c": "a"}
 
 
-def test_a_silo_that_is_lost_or_ready_wants_nothing_any_more() -> None:
+def test_a_silo_that_is_ready_wants_nothing_any_more() -> None:
     desk = at_silos("c")
     desk.receive("a", wanted(), absent=NOBODY)
-    desk.receive("b", wanted(), absent=NOBODY)
-    assert asked(desk.lose("a", absent={"a"})) == {"c": "b"}
-    assert desk.ready("b", absent={"a"}) == {}
-    for silo in ("a", "b"):
-        with pytest.raises(UnexpectedMessage, match="not asked for"):
-            desk.receive("c", sealed(silo), absent=NOBODY)
-    assert desk.advance(100.0, absent=NOBODY) == {}
+    desk.ready("a")
+    with pytest.raises(UnexpectedMessage, match="not asked for"):
+        desk.receive("c", sealed(), absent=NOBODY)
+    desk.advance(0.0)
+    desk.advance(100.0)
+    assert desk.ask(absent=NOBODY) == {}
 
 
 def test_who_asks_again_with_another_key_is_answered_for_that_one() -> None:
     desk = at_silos("b", "c")
-    desk.receive("a", wanted(1), absent=NOBODY)
-    outbox = desk.receive("a", wanted(2), absent={"c"})
-    assert outbox == {"b": BaseAsked(BASE, "a", bytes([2]) * 32, bytes(64))}
+    desk.receive("a", wanted(number=1), absent=NOBODY)
+    again = wanted(number=2)
+    assert desk.receive("a", again, absent={"b"}) == {"c": BaseAsked(BASE, "a", again.box, again.signature)}
     with pytest.raises(UnexpectedMessage, match="not asked for"):
-        desk.receive("c", sealed("a"), absent=NOBODY)
+        desk.receive("c", sealed(number=1), absent=NOBODY)
+    assert isinstance(desk.receive("c", sealed(number=2), absent=NOBODY)["a"], BaseForwarded)
 
 
 # --- the key -----------------------------------------------------------------------------------------------
@@ -230,16 +262,22 @@ def answer(done: Ceremony, holder: SiloId, outbox: Outbox) -> FromSilo:
     return step.output
 
 
+def at(desk: KeyDesk, now: float, *absent: SiloId) -> Outbox:
+    """Return what is asked at ``now``."""
+    desk.advance(now)
+    return desk.ask(absent=frozenset(absent))
+
+
 def test_a_silent_holder_of_the_key_holds_nobody_up() -> None:
     done, key, desk = made()
     joiner, message = joining("a", key)
     first = desk.receive("a", message).outbox
     assert [*first] == [MAKER]
     assert desk.alarm is None
-    assert desk.advance(50.0) == {}
+    assert at(desk, 50.0) == {}
     assert desk.alarm == 60.0
-    assert desk.advance(59.9) == {}
-    second = desk.advance(60.0)
+    assert at(desk, 59.9) == {}
+    second = at(desk, 60.0)
     assert [*second] == ["c"]
     late = answer(done, MAKER, first)
     assert isinstance(late, KeyForwarded)
@@ -254,7 +292,17 @@ def test_a_silent_holder_of_the_key_holds_nobody_up() -> None:
     helped = desk.receive("a", taken)
     assert helped.holders == {"a"}
     assert desk.alarm is None
-    assert desk.advance(10**9) == {}
+    assert at(desk, 10**9) == {}
+
+
+def test_those_that_took_too_long_are_asked_last() -> None:
+    _, key, desk = made()
+    found = [*desk.receive("a", joining("a", key)[1]).outbox]
+    at(desk, 0.0)
+    for now in (10.0, 20.0, 30.0):
+        found += at(desk, now)
+        at(desk, now)  # The wait counts from here.
+    assert found == [MAKER, "c", "d", MAKER]
 
 
 def test_a_joiner_that_does_not_take_its_key_may_ask_again() -> None:
@@ -263,8 +311,8 @@ def test_a_joiner_that_does_not_take_its_key_may_ask_again() -> None:
     forwarded = answer(done, MAKER, desk.receive("a", message).outbox)
     assert isinstance(forwarded, KeyForwarded)
     desk.receive(MAKER, forwarded)
-    desk.advance(0.0)
-    assert desk.advance(10.0) == {}
+    assert at(desk, 0.0) == {}
+    assert at(desk, 10.0) == {}
     assert desk.alarm is None
     _, message = joining("a", key)
     assert [*desk.receive("a", message).outbox] == [MAKER]
@@ -274,37 +322,21 @@ def test_a_joiner_that_does_not_take_its_key_may_ask_again() -> None:
         desk.receive("a", message)
 
 
-def test_where_every_holder_is_silent_or_absent_the_request_is_over() -> None:
+def test_two_that_lack_the_key_wait_for_two_holders_and_never_for_each_other() -> None:
     _, key, desk = made()
-    _, message = joining("a", key)
-    assert [*desk.receive("a", message, absent={MAKER}).outbox] == ["c"]
-    desk.advance(0.0)
-    assert desk.advance(10.0, absent={"d"}) == {}
-    assert desk.alarm is None
-
-
-def test_one_silo_is_told_one_thing_at_a_time_and_nobody_is_forgotten() -> None:
-    """Two want the key of one holder, and it is silent or lost."""
-    for silent in (True, False):
-        _, key, desk = made()
-        for silo in ("a", "d"):
-            assert [*desk.receive(silo, joining(silo, key)[1]).outbox] == [MAKER]
-        desk.advance(0.0)
-        assert [*(desk.advance(10.0) if silent else desk.lose(MAKER))] == ["c"]
-        assert [*desk.advance(20.0), *desk.advance(30.0)] == ["c"]
+    assert [*desk.receive("a", joining("a", key)[1]).outbox] == [MAKER]
+    assert [*desk.receive("d", joining("d", key)[1]).outbox] == ["c"]
+    at(desk, 0.0)
+    assert {*at(desk, 10.0)} == {MAKER, "c"}
 
 
 def test_a_forged_request_names_its_sender() -> None:
     _, key, desk = made()
     _, message = joining("a", key)
-    sealing = replace_sealing(message)
-    with pytest.raises(FaultySilo) as refused:
-        desk.receive("a", sealing)
-    assert refused.value.silo == "a"
-    assert desk.alarm is None
-
-
-def replace_sealing(message: KeyWanted) -> KeyWanted:
     signature = bytearray(message.sealing.signature)
     signature[0] ^= 1
-    return replace(message, sealing=replace(message.sealing, signature=bytes(signature)))
+    forged = structs.replace(message.sealing, signature=bytes(signature))
+    with pytest.raises(FaultySilo) as refused:
+        desk.receive("a", structs.replace(message, sealing=forged))
+    assert refused.value.silo == "a"
+    assert desk.alarm is None

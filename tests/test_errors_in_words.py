@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 import secagg.sums
 import silo
@@ -21,6 +22,7 @@ from secagg.errors import (
     InputRefused,
     MissingExtra,
     ParameterError,
+    PolicyRefused,
     RoundAborted,
     SecaggError,
     SiloLeftOut,
@@ -28,9 +30,12 @@ from secagg.errors import (
     TrainerFailed,
     exit_code,
 )
+from secagg.explanation import explain
 from secagg.learning.history import History
 from secagg.learning.trainer import Evaluation
 from secagg.names import RealVector
+from tests.ceremonies import Ceremony
+from tests.ceremonies import silo as silo_of_a_ceremony
 from tests.learners import NAMES, Line, Spoil, diverges, fails, grows, lines
 
 Action: TypeAlias = Callable[[], object]
@@ -229,6 +234,49 @@ x SA-4101  the round halted: the sum cannot be formed
     ),
 }
 each_error = pytest.mark.parametrize(("kind", "action", "text"), ERRORS.values(), ids=ERRORS)
+
+
+KEY = Ceremony()
+KEY_ID = KEY.run().document.key.hex()[:16]
+
+
+def requested(**changes: Any) -> None:
+    """Ask a silo to take part in making a key."""
+    asked: Any = Ceremony().inbox["a"]
+    silo_of_a_ceremony("a").receive(structs.replace(asked, **changes))
+
+
+REFUSED_KEYS: dict[str, tuple[Action, str]] = {
+    "a key that is past its lifetime": (
+        lambda: KEY.keyring("a").held(KEY.held("a").document.key, scheme=None, now=2**36),
+        f"""\
+x SA-6012  a refused round 2: the key that it names cannot be used there
+  cause    key: key {KEY_ID} is past its lifetime: make a new one that
+           replaces it
+  safe     yes: nothing of this round left a; the model is the one of round 1
+  you can  make a key of all silos and begin again: coordinator key make
+           --scheme ...
+  they can a: look at silo key list; a lost key comes from a peer, but for a
+           share of one                                                   exit 6""",
+    ),
+    "a maker that is a stranger": (
+        lambda: requested(maker="z"),
+        """\
+x SA-6013  a refused a key ceremony: its maker is not in the roster pinned there
+  cause    maker: z, who is to make the key, is not in the roster
+  safe     yes: nothing of this round left a; the model is the one of round 1
+  you can  name a silo of the roster as the maker: coordinator key make --maker
+           ...
+  they can a: nothing, its check is right; compare rosters if the maker should
+           be in it                                                       exit 6""",
+    ),
+}
+
+
+@pytest.mark.parametrize(("action", "text"), REFUSED_KEYS.values(), ids=REFUSED_KEYS)
+def test_a_key_that_a_silo_refuses_is_explained(action: Action, text: str) -> None:
+    error = raised(PolicyRefused, action)
+    assert explain(error, round_number=2, silo="a").text() == text
 
 
 def raised(kind: type[SecaggError], action: Action) -> SecaggError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,8 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (PolicyRefused("release", "text"), "SA-6009"),
     (PolicyRefused("app", "text"), "SA-6010"),
     (PolicyRefused("min_weight_cap", "text"), "SA-6011"),
+    (PolicyRefused("key", "text"), "SA-6012"),
+    (PolicyRefused("maker", "text"), "SA-6013"),
     (PrivacyBudgetExhausted("text"), "SA-7001"),
 )
 SHAPE = re.compile(
@@ -319,4 +322,8 @@ def test_every_rule_of_a_policy_has_its_own_wording() -> None:
     source = inspect.getsource(Policy)
     rules = set(re.findall(r"(?:PolicyRefused|_floor)\(\s*\"(\w+)\"", source))
     assert {"roster", "threshold", "scheme", "max_clip"} <= rules
+    package = Path(inspect.getfile(errors)).parent
+    for path in package.rglob("*.py"):  # And what is refused outside of it, such as a key.
+        rules |= set(re.findall(r"PolicyRefused\(\s*\"(\w+)\"", path.read_text(encoding="utf-8")))
+    assert {"key", "maker"} <= rules
     assert all(explain(PolicyRefused(rule, "")).code != "SA-6001" for rule in rules)

@@ -31,7 +31,7 @@ from secagg.messages import (
 from secagg.names import SiloId
 from secagg.payload import Frame, Payload
 from secagg.plain import Plain
-from secagg.rounds.bases import MAX_BASES
+from secagg.rounds.base_desk import MAX_BASES
 from secagg.rounds.driver import RoundDriver
 from secagg.rounds.memory import Memory
 from secagg.rounds.reporting import describe_round

@@ -31,7 +31,7 @@ from secagg.errors import (
     UnexpectedMessage,
     UsageError,
 )
-from secagg.hazmat.agreement import AgreementKey, seal, unseal
+from secagg.hazmat.agreement import AgreementKey, check_point, seal, unseal
 from secagg.hazmat.identity import IdentityKey
 from secagg.messages import (
     AggregateAnnounced,
@@ -341,6 +341,10 @@ class ThresholdSilo(_EncryptedSilo[ThresholdCipher]):
         super()._check_upload(silo, round_id, upload)
         if upload.box is None:
             raise FaultySiloOrCoordinator(silo, "its upload names no key to seal to")
+        try:
+            check_point(upload.box)
+        except MalformedMessage as error:
+            raise FaultySiloOrCoordinator(silo, f"the key of its upload: {error}") from error
 
     # --- step 5 ------------------------------------------------------------------------------------------
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from secagg.errors import TooFewSilos, UnexpectedMessage
+from secagg.errors import FaultySilo, UnexpectedMessage
 from secagg.keys.coordinator import EstablishedKey
 from secagg.keys.forwarding import KeyForwarding
-from secagg.messages import KeyForwarded, KeyTaken, KeyWanted
+from secagg.messages import FromCoordinator, KeyForwarded, KeyTaken, KeyWanted
 from secagg.names import SiloId
 from secagg.patience import Patience
 from secagg.roster import Roster
@@ -33,7 +33,7 @@ class Helped:
 
 
 class KeyDesk:
-    """Relays the key of a round to silos that lack it.
+    """Relays the key of a round to silos that lack it; a holder is waited for until it is lost.
 
     Args:
         roster: the pinned roster.
@@ -42,14 +42,19 @@ class KeyDesk:
 
     Guarantees:
         A fault names its maker; nobody else is ever named.
+        A silo that lacks the key itself is not asked for it, and neither is one that is asked already.
+        A request stays until it is answered, or its silo asks anew.
         A silo that is silent holds nobody up for longer than ``seconds``, if another has the key.
     """
 
     def __init__(self, roster: Roster, key: EstablishedKey, *, seconds: float = 60.0) -> None:
         self._roster = roster
         self._key = key
-        self._open: dict[SiloId, KeyForwarding] = {}  # By who wants the key.
+        self._wanting: dict[SiloId, KeyWanted] = {}
+        self._open: dict[SiloId, KeyForwarding] = {}  # By who wants the key, once a holder is asked.
         self._requests: dict[SiloId, int] = {}
+        self._faulty: set[SiloId] = set()
+        self._silent: dict[SiloId, set[SiloId]] = {}  # Who wants the key -> who took too long.
         self._patience = Patience(seconds)  # By who wants the key.
 
     @property
@@ -75,62 +80,85 @@ class KeyDesk:
             UnexpectedMessage: nothing of the kind is awaited, or the silo asked too often.
             FaultySilo: names the sender.
         """
-        if isinstance(message, KeyWanted):
-            self._requests[sender] = self._requests.get(sender, 0) + 1
-            if self._requests[sender] > MOST_REQUESTS:
-                raise UnexpectedMessage(f"{sender} asked for the key {MOST_REQUESTS} times")
-            forwarding = KeyForwarding(
-                self._roster, joiner=sender, wanted=message, key=self._key, seconds=math.inf
-            )
-            self._open[sender] = forwarding
-            self._patience.begin(sender)
-            return Helped(self._ask(sender, forwarding, forwarding.open(0.0).output, absent))
-        for joiner, forwarding in self._open.items():
-            if sender in forwarding.waiting:
-                forwarding.receive(sender, message)
-                outbox = forwarding.advance(0.0).output
-                if forwarding.outcome is None:
-                    self._patience.begin(joiner)
-                    return Helped(outbox)
-                self._close(joiner)
-                return Helped(outbox, frozenset({joiner}))
-        raise UnexpectedMessage(f"{sender} was not asked for a key")
+        match message:
+            case KeyWanted():
+                self._want(sender, message)
+                return Helped(self.ask(absent=absent))
+            case KeyForwarded():
+                return self._answered(sender, message, message.request, absent)
+            case KeyTaken():
+                return self._answered(sender, message, message.ceremony, absent)
 
-    def lose(self, silo: SiloId) -> Outbox:
-        """Wait for ``silo`` no longer: for whom it was asked, another holder is."""
-        self._close(silo)
+    def lose(self, silo: SiloId) -> None:
+        """Wait for the answer of ``silo`` to others no longer; ``ask`` asks another one."""
         for joiner, forwarding in [*self._open.items()]:
-            if silo in forwarding.waiting:
-                # One of them now, for a silo is told one thing at a time; the others when their wait is over.
-                return self._ask(joiner, forwarding, {}, frozenset({silo}))
-        return {}
+            if joiner != silo and silo in forwarding.waiting:
+                self._close(joiner)
 
-    def advance(self, now: float, *, absent: AbstractSet[SiloId] = frozenset()) -> Outbox:
-        """Ask the next holder where one took too long."""
-        outbox: Outbox = {}
+    def advance(self, now: float) -> None:
+        """Wait no longer where one took too long; ``ask`` asks another one."""
         for joiner in self._patience.over(now):
-            if outbox:
+            forwarding = self._open.pop(joiner)
+            if joiner in forwarding.waiting:
+                self._wanting.pop(joiner)  # It did not take what it asked for; it may ask anew.
+            self._silent.setdefault(joiner, set()).update(forwarding.waiting)
+
+    def ask(self, *, absent: AbstractSet[SiloId] = frozenset()) -> Outbox:
+        """Ask one holder for each silo that lacks the key and for whom nobody is asked yet."""
+        busy = {silo for forwarding in self._open.values() for silo in forwarding.waiting}
+        outbox: dict[SiloId, FromCoordinator] = {}
+        for joiner, wanted in self._wanting.items():
+            if joiner in self._open:
+                continue
+            unfit = absent | self._wanting.keys() | self._faulty | busy | outbox.keys()
+            fit = [silo for silo in self._roster.silos if silo not in unfit]
+            if fit:
+                # Those that took too long come last: false sorts before true.
+                holder = min(fit, key=self._silent.get(joiner, set()).__contains__)
+                self._open[joiner] = self._forwarding(joiner, wanted, (holder,))
                 self._patience.begin(joiner)
-            else:
-                outbox = self._ask(joiner, self._open[joiner], {}, absent)
+                outbox |= self._open[joiner].open(0.0).output
         return outbox
+
+    def _want(self, joiner: SiloId, wanted: KeyWanted) -> None:
+        self._requests[joiner] = self._requests.get(joiner, 0) + 1
+        if self._requests[joiner] > MOST_REQUESTS:
+            raise UnexpectedMessage(f"{joiner} asked for the key {MOST_REQUESTS} times")
+        self._forwarding(joiner, wanted)  # Which checks the request.
+        self.lose(joiner)  # It answers nobody: it has no key.
+        self._close(joiner)
+        self._wanting[joiner] = wanted
 
     def _close(self, joiner: SiloId) -> None:
         self._open.pop(joiner, None)
         self._patience.end(joiner)
 
-    def _ask(
-        self, joiner: SiloId, forwarding: KeyForwarding, outbox: Outbox, absent: AbstractSet[SiloId]
-    ) -> Outbox:
-        """Return what asks the next holder that is not absent; nothing if there is none left."""
-        absent = absent | self._open.keys()  # Who wants the key has none.
-        while not outbox or frozenset(outbox) <= absent:
-            for silo in forwarding.waiting:
-                forwarding.lose(silo)
-            try:
-                outbox = forwarding.advance(0.0).output
-            except TooFewSilos:
-                self._close(joiner)  # It may ask again.
-                return {}
-        self._patience.begin(joiner)
-        return outbox
+    def _answered(
+        self, sender: SiloId, message: KeyForwarded | KeyTaken, request: bytes, absent: AbstractSet[SiloId]
+    ) -> Helped:
+        here = (joiner for joiner, one in self._open.items() if one.request == request)
+        joiner = next(here, None)
+        if joiner is None or sender not in self._open[joiner].waiting:
+            raise UnexpectedMessage(f"{sender} was not asked for a key")
+        forwarding = self._open[joiner]
+        try:
+            forwarding.receive(sender, message)
+        except FaultySilo:
+            self._faulty.add(sender)
+            self._close(joiner)
+            self._wanting.pop(sender, None)
+            raise
+        outbox = forwarding.advance(0.0).output
+        if forwarding.outcome is None:
+            self._patience.begin(joiner)
+            return Helped({**self.ask(absent=absent), **outbox})
+        self._close(joiner)
+        del self._wanting[joiner]
+        return Helped(self.ask(absent=absent | {joiner}), frozenset({joiner}))
+
+    def _forwarding(
+        self, joiner: SiloId, wanted: KeyWanted, holders: tuple[SiloId, ...] | None = None
+    ) -> KeyForwarding:
+        return KeyForwarding(
+            self._roster, joiner=joiner, wanted=wanted, key=self._key, holders=holders, seconds=math.inf
+        )

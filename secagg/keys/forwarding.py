@@ -56,6 +56,7 @@ class KeyForwarding:
         joiner: the silo that wants the key.
         wanted: its message.
         key: the key, as the ceremony left it.
+        holders: who is asked, in this order; None for everybody else.
         seconds: how long each silo is waited for.
 
     Raises:
@@ -68,7 +69,14 @@ class KeyForwarding:
     """
 
     def __init__(
-        self, roster: Roster, *, joiner: SiloId, wanted: KeyWanted, key: EstablishedKey, seconds: float = 60.0
+        self,
+        roster: Roster,
+        *,
+        joiner: SiloId,
+        wanted: KeyWanted,
+        key: EstablishedKey,
+        holders: Sequence[SiloId] | None = None,
+        seconds: float = 60.0,
     ) -> None:
         if wanted.key != key.document.key:
             raise UnexpectedMessage(f"{joiner} wants another key")
@@ -83,8 +91,14 @@ class KeyForwarding:
         self._seconds = seconds
         self._request = request_digest(roster, wanted.key, joiner, wanted.sealing.nonce)
         blame(joiner, sealing_fault(roster, self._request, joiner, wanted.sealing))
-        self._holders = tuple(silo for silo in roster.silos if silo != joiner)
+        others = tuple(silo for silo in roster.silos if silo != joiner)
+        self._holders = others if holders is None else tuple(holders)
         self._state: _State = _Start()
+
+    @property
+    def request(self) -> bytes:
+        """What names the request in its messages."""
+        return self._request
 
     @property
     def deadline(self) -> float | None:

@@ -131,6 +131,8 @@ class KeyHolder:
                 return self._advance(self._ceremony, message)
             case KeyPassed():
                 return self._advance(self._joiner, message)
+            case KeyAsked() if message.key not in self._keyring:
+                raise UnexpectedMessage("a key is asked for that this silo does not hold")
             case KeyAsked():
                 return forward_key(
                     message,

@@ -1,135 +1,39 @@
-"""The coordinator in a round, for silos that lack its base: it sends it, or has a peer seal it to them.
+"""A silo's request for a base model that a peer is to seal to it: signed by the one, checked by all others.
 
-Where silos alone have the model, one that lacks it asks with a key to seal to. A silo that was ready holds
-the model and is asked for it; if no answer came in time, the next one is asked as well, and whichever answers
-first is passed on.
+Source: "Ciphertexts" in ``docs/protocol.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
-
-from secagg.errors import UnexpectedMessage
-from secagg.messages import (
-    BaseAsked,
-    BaseForwarded,
-    BaseRequested,
-    BaseSealed,
-    BaseSent,
-    BaseWanted,
-    FromCoordinator,
-)
+from secagg.errors import MalformedMessage
+from secagg.hazmat.agreement import check_point
+from secagg.hazmat.framing import Field
+from secagg.hazmat.identity import IdentityKey, verify
+from secagg.messages import BaseWanted
 from secagg.names import SiloId
-from secagg.patience import Patience
-from secagg.payload import Payload
-from secagg.session import Outbox
+from secagg.roster import Roster
 
-MAX_BASES = 8
-"""How often one silo is sent the base of a round: once for each process that it starts, if all goes well."""
+WANTED = "base wanted"
+"""Label of the signature over a request."""
 
 
-class BaseDesk:
-    """Gets the base of a round to silos that lack it.
+def base_fields(base: bytes, silo: SiloId, box: bytes) -> tuple[Field, ...]:
+    """Return what a silo signs to be sent a base model by a peer."""
+    return base, silo, box
 
-    Args:
-        base: digest of the model, as the terms name it.
-        model: it; None where silos alone have it.
-        seconds: how long one silo is waited for before another is asked.
 
-    Guarantees:
-        No silo is asked for two others that wait.
-        A silo that is silent holds nobody up for longer than ``seconds``, if another has the model.
-    """
+def sign_base_wanted(identity: IdentityKey, silo: SiloId, base: bytes, box: bytes) -> BaseWanted:
+    """Return the request of ``silo`` to be sent ``base``, sealed to its fresh public key ``box``."""
+    return BaseWanted(base, box, identity.sign(WANTED, *base_fields(base, silo, box)))
 
-    def __init__(self, base: bytes, model: Payload | None, *, seconds: float) -> None:
-        self._base = base
-        self._model = model
-        self._sent: dict[SiloId, int] = {}
-        self._wanting: dict[SiloId, BaseWanted] = {}
-        self._asked: dict[SiloId, list[SiloId]] = {}  # Who wants the base -> who was asked for it.
-        self._holders: tuple[SiloId, ...] = ()  # Who was ready, the last one last.
-        self._patience = Patience(seconds)
 
-    @property
-    def alarm(self) -> float | None:
-        """When ``advance`` has something to do."""
-        return self._patience.alarm
-
-    def receive(
-        self, sender: SiloId, message: BaseRequested | BaseWanted | BaseSealed, *, absent: AbstractSet[SiloId]
-    ) -> Outbox:
-        """Take one message about the base.
-
-        Args:
-            sender: as authenticated by the transport.
-            message: of it.
-            absent: silos that need not be asked.
-
-        Raises:
-            UnexpectedMessage: it asks for another base, for one that is not here, or too often; or it sends
-                one that it was not asked for.
-        """
-        match message:
-            case BaseSealed():
-                return self._forward(sender, message, absent)
-            case BaseWanted() if self._model is None:
-                self._check(sender, message.base)
-                self._forget(sender)  # Whoever was asked before would seal to another key.
-                self._wanting[sender] = message
-                return self._ask(absent)
-            case BaseRequested() | BaseWanted():
-                self._check(sender, message.base)
-                if self._model is None:
-                    raise UnexpectedMessage(f"{sender} asks for a base model that is not here")
-                return {sender: BaseSent(message.base, self._model)}
-
-    def ready(self, silo: SiloId, *, absent: AbstractSet[SiloId]) -> Outbox:
-        """Note that ``silo`` holds the base, and ask it if somebody lacks one."""
-        self._holders = (*(holder for holder in self._holders if holder != silo), silo)
-        self._forget(silo)
-        return self._ask(absent)
-
-    def lose(self, silo: SiloId, *, absent: AbstractSet[SiloId]) -> Outbox:
-        """Wait for ``silo`` no longer: for whom it was asked, another holder is."""
-        self._forget(silo)
-        for wanting, asked in self._asked.items():
-            if silo in asked:
-                asked.remove(silo)
-                self._patience.end(wanting)
-        return self._ask(absent)
-
-    def advance(self, now: float, *, absent: AbstractSet[SiloId]) -> Outbox:
-        """Ask other holders where one took too long."""
-        return self._ask(absent) if self._patience.over(now) else {}
-
-    def _forget(self, silo: SiloId) -> None:
-        """Forget that ``silo`` lacks the base."""
-        self._wanting.pop(silo, None)
-        self._asked.pop(silo, None)
-        self._patience.end(silo)
-
-    def _check(self, sender: SiloId, wanted: bytes) -> None:
-        if wanted != self._base:
-            raise UnexpectedMessage(f"{sender} asks for a base model that this round does not start from")
-        self._sent[sender] = self._sent.get(sender, 0) + 1
-        if self._sent[sender] > MAX_BASES:
-            raise UnexpectedMessage(f"{sender} was sent the base model {MAX_BASES} times")
-
-    def _ask(self, absent: AbstractSet[SiloId]) -> Outbox:
-        """Ask the holder that was ready last, for each silo that lacks the base and waits for nobody."""
-        outbox: dict[SiloId, FromCoordinator] = {}
-        for silo, wanted in self._wanting.items():
-            busy = {holder for asked in self._asked.values() for holder in asked}
-            free = [one for one in reversed(self._holders) if one not in {silo} | busy | absent]
-            if free and not self._patience.lasts(silo):
-                self._asked.setdefault(silo, []).append(free[0])
-                self._patience.begin(silo)
-                outbox[free[0]] = BaseAsked(wanted.base, silo, wanted.box, wanted.signature)
-        return outbox
-
-    def _forward(self, sender: SiloId, sealed: BaseSealed, absent: AbstractSet[SiloId]) -> Outbox:
-        if sender not in self._asked.get(sealed.silo, ()) or sealed.base != self._base:
-            raise UnexpectedMessage(f"{sender} sends a base model that it was not asked for")
-        self._forget(sealed.silo)
-        passed = BaseForwarded(sealed.base, sealed.box, sealed.sealed)
-        return {**self._ask(absent | {sealed.silo}), sealed.silo: passed}
+def base_wanted_fault(roster: Roster, silo: SiloId, wanted: BaseWanted) -> str | None:
+    """Return what is wrong with a request that is said to be of ``silo``, or None."""
+    fields = base_fields(wanted.base, silo, wanted.box)
+    if silo not in roster or not verify(roster.key(silo), wanted.signature, WANTED, *fields):
+        return "its request for the base model is not signed by it"
+    try:
+        check_point(wanted.box)
+    except MalformedMessage:
+        return "its key for the base model is malformed or of low order"
+    return None

@@ -47,9 +47,9 @@ from secagg.phases import Gate
 from secagg.plain import PlainCoordinator
 from secagg.records import InputAccepted, PhaseClosed, SiloLost
 from secagg.roster import Roster
-from secagg.rounds.bases import BaseDesk
+from secagg.rounds.base_desk import BaseDesk
 from secagg.rounds.memory import MAX_PAST_ATTEMPTS, Asked, Memory
-from secagg.session import Aggregate, CoordinatorStep, SealedSum, Step
+from secagg.session import Aggregate, CoordinatorStep, Outbox, SealedSum, Step
 from secagg.survivors import valid_voids
 from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest, voids_needed
 
@@ -128,7 +128,7 @@ class RoundCoordinator:
         self._roster = roster
         self._terms = terms
         self._training = training_digest(terms)
-        self._bases = BaseDesk(terms.base, base, seconds=seconds)
+        self._bases = BaseDesk(roster, terms.base, base, seconds=seconds)
         self._base_size = sealed_base if base is None else base.size
         self._seconds = seconds
         self._training_seconds = training_seconds
@@ -285,13 +285,10 @@ class RoundCoordinator:
         """Take one message of ``sender``; see ``CoordinatorSession.receive``."""
         if sender not in self._roster:
             raise UnexpectedMessage(f"{sender} is not in the roster")
-        match message:
-            case BaseRequested() | BaseWanted() | BaseSealed():
-                outbox = self._bases.receive(sender, message, absent=self._absent)
-                return Step((InputAccepted(sender, message),), outbox)
-            case _:
-                pass
         try:
+            if isinstance(message, BaseRequested | BaseWanted | BaseSealed):
+                moved = self._bases.receive(sender, message, absent=self._absent)
+                return Step((InputAccepted(sender, message),), moved)
             step = self._accept(sender, message)
             if isinstance(message, KeyWanted | KeyForwarded | KeyTaken):
                 return step
@@ -306,9 +303,14 @@ class RoundCoordinator:
             self._failed = failure  # Our own fault, and the end of this attempt alone.
             return Step((), {})
         self._note_message(sender, message)
-        if not isinstance(message, Ready):
-            return step
-        return Step(step.records, {**step.output, **self._bases.ready(sender, absent=self._absent)})
+        match message:
+            case Ready():
+                self._bases.ready(sender)
+                return Step(step.records, {**step.output, **self._ask_holders()})
+            case Refused():  # It will not answer what it was asked for others either.
+                return Step(step.records, {**step.output, **self._ask_others_than(sender)})
+            case _:
+                return step
 
     def _note_message(self, sender: SiloId, message: FromSilo) -> None:
         match message:
@@ -375,9 +377,21 @@ class RoundCoordinator:
         elif silo in self.waiting and self.phase is not None:
             self._losses[silo] = self.phase
         self._leave(silo, struck=fault is not None)
-        keys = {} if self._desk is None else self._desk.lose(silo)
-        bases = self._bases.lose(silo, absent=self._absent | keys.keys())
-        return Step((SiloLost(silo, fault is not None),), {**keys, **bases})
+        return Step((SiloLost(silo, fault is not None),), self._ask_others_than(silo))
+
+    def _ask_others_than(self, silo: SiloId) -> Outbox:
+        """Return what asks others for the keys and bases that ``silo`` was asked for."""
+        self._bases.lose(silo)
+        if self._desk is not None:
+            self._desk.lose(silo)
+        return self._ask_holders()
+
+    def _ask_holders(self) -> Outbox:
+        """Return what asks silos for bases and keys that others lack; one message to each."""
+        bases = self._bases.ask(absent=self._absent)
+        if self._desk is None:
+            return bases
+        return {**bases, **self._desk.ask(absent=self._absent | bases.keys())}
 
     def defer(self, moment: float) -> None:
         """Close the phase for lateness no earlier than ``moment``; see ``CoordinatorSession.defer``."""
@@ -394,9 +408,10 @@ class RoundCoordinator:
         step = self._advance(now)
         if step.output:  # One message a silo in each step; the alarm is still due.
             return step
-        keys = {} if self._desk is None else self._desk.advance(now, absent=self._absent)
-        bases = self._bases.advance(now, absent=self._absent | keys.keys())
-        return Step(step.records, {**keys, **bases})
+        self._bases.advance(now)
+        if self._desk is not None:
+            self._desk.advance(now)
+        return Step(step.records, self._ask_holders())
 
     def _advance(self, now: float) -> CoordinatorStep:
         match self._state:

@@ -26,8 +26,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.hazmat.agreement import AgreementKey, seal, unseal
-from secagg.hazmat.framing import Field
-from secagg.hazmat.identity import IdentityKey, verify
+from secagg.hazmat.identity import IdentityKey
 from secagg.masking.checks import proves
 from secagg.masking.silo import MaskingSilo
 from secagg.messages import (
@@ -60,6 +59,7 @@ from secagg.plain import PlainSilo
 from secagg.policy import Policy
 from secagg.records import AttemptJoined, SiloRecord
 from secagg.roster import Roster
+from secagg.rounds.bases import base_wanted_fault, sign_base_wanted
 from secagg.rounds.workload import Workload
 from secagg.session import Aggregate, SiloSession, SiloStep, Step
 from secagg.survivors import LockKey, LockRefused, Locks, sign_void
@@ -74,13 +74,6 @@ from secagg.terms import (
     training_digest,
     voids_needed,
 )
-
-WANTED = "base wanted"
-
-
-def base_fields(base: bytes, silo: SiloId, box: bytes) -> tuple[Field, ...]:
-    """Return what a silo signs to be sent a base model by a peer."""
-    return base, silo, box
 
 
 def base_key(own: AgreementKey, peer: bytes, base: bytes, recipient: SiloId) -> bytes:
@@ -237,18 +230,19 @@ class Participant:
         if not is_encrypted(terms.scheme):
             return BaseRequested(terms.base)
         self._base_box = AgreementKey.generate(self._random)
-        fields = base_fields(terms.base, self._silo, self._base_box.public)
-        return BaseWanted(terms.base, self._base_box.public, self._identity.sign(WANTED, *fields))
+        return sign_base_wanted(self._identity, self._silo, terms.base, self._base_box.public)
 
     def _adopt(self, sent: BaseSent) -> SiloStep:
-        return self._adopt_vector(sent.base, lambda: sent.vector)
+        terms = self._lacking(sent.base)
+        self._workload.adopt(terms, sent.vector)
+        return self._ready(terms)
 
-    def _adopt_vector(self, base: bytes, vector: Callable[[], Payload]) -> SiloStep:
+    def _lacking(self, base: bytes) -> Terms:
+        """Return the terms whose base this silo lacks, if it is ``base``."""
         terms = self._terms
         if terms is None or base != terms.base or self._workload.holds(terms) is not None:
             raise UnexpectedMessage("a base model was sent that this silo did not ask for")
-        self._workload.adopt(terms, vector())
-        return self._ready(terms)
+        return terms
 
     def _share_base(self, asked: BaseAsked) -> SiloStep:
         """Seal the base of the round to a silo of the roster that lacks it."""
@@ -256,35 +250,33 @@ class Participant:
         vector = None if terms is None or asked.base != terms.base else self._workload.base(terms)
         if vector is None:
             raise UnexpectedMessage("a base model is asked for that this silo does not hold")
-        fields = base_fields(asked.base, asked.silo, asked.box)
-        if asked.silo not in self._roster or not verify(
-            self._roster.key(asked.silo), asked.signature, WANTED, *fields
-        ):
-            raise FaultySiloOrCoordinator(asked.silo, "its request for the base model is not signed by it")
+        fault = base_wanted_fault(
+            self._roster, asked.silo, BaseWanted(asked.base, asked.box, asked.signature)
+        )
+        if fault is not None:
+            raise FaultySiloOrCoordinator(asked.silo, fault)
         own = AgreementKey.generate(self._random)
         key = base_key(own, asked.box, asked.base, asked.silo)
         sealed = seal(key, b"".join(vector.pieces()))
-        return Step(
-            (),
-            BaseSealed(
-                asked.base, asked.silo, own.public, Payload.over("u1", len(sealed), memoryview(sealed))
-            ),
-        )
+        content = Payload.over("u1", len(sealed), memoryview(sealed))
+        return Step((), BaseSealed(asked.base, asked.silo, asked.box, own.public, content))
 
     def _unseal_base(self, forwarded: BaseForwarded) -> SiloStep:
-        box = self._base_box
+        box, holder = self._base_box, forwarded.holder
         if box is None:
             raise UnexpectedMessage("a base model was sent that this silo did not ask for")
-
-        def vector() -> Payload:
+        terms = self._lacking(forwarded.base)
+        self._base_box = None
+        if holder == self._silo or holder not in self._roster:
+            raise FaultyCoordinator("a base model was forwarded that is of no peer")
+        try:
             key = base_key(box, forwarded.box, forwarded.base, self._silo)
-            try:
-                opened = unseal(key, b"".join(forwarded.sealed.pieces()))
-            except MalformedMessage as error:
-                raise FaultyCoordinator(f"the base model that was forwarded: {error}") from error
-            return Payload.over("f8", len(opened) // 8, memoryview(opened))
-
-        return self._adopt_vector(forwarded.base, vector)
+            opened = unseal(key, b"".join(forwarded.sealed.pieces()))
+            self._workload.adopt(terms, Payload.over("f8", len(opened) // 8, memoryview(opened)))
+        except (MalformedMessage, FaultyCoordinator) as error:
+            # The holder sealed something else, or the coordinator changed it: no other can see which.
+            raise FaultySiloOrCoordinator(holder, f"the base model that it sealed: {error}") from error
+        return self._ready(terms)
 
     def _ready(self, terms: Terms) -> SiloStep:
         digest = training_digest(terms)

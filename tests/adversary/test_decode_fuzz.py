@@ -75,8 +75,8 @@ def ciphertexts() -> list[Any]:
     return [
         BaseWanted(key, key, signature),
         BaseAsked(key, "west", key, signature),
-        BaseSealed(key, "west", key, data),
-        BaseForwarded(key, key, data),
+        BaseSealed(key, "west", key, key, data),
+        BaseForwarded(key, "east", key, data),
         EncryptedInput(key, upload, data),
         EncryptedInput(key, SignedUpload(words.digest, None, signature), words),
         UploadsAnnounced(key, (("east", upload), ("west", upload))),

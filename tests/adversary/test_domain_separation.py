@@ -28,7 +28,8 @@ from secagg.keys import transcript as ceremony
 from secagg.keys.document import KeyDocument, document_fields, sign_document
 from secagg.masking import transcript
 from secagg.messages import SignedUpload
-from secagg.rounds.silo import WANTED, base_fields, base_key
+from secagg.rounds.bases import WANTED, base_fields
+from secagg.rounds.silo import base_key
 from secagg.survivors import sign_survivors, sign_void
 from secagg.terms import training_digest
 from tests.adversary import reference
