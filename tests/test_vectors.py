@@ -14,7 +14,8 @@ from tests.vectors import generate
 from tests.vectors.cases import full_inputs, is_failure
 from tests.vectors.notation import FOLDER, Json, load, read_frame
 from tests.vectors.operations import OPERATIONS, perform
-from tests.vectors.scripts import SCRIPTS, leave, unchanged
+from tests.vectors.changes import unchanged
+from tests.vectors.scripts import SCRIPTS, leave
 
 LARGEST = 400_000
 """Bytes of all files together: they are read by people."""
