@@ -37,6 +37,7 @@ from secagg.names import SiloId, WordBits
 from secagg.roster import Roster
 from secagg.survivors import Locks, sign_void
 from secagg.terms import MaskingParameters, SchemeParameters, Terms, training_digest
+from tests.second_encrypted_silo import SecondEncryptedSilo
 from tests.second_silo import SecondSilo
 from tests.vectors import world
 from tests.vectors.forging import bad_dealing
@@ -298,3 +299,24 @@ def test_a_silo_written_from_the_pages_gives_the_same_bytes() -> None:
         reply = silo.receive(header)
         assert (None if reply is None else written_frame(*reply)) == step["reply"]
     assert silo.random == b""
+
+
+def test_a_silo_of_ciphertexts_written_from_the_pages_gives_the_same_bytes() -> None:
+    """And ``phe`` opens the same sum."""
+    vectors = load(FOLDER / "paillier_silo.json")
+    setup = read(vectors["setup"])
+    silo = SecondEncryptedSilo(
+        setup["silo"],
+        identity=setup["identity"],
+        opened=setup["opened"]["header"],
+        key=setup["key"],
+        vector=setup["vector"],
+        random=setup["random"],
+    )
+    for step in vectors["script"]:
+        header, payload = read_frame(step["receive"])
+        reply = silo.receive(header, None if payload is None else bytes(payload))
+        assert (None if reply is None else written_frame(*reply)) == step["reply"]
+    assert silo.total == np.frombuffer(read(vectors["outcome"])["total"], "<i4").tolist()
+    blinding = 256  # What this library blinds a ciphertext with; phe does not.
+    assert len(silo.random) % blinding == 0

@@ -36,15 +36,22 @@ def changed(frame: Json, at: int, like: Json) -> Json | None:
     header, other = read(frame["header"]), read(like["header"])
     if header[:TYPE] != other[:TYPE]:
         return None
-    changes = changes_between(other, header)
-    if sum(12 + len(new) for _, _, new in changes) > len(header) // 2:
-        return None
-    rest = {name: value for name, value in frame.items() if name != "header"}
+    found = {"replace": changes_between(other, header)}
+    whole, rest = len(header), {name: value for name, value in frame.items() if name != "header"}
     if "payload" in frame and "payload" in like:
-        payload = changes_at_once(read(like["payload"]), read(frame["payload"]))
-        if sum(12 + len(new) for _, _, new in payload) <= len(read(frame["payload"])) // 2:
-            rest = {"replace_payload": write(payload)}
-    return {"like": at, "replace": write(changes)} | rest
+        payload = read(frame["payload"])
+        inside = changes_within(read(like["payload"]), payload)
+        if cost(inside) <= len(payload) // 2:
+            found["replace_payload"] = inside
+            whole, rest = whole + len(payload), {}
+    if sum(map(cost, found.values())) > whole // 2:
+        return None
+    return {"like": at} | write(found) | rest
+
+
+def cost(changes: list[tuple[int, int, bytes]]) -> int:
+    """Return about how many bytes it takes to write changes down."""
+    return sum(12 + len(new) for _, _, new in changes)
 
 
 def unchanged(frame: Json, like: Json) -> Json:
@@ -75,11 +82,17 @@ def changes_between(old: bytes, new: bytes) -> list[tuple[int, int, bytes]]:
     return [(start, end, new[first:last]) for start, end, first, last in changes]
 
 
-def changes_at_once(old: bytes, new: bytes) -> list[tuple[int, int, bytes]]:
-    """Return no change or one, from the first byte that differs to the last."""
-    if old == new:
-        return []
-    most = min(len(old), len(new))
-    first = next((at for at in range(most) if old[at] != new[at]), most)
-    last = next((at for at in range(most - first) if old[-1 - at] != new[-1 - at]), most - first)
-    return [(first, len(old) - last, new[first : len(new) - last])]
+def changes_within(old: bytes, new: bytes) -> list[tuple[int, int, bytes]]:
+    """Return changes as ``changes_between`` does, of bytes too many to look for what moved."""
+    if len(old) != len(new):
+        most = min(len(old), len(new))
+        first = next((at for at in range(most) if old[at] != new[at]), most)
+        last = next((at for at in range(most - first) if old[-1 - at] != new[-1 - at]), most - first)
+        return [(first, len(old) - last, new[first : len(new) - last])]
+    ranges: list[tuple[int, int]] = []
+    for at in (at for at in range(len(old)) if old[at] != new[at]):
+        if ranges and at - ranges[-1][1] < CLOSE:
+            ranges[-1] = (ranges[-1][0], at + 1)
+        else:
+            ranges.append((at, at + 1))
+    return [(start, end, new[start:end]) for start, end in ranges]

@@ -233,9 +233,9 @@ def _leave_at_the_request(script: Script, honest: Transcript) -> None:
     of("the sum in place of the uploads", content(added(scheme, [bytes_of(data) for data in own.values()])))
     of("one upload less", own["a"], own["b"], own["c"])
     of("one upload twice", own["a"], own["b"], own["c"], own["a"])
-    of("the uploads in another order", own["b"], own["a"], own["c"], own["d"])
+    of("the uploads in another order", own["a"], own["b"], own["d"], own["c"])
     of("a flipped bit in an upload", own["a"], own["b"], own["c"], flipped(own["d"], 511))
-    total = AggregateAnnounced(scheme.round_id, requested.signatures, requested.ciphertexts)
+    total = AggregateAnnounced(scheme.round_id, requested.signatures, bytes_of(own["a"]))
     script.leave("a sum where shares open", 2, frame(total), expected=UNEXPECTED)
 
     # Its own silo signed it, and no coordinator should have taken it.
@@ -284,9 +284,9 @@ def _leave_at_the_parts(script: Script, honest: Transcript) -> None:
     told("one part twice", boxes=(*announced.boxes[:-1], announced.boxes[0]))
     of("fewer than t parts", FAULT, "ab")
     of("t parts", "accepted", "abc")
-    of("t parts in another order", "accepted", "cba")
-    of("a part that was changed on its way is left out", "accepted", "abcd", {"a": flipped(sealed["a"], 9)})
-    of("fewer than t parts are right", FAULT, "abc", {"a": flipped(sealed["a"], 9)})
+    of("a changed part is left out", "accepted", "abcd", {"a": flipped(sealed["a"], 9)})
+    wrong = {silo: flipped(sealed[silo], 9) for silo in "ad"}
+    of("fewer than t parts are right", FAULT, "abcd", wrong)
     exchanged = tuple((("a", boxes["c"]), announced.boxes[1], ("c", boxes["a"]), announced.boxes[3]))
     told("keys of parts exchanged", boxes=exchanged)
 
