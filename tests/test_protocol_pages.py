@@ -37,7 +37,7 @@ from secagg.names import SiloId, WordBits
 from secagg.roster import Roster
 from secagg.survivors import Locks, sign_void
 from secagg.terms import MaskingParameters, SchemeParameters, Terms, training_digest
-from tests.second_encrypted_silo import SecondEncryptedSilo
+from tests.second_encrypted_silo import KeyShare, SecondEncryptedSilo, WholeKey
 from tests.second_silo import SecondSilo
 from tests.vectors import world
 from tests.vectors.forging import bad_dealing
@@ -301,15 +301,18 @@ def test_a_silo_written_from_the_pages_gives_the_same_bytes() -> None:
     assert silo.random == b""
 
 
-def test_a_silo_of_ciphertexts_written_from_the_pages_gives_the_same_bytes() -> None:
-    """And ``phe`` opens the same sum."""
-    vectors = load(FOLDER / "paillier_silo.json")
+@pytest.mark.parametrize("name", ["paillier_silo", "threshold_silo"])
+def test_a_silo_of_ciphertexts_written_from_the_pages_gives_the_same_bytes(name: str) -> None:
+    """And opens the same sum: with ``phe`` where it holds the whole key."""
+    vectors = load(FOLDER / f"{name}.json")
     setup = read(vectors["setup"])
+    key = setup["key"]
     silo = SecondEncryptedSilo(
         setup["silo"],
         identity=setup["identity"],
+        roster=setup["roster"],
         opened=setup["opened"]["header"],
-        key=setup["key"],
+        key=KeyShare(key, setup["share"]) if "share" in setup else WholeKey(key),
         vector=setup["vector"],
         random=setup["random"],
     )
@@ -318,5 +321,6 @@ def test_a_silo_of_ciphertexts_written_from_the_pages_gives_the_same_bytes() -> 
         reply = silo.receive(header, None if payload is None else bytes(payload))
         assert (None if reply is None else written_frame(*reply)) == step["reply"]
     assert silo.total == np.frombuffer(read(vectors["outcome"])["total"], "<i4").tolist()
-    blinding = 256  # What this library blinds a ciphertext with; phe does not.
-    assert len(silo.random) % blinding == 0
+    # What this library blinds a ciphertext with before it opens it alone; phe does not.
+    assert len(silo.random) % 256 == 0
+    assert ("share" in setup) == (silo.random == b"")

@@ -12,9 +12,9 @@ from secagg.errors import SecaggError
 from secagg.messages import FromCoordinator, FromSilo
 from tests.vectors import generate
 from tests.vectors.cases import full_inputs, is_failure
+from tests.vectors.changes import unchanged
 from tests.vectors.notation import FOLDER, Json, load, read_frame
 from tests.vectors.operations import OPERATIONS, perform
-from tests.vectors.changes import unchanged
 from tests.vectors.scripts import SCRIPTS, leave
 
 LARGEST = 400_000

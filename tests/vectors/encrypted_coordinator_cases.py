@@ -1,4 +1,4 @@
-"""Cases for the coordinator under Paillier, with a whole key and with shares: the script, and whom it names."""
+"""Cases for the coordinator under Paillier, a whole key or shares: the script, and whom it names."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def paillier_coordinator() -> Json:
     script = _script(
         PAILLIER,
         "paillier_coordinator",
-        "The coordinator in one attempt under a Paillier key that every silo holds; silo d is lost before its "
-        "upload arrives. Each step: an event, the frames that it sends, whom it thinks faulty.",
+        "The coordinator in one attempt under a Paillier key that every silo holds; silo d is lost before "
+        "its upload arrives. Each step: an event, the frames that it sends, whom it thinks faulty.",
         shared_key().public.to_bytes(),
     )
     _leave_at_uploads(script, run(PAILLIER))
@@ -69,8 +69,8 @@ def threshold_coordinator() -> Json:
     script = _script(
         THRESHOLD,
         "threshold_coordinator",
-        "The coordinator in one attempt under a Paillier key of which every silo holds a share. Each step: an "
-        "event, the frames that it sends, whom it thinks faulty.",
+        "The coordinator in one attempt under a Paillier key of which every silo holds a share. Each step: "
+        "an event, the frames that it sends, whom it thinks faulty.",
         threshold_key(len(SILOS), COHORT.t)[0].to_bytes(),
     )
     _leave_at_boxes(script, run(THRESHOLD))
@@ -210,7 +210,9 @@ def _leave_at_parts(script: Script, honest: Transcript) -> None:
     sends("a part of another round", replace(good, round_id=fixed("r")))
     sends("a part that is sealed to fewer silos", replace(good, boxes=good.boxes[:-1]))
     sends("a part whose boxes are in another order", replace(good, boxes=good.boxes[::-1]))
-    sends("a part with a box for a stranger", replace(good, boxes=(*good.boxes[:-1], ("stranger", bytes(48)))))
+    sends(
+        "a part with a box for a stranger", replace(good, boxes=(*good.boxes[:-1], ("stranger", bytes(48))))
+    )
     sends("a part of another length", replace(good, sealed=bytes_of(content(good.sealed)[:-1])))
     sends("a model before the parts", Opened(training_digest(honest.scheme.terms), NEXT_BASE), UNEXPECTED)
     # What is in it, the coordinator cannot see.

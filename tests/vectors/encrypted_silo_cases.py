@@ -287,7 +287,7 @@ def _leave_at_the_parts(script: Script, honest: Transcript) -> None:
     of("a changed part is left out", "accepted", "abcd", {"a": flipped(sealed["a"], 9)})
     wrong = {silo: flipped(sealed[silo], 9) for silo in "ad"}
     of("fewer than t parts are right", FAULT, "abcd", wrong)
-    exchanged = tuple((("a", boxes["c"]), announced.boxes[1], ("c", boxes["a"]), announced.boxes[3]))
+    exchanged = (("a", boxes["c"]), announced.boxes[1], ("c", boxes["a"]), announced.boxes[3])
     told("keys of parts exchanged", boxes=exchanged)
 
     # Well sealed by its silo.

@@ -1,4 +1,4 @@
-"""One honest attempt over ciphertexts, deterministic: four silos under one Paillier key, or under shares of it.
+"""One honest attempt over ciphertexts, deterministic: four silos under a Paillier key or shares of one.
 
 Where all hold the key, silo d is lost before its upload arrives; where they hold shares, nobody is, so that
 three of four open. The product's own sessions run; only keys, identities and randomness are fixed.
