@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from secagg import wire
+from secagg.ckks.limbs import plan_limbs
+from secagg.ckks.secret import SecretKey as CKKSKey
+from secagg.ckks.secret import check_values
 from secagg.cohort import Cohort
 from secagg.fixedpoint import plan_sum
 from secagg.hazmat import agreement, framing, identity
@@ -34,12 +37,16 @@ from secagg.messages import (
     Void,
 )
 from secagg.names import SiloId, WordBits
+from secagg.paillier import public as public_key
+from secagg.paillier import threshold
 from secagg.roster import Roster
+from secagg.rounds.silo import WANTED, base_fields, base_key
 from secagg.survivors import Locks, sign_void
 from secagg.terms import MaskingParameters, SchemeParameters, Terms, training_digest
+from tests.paillier_keys import threshold_key
 from tests.second_encrypted_silo import KeyShare, SecondEncryptedSilo, WholeKey
 from tests.second_silo import SecondSilo
-from tests.vectors import world
+from tests.vectors import encrypted_world, world
 from tests.vectors.forging import bad_dealing
 from tests.vectors.notation import FOLDER, load, read, read_frame, written_frame
 
@@ -173,6 +180,36 @@ def test_labels_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     sign_void(world.IDENTITIES["a"], "a", bytes(32))
     told = {row[0].strip("`"): len(row[2].split(";")) for row in table(PROTOCOL, "Label", "Use")}
     assert seen == told
+
+
+def test_labels_of_ciphertexts_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run whole rounds over ciphertexts, and what is only hashed or derived beside them."""
+    seen: dict[str, int] = {}
+    real: Callable[..., bytes] = framing.frame
+
+    def noted(label: str, *fields: Any) -> bytes:
+        assert seen.setdefault(label, len(fields)) == len(fields)
+        return real(label, *fields)
+
+    for module in (framing, identity, agreement, public_key, threshold):
+        monkeypatch.setattr(module, "frame", noted)
+    encrypted_world.run.cache_clear()
+    for scheme in (encrypted_world.PAILLIER, encrypted_world.THRESHOLD):
+        encrypted_world.run(scheme)
+    modulus = encrypted_world.PAILLIER.adder.public.n
+    assert threshold.ThresholdKey.from_bytes(threshold_key(4, 3)[0].to_bytes()).id
+    assert public_key.PublicKey(modulus).base
+    limbs = plan_limbs(4, word_bits=32, cohort=4, degree=4096)
+    check_values(limbs.parameters, round_id=bytes(32), chunk=0)
+    CKKSKey.generate(4096)
+    world.IDENTITIES["a"].sign(WANTED, *base_fields(bytes(32), "a", bytes(32)))
+    own = agreement.AgreementKey.from_private_bytes(bytes(32))
+    base_key(own, own.public, bytes(32), "a")
+    told = {
+        row[0].strip("`"): len(row[2].split(";")) for row in table(PROTOCOL, "Label of ciphertexts", "Use")
+    }
+    assert told.items() <= seen.items()
+    assert seen.keys() - told.keys() <= {"training", "survivors", "roster"}
 
 
 CHANGES: dict[tuple[str, ...], object] = {

@@ -74,6 +74,7 @@ def threshold_coordinator() -> Json:
         threshold_key(len(SILOS), COHORT.t)[0].to_bytes(),
     )
     _leave_at_boxes(script, run(THRESHOLD))
+    _leave_at_signatures(script, run(THRESHOLD))
     _leave_at_parts(script, run(THRESHOLD))
     _leave_at_models(script, run(THRESHOLD))
     return script.content
@@ -161,7 +162,7 @@ def _leave_at_signatures(script: Script, honest: Transcript) -> None:
     signs("a signature over another upload", transcript.set_id(scheme.round_id, other), names)
     check = honest.sent("b", ConsistencyCheck)
     sends("a signature for another round", replace(check, round_id=fixed("r")))
-    outsider = took("d", check)
+    outsider = took("stranger", check)
     script.leave("a signature from outside the set", at, outsider, expected=UNEXPECTED)
     late = took("d", honest.sent("b", EncryptedInput))
     script.leave("an upload that is too late", at, late, expected=UNEXPECTED)
@@ -201,6 +202,17 @@ def _leave_at_boxes(script: Script, honest: Transcript) -> None:
     bad = bytes_of(reduced(1 + 5 * int(shared_key().public.n)))
     upload = signed(scheme, bad.digest, good.upload.box, silo="b")
     sends("a plaintext in clear", EncryptedInput(scheme.round_id, upload, bad))
+    sends("an upload of another round", replace(good, round_id=fixed("r")))
+    sends("the upload of another silo", honest.sent("a", EncryptedInput))
+    sends(
+        "ciphertexts that were not signed",
+        replace(good, ciphertexts=bytes_of(flipped(content(good.ciphertexts)))),
+    )
+    by_key = signed(scheme, good.upload.content, good.upload.box, silo="b", key=shared_key().public.id)
+    sends("an upload under the same modulus as a whole key", replace(good, upload=by_key))
+    sends("a part too early", honest.sent("b", PartialDecryption), UNEXPECTED)
+    script.leave("an upload twice", 3, took("b", good), expected=UNEXPECTED)
+    script.leave("an upload of a stranger", 1, took("stranger", good), expected=UNEXPECTED)
     script.leave("fewer than max(t, k_min + c) uploads", 3, ticked(60.0), expected="TooFewSilos")
 
 

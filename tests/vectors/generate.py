@@ -12,6 +12,7 @@ from tests.vectors import (
     arithmetic,
     blocks,
     coordinator_cases,
+    derived_cases,
     encrypted_coordinator_cases,
     encrypted_silo_cases,
     frames,
@@ -35,6 +36,9 @@ GROUPS: Mapping[str, Callable[[], Group]] = {
     "fixedpoint": arithmetic.numbers,
     "packing": paillier_cases.packing,
     "paillier": paillier_cases.paillier,
+    "ckks": derived_cases.ckks,
+    "encrypted": derived_cases.encrypted,
+    "ceremony": derived_cases.ceremony,
 }
 FOLLOWED: Mapping[str, Callable[[], Json]] = {
     "silo": silo_cases.silo,
