@@ -38,7 +38,7 @@ def changed(frame: Json, at: int, like: Json) -> Json | None:
         return None
     found = {"replace": changes_between(other, header)}
     whole, rest = len(header), {name: value for name, value in frame.items() if name != "header"}
-    if "payload" in frame and "payload" in like:
+    if isinstance(frame.get("payload"), str) and isinstance(like.get("payload"), str):
         payload = read(frame["payload"])
         inside = changes_within(read(like["payload"]), payload)
         if cost(inside) <= len(payload) // 2:

@@ -11,22 +11,27 @@ from typing import Any, Protocol
 import numpy as np
 
 from secagg import wire
+from secagg.ckks.coordinator import CKKSAdder
+from secagg.ckks.silo import CKKSCipher
 from secagg.encrypted.cipher import Adder
 from secagg.encrypted.coordinator import EncryptedCoordinator
 from secagg.encrypted.silo import SharedKeySilo, ThresholdSilo
 from secagg.hazmat.identity import IdentityKey
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.silo import MaskingSilo
+from secagg.names import IntegerVector
 from secagg.paillier.coordinator import PaillierAdder
 from secagg.paillier.public import PublicKey
 from secagg.paillier.secret import SecretKey
 from secagg.paillier.shares import KeyShare
 from secagg.paillier.silo import PaillierCipher, ThresholdPaillierCipher
 from secagg.paillier.threshold import ThresholdKey
+from secagg.payload import Payload
 from secagg.records import decode_silo_record, encode_record
 from secagg.session import Aggregate, CoordinatorSession, SealedSum, SiloSession
 from secagg.survivors import Locks
 from secagg.terms import Terms, ThresholdPaillierParameters
+from tests.vectors import fixed_ckks
 from tests.vectors.changes import changed
 from tests.vectors.notation import Json, Replay, read, read_frame, read_roster, write, write_frame
 from tests.vectors.operations import terms_of
@@ -107,6 +112,32 @@ class ThresholdPaillierSilo(SiloScript):
         return super().__call__(step) | {"faulty": list(self.sharing.faulty)}
 
 
+class FixedCKKS(CKKSCipher):
+    """Encrypts to what a file says, because SEAL draws its own randomness."""
+
+    def __init__(self, upload: bytes, *args: Any) -> None:
+        super().__init__(*args)
+        self._upload = upload
+
+    def encrypt(self, vector: IntegerVector, *, round_id: bytes) -> Payload:
+        return fixed_ckks.payload(self._upload)
+
+
+class CKKSSilo(PaillierSilo):
+    """Drives a silo that holds the whole key; large payloads of its replies are left out."""
+
+    def begin(self, setup: Json, given: dict[str, Any]) -> SiloSession:
+        key, upload = fixed_ckks.secret(read(setup["key"])), fixed_ckks.made(setup["upload"])
+        cipher = FixedCKKS(upload, key, self.terms.encoding)
+        self.shared = SharedKeySilo(setup["silo"], **given, cipher=cipher)
+        return self.shared
+
+    def __call__(self, step: Json) -> Json:
+        answer = super().__call__(step)
+        (answer["reply"] or {}).pop("payload", None)
+        return answer
+
+
 def _fill(cipher: PaillierCipher | ThresholdPaillierCipher) -> None:
     """Make the obfuscators on one thread, so that no two draw from the fixed bytes at once."""
     cipher._pool.fill(cipher.count, threads=1)
@@ -175,15 +206,29 @@ class PaillierCoordinator(CoordinatorScript):
 
     def begin(self, setup: Json, given: dict[str, Any]) -> CoordinatorSession:
         terms: Terms = given["terms"]
-        key = read(setup["key"])
-        shared = isinstance(terms.scheme, ThresholdPaillierParameters)
-        adder: Adder = PaillierAdder(_shared(key) if shared else PublicKey.from_bytes(key), terms.encoding)
-        past = tuple(read(setup.get("past", [])))
+        adder, past = self.adder(read(setup["key"]), terms), tuple(read(setup.get("past", [])))
         self.adding = EncryptedCoordinator(read_roster(setup["roster"]), **given, adder=adder, past=past)
         return self.adding
 
+    def adder(self, key: bytes, terms: Terms) -> Adder:
+        shared = isinstance(terms.scheme, ThresholdPaillierParameters)
+        return PaillierAdder(_shared(key) if shared else PublicKey.from_bytes(key), terms.encoding)
+
     def __call__(self, step: Json) -> Json:
         return super().__call__(step) | {"faulty": list(self.adding.faulty)}
+
+
+class CKKSCoordinator(PaillierCoordinator):
+    """Drives a coordinator that knows the id of a key; large payloads that it sends are left out."""
+
+    def adder(self, key: bytes, terms: Terms) -> Adder:
+        return CKKSAdder(key, fixed_ckks.RING.degree, terms.encoding)
+
+    def __call__(self, step: Json) -> Json:
+        answer = super().__call__(step)
+        for entry in answer["outbox"]:
+            entry["frame"].pop("payload", None)
+        return answer
 
 
 def write_outcome(outcome: Aggregate | SealedSum | None) -> Json:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from tests.vectors import (
     arithmetic,
     blocks,
+    ckks_cases,
     coordinator_cases,
     derived_cases,
     encrypted_coordinator_cases,
@@ -47,6 +48,8 @@ FOLLOWED: Mapping[str, Callable[[], Json]] = {
     "paillier_coordinator": encrypted_coordinator_cases.paillier_coordinator,
     "threshold_silo": encrypted_silo_cases.threshold_silo,
     "threshold_coordinator": encrypted_coordinator_cases.threshold_coordinator,
+    "ckks_silo": ckks_cases.ckks_silo,
+    "ckks_coordinator": ckks_cases.ckks_coordinator,
 }
 """Files with a script."""
 

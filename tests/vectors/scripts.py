@@ -17,6 +17,8 @@ SCRIPTS: dict[str, Callable[[Json], Driver]] = {
     "paillier_coordinator": drivers.PaillierCoordinator,
     "threshold_silo": drivers.ThresholdPaillierSilo,
     "threshold_coordinator": drivers.PaillierCoordinator,
+    "ckks_silo": drivers.CKKSSilo,
+    "ckks_coordinator": drivers.CKKSCoordinator,
 }
 """File -> what its script drives."""
 
