@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,9 @@ if (PARAMETERS.scale_bits, ADDER.limbs.count, PARAMETERS.chunks) != (SCALE_BITS,
     raise AssertionError("what is made from seeds is of one limb and one chunk")
 
 
-def upload_of(silo: SiloId, **changes: Any) -> Json:
+def upload_of(silo: SiloId, changes: Mapping[str, object] | None = None) -> Json:
     """Return how the upload of ``silo`` is made."""
-    return write({"upload": fixed(f"ckks upload {silo}"), **changes})
+    return write({"upload": fixed(f"ckks upload {silo}")} | dict(changes or {}))
 
 
 def sum_of(
@@ -59,17 +60,17 @@ def sum_of(
     silos: int = 3,
     round_id: bytes = ROUND,
     key: bytes = KEY,
-    **changes: Any,
+    changes: Mapping[str, object] | None = None,
 ) -> Json:
     """Return how a sum is made: of the survivors' vectors, unless it says otherwise."""
     if values is None:
-        vectors = sum(world.VECTORS[silo].view(np.int32).astype(int) for silo in SURVIVORS)
-        values = [*(float(value) for value in vectors), 3.0]
+        vectors = [world.VECTORS[silo].view(np.int32).tolist() for silo in SURVIVORS]
+        values = [*(float(sum(column)) for column in zip(*vectors, strict=True)), 3.0]
     first = RING.entries
     checks = [silos * value for value in check_values(PARAMETERS, round_id=round_id, chunk=0)]
     slots = [*enumerate(values), (first, checks[0]), (first + 1, checks[1])]
     made = {"sum": fixed("ckks sum"), "key": key, "slots": [[slot, value.hex()] for slot, value in slots]}
-    return write(made | changes)
+    return write(made | dict(changes or {}))
 
 
 def payload(recipe: Json, dtype: Any = "u8") -> Payload:
@@ -135,9 +136,9 @@ def ckks_silo() -> Json:
     opens("a value that no sum of this cohort has", sum_of([4 * PARAMETERS.bound + 1, 1.0, 2.0, 3.0]))
     opens("a value behind the end", sum_of([1.0, 2.0, 3.0, 3.0, 1.0]))
     modulus = RING.modulus.to_bytes(8, "little")
-    opens("a word that is the modulus", sum_of(**{"with": [[8, modulus]]}))
-    opens("another word", sum_of(**{"with": [[8 * 4096, b"\0\0\0\0\0\0\0\0"]]}))
-    opens("a word less", sum_of(size=16 * 4096 - 8))
+    opens("a word that is the modulus", sum_of(changes={"with": [[8, modulus]]}))
+    opens("another word", sum_of(changes={"with": [[8 * 4096, b"\0\0\0\0\0\0\0\0"]]}))
+    opens("a word less", sum_of(changes={"size": 16 * 4096 - 8}))
     opens("an upload as the sum", upload_of("a"))
     opens("words of another type", sum_of(), dtype="u1")
     other = UploadsAnnounced(ROUND, (("a", signed("a", upload_of("a"), key=fixed("key"))), *UPLOADS[1:]))
@@ -187,19 +188,20 @@ def ckks_coordinator() -> Json:
 
     good = upload_of("b")
     modulus, size = RING.modulus.to_bytes(8, "little"), RING.fresh_size
-    for name, changes in {
+    spoiled: dict[str, dict[str, object]] = {
         "the first word is the modulus": {"with": [[64, modulus]]},
         "the last word is the modulus": {"with": [[size - 8, modulus]]},
         "all bits of a word": {"with": [[1024, b"\xff" * 8]]},
         "a word less": {"size": size - 8},
         "a secret key": {"with": [[0, SECRET_MAGIC]]},
-    }.items():
-        uploads(name, sends("b", upload_of("b", **changes)))
+    }
+    for name, changes in spoiled.items():
+        uploads(name, sends("b", upload_of("b", changes)))
     uploads("a sum as an upload", sends("b", sum_of()))
     uploads("bytes in place of words", sends("b", good, dtype="u1"))
     uploads(
         "other words than were signed",
-        sends("b", upload_of("b", **{"with": [[80, bytes(8)]]}), signed("b", good)),
+        sends("b", upload_of("b", {"with": [[80, bytes(8)]]}), signed("b", good)),
     )
     uploads(
         "the upload of another silo",
@@ -211,7 +213,7 @@ def ckks_coordinator() -> Json:
         "an upload of another round",
         took("b", EncryptedInput(fixed("r"), signed("b", good), payload(good)), good),
     )
-    seeds = upload_of("b", **{"with": [[0, bytes(64)]]})
+    seeds = upload_of("b", {"with": [[0, bytes(64)]]})
     uploads("any seed", sends("b", seeds), "accepted")
     bad = replace(dict(UPLOADS)["b"], signature=flipped(dict(UPLOADS)["b"].signature))
     uploads("a flipped bit in a signature", sends("b", good, bad))
