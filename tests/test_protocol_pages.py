@@ -19,6 +19,7 @@ from secagg.cohort import Cohort
 from secagg.fixedpoint import plan_sum
 from secagg.hazmat import agreement, framing, identity
 from secagg.hazmat.identity import IdentityKey
+from secagg.learning import model
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.silo import MaskingSilo
 from secagg.messages import (
@@ -191,7 +192,7 @@ def test_labels_of_ciphertexts_are_those_of_the_page(monkeypatch: pytest.MonkeyP
         assert seen.setdefault(label, len(fields)) == len(fields)
         return real(label, *fields)
 
-    for module in (framing, identity, agreement, public_key, threshold):
+    for module in (framing, identity, agreement, model, public_key, threshold):
         monkeypatch.setattr(module, "frame", noted)
     encrypted_world.run.cache_clear()
     for scheme in (encrypted_world.PAILLIER, encrypted_world.THRESHOLD):
@@ -202,6 +203,7 @@ def test_labels_of_ciphertexts_are_those_of_the_page(monkeypatch: pytest.MonkeyP
     limbs = plan_limbs(4, word_bits=32, cohort=4, degree=4096)
     check_values(limbs.parameters, round_id=bytes(32), chunk=0)
     CKKSKey.generate(4096)
+    assert model.GlobalModel(1, np.ones(1)).digest
     world.IDENTITIES["a"].sign(WANTED, *base_fields(bytes(32), "a", bytes(32)))
     own = agreement.AgreementKey.from_private_bytes(bytes(32))
     base_key(own, own.public, bytes(32), "a")

@@ -144,6 +144,15 @@ def _seals(group: Group) -> None:
         group.fails(
             f"a base to a point of {name}", "base_key", "MalformedMessage", **(base | {"peer": point})
         )
+    group.passes("a base model", "base_digest", vectors=[[0.5, -1.0, 0.0]])
+    group.passes("one with state", "base_digest", vectors=[[0.5, -1.0, 0.0], [0.0, -0.0, 1e-300]])
+    for name, vectors in {
+        "a weight that is no number": [[0.5, math.nan]],
+        "an infinite weight": [[math.inf, 0.5]],
+        "state of another length": [[0.5, 1.0], [1.0]],
+        "no weights": [[]],
+    }.items():
+        group.fails(name, "base_digest", "InputRefused", vectors=vectors)
     fields = base_fields(world.TERMS.base, "b", peer)
     asked = {"label": WANTED, "fields": [write_field(field) for field in fields]}
     by_b = group.passes("a request for a base", "sign", identity=IDENTITIES["b"].private_bytes(), **asked)

@@ -29,6 +29,7 @@ from secagg.keys.document import (
 )
 from secagg.keys.keyring import check_age
 from secagg.keys.secret import load_secret
+from secagg.learning.model import GlobalModel
 from secagg.messages import KeyRequested, RoundOpened, SignedKey, SignedUpload
 from secagg.paillier.coordinator import PaillierAdder
 from secagg.paillier.public import PublicKey
@@ -36,7 +37,7 @@ from secagg.paillier.threshold import ThresholdKey
 from secagg.payload import Payload
 from secagg.rounds.silo import base_key as derive_base_key
 from tests.vectors.notation import Json, Replay, read, read_frame, read_roster
-from tests.vectors.operations import encoding_of, operation, struct
+from tests.vectors.operations import encoding_of, numbers, operation, struct
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,12 @@ def part_opener(given: Json) -> object:
 @operation
 def base_key(given: Json) -> object:
     return derive_base_key(agreement(given), read(given["peer"]), read(given["base"]), given["recipient"])
+
+
+@operation
+def base_digest(given: Json) -> object:
+    weights, *state = (numbers(vector) for vector in given["vectors"])
+    return GlobalModel(1, weights, tuple(state)).digest
 
 
 @operation
