@@ -38,7 +38,13 @@ from tests.vectors.operations import terms_of
 
 
 class Driver(Protocol):
-    """Takes the steps of one script."""
+    """Takes the steps of one script.
+
+    Attributes:
+        synced: what the last step put on disk, also if it failed then.
+    """
+
+    synced: list[bytes]
 
     def __call__(self, step: Json) -> Json:
         """Take one step; return what it causes."""
@@ -54,6 +60,7 @@ class SiloScript:
     """Drives a silo: a frame in; a frame and journal lines out."""
 
     def __init__(self, setup: Json) -> None:
+        self.synced: list[bytes] = []
         self.terms = terms_of(setup["opened"])
         self.random = Replay(read(setup["random"]))
         self.locks = Locks(decode_silo_record(line) for line in read(setup["journal"]))
@@ -72,11 +79,13 @@ class SiloScript:
         return MaskingSilo(setup["silo"], **given, threads=1)
 
     def __call__(self, step: Json) -> Json:
+        self.synced = []
         taken = self.session.receive(wire.decode_from_coordinator(*read_frame(step["receive"])))
         for record in taken.records:
             self.locks.apply(record)
+        self.synced = [encode_record(record) for record in taken.records]
         reply = None if taken.output is None else write_frame(taken.output)
-        return {"records": write([encode_record(r) for r in taken.records]), "reply": reply}
+        return {"records": write(self.synced), "reply": reply}
 
     @property
     def outcome(self) -> Json:
@@ -162,6 +171,7 @@ class CoordinatorScript:
     """Drives a coordinator: a frame of a silo, a loss or a time in; frames for silos out."""
 
     def __init__(self, setup: Json) -> None:
+        self.synced: list[bytes] = []
         given = {
             "terms": terms_of(setup["opened"]),
             "attempt": setup["attempt"],

@@ -8,7 +8,7 @@ from secagg.errors import SecaggError
 from tests.vectors import drivers
 from tests.vectors.changes import lengthen, shorten
 from tests.vectors.drivers import Driver
-from tests.vectors.notation import Json, write_error
+from tests.vectors.notation import Json, write, write_error
 
 SCRIPTS: dict[str, Callable[[Json], Driver]] = {
     "silo": drivers.SiloScript,
@@ -35,7 +35,7 @@ def leave(kind: str, content: Json, case: Json) -> Json:
     try:
         return session(steps[-1])
     except SecaggError as error:
-        return {"error": write_error(error)}
+        return {"error": write_error(error)} | ({"records": write(session.synced)} if session.synced else {})
 
 
 class Script:
