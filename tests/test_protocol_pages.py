@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 
 from secagg import wire
+from secagg.ckks.limbs import plan_limbs
+from secagg.ckks.secret import SecretKey as CKKSKey
+from secagg.ckks.secret import check_values
 from secagg.cohort import Cohort
 from secagg.fixedpoint import plan_sum
 from secagg.hazmat import agreement, framing, identity
 from secagg.hazmat.identity import IdentityKey
+from secagg.learning import model
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.silo import MaskingSilo
 from secagg.messages import (
@@ -34,11 +38,16 @@ from secagg.messages import (
     Void,
 )
 from secagg.names import SiloId, WordBits
+from secagg.paillier import public as public_key
+from secagg.paillier import threshold
 from secagg.roster import Roster
+from secagg.rounds.silo import WANTED, base_fields, base_key
 from secagg.survivors import Locks, sign_void
 from secagg.terms import MaskingParameters, SchemeParameters, Terms, training_digest
+from tests.paillier_keys import threshold_key
+from tests.second_encrypted_silo import KeyShare, SecondEncryptedSilo, WholeKey
 from tests.second_silo import SecondSilo
-from tests.vectors import world
+from tests.vectors import encrypted_world, world
 from tests.vectors.forging import bad_dealing
 from tests.vectors.notation import FOLDER, load, read, read_frame, written_frame
 
@@ -174,6 +183,37 @@ def test_labels_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == told
 
 
+def test_labels_of_ciphertexts_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run whole rounds over ciphertexts, and what is only hashed or derived beside them."""
+    seen: dict[str, int] = {}
+    real: Callable[..., bytes] = framing.frame
+
+    def noted(label: str, *fields: Any) -> bytes:
+        assert seen.setdefault(label, len(fields)) == len(fields)
+        return real(label, *fields)
+
+    for module in (framing, identity, agreement, model, public_key, threshold):
+        monkeypatch.setattr(module, "frame", noted)
+    encrypted_world.run.cache_clear()
+    for scheme in (encrypted_world.PAILLIER, encrypted_world.THRESHOLD):
+        encrypted_world.run(scheme)
+    modulus = encrypted_world.PAILLIER.adder.public.n
+    assert threshold.ThresholdKey.from_bytes(threshold_key(4, 3)[0].to_bytes()).id
+    assert public_key.PublicKey(modulus).base
+    limbs = plan_limbs(4, word_bits=32, cohort=4, degree=4096)
+    check_values(limbs.parameters, round_id=bytes(32), chunk=0)
+    CKKSKey.generate(4096)
+    assert model.GlobalModel(1, np.ones(1)).digest
+    world.IDENTITIES["a"].sign(WANTED, *base_fields(bytes(32), "a", bytes(32)))
+    own = agreement.AgreementKey.from_private_bytes(bytes(32))
+    base_key(own, own.public, bytes(32), "a")
+    told = {
+        row[0].strip("`"): len(row[2].split(";")) for row in table(PROTOCOL, "Label of ciphertexts", "Use")
+    }
+    assert told.items() <= seen.items()
+    assert seen.keys() - told.keys() <= {"training", "survivors", "roster"}
+
+
 CHANGES: dict[tuple[str, ...], object] = {
     ("federation",): "other",
     ("job",): "other",
@@ -298,3 +338,28 @@ def test_a_silo_written_from_the_pages_gives_the_same_bytes() -> None:
         reply = silo.receive(header)
         assert (None if reply is None else written_frame(*reply)) == step["reply"]
     assert silo.random == b""
+
+
+@pytest.mark.parametrize("name", ["paillier_silo", "threshold_silo"])
+def test_a_silo_of_ciphertexts_written_from_the_pages_gives_the_same_bytes(name: str) -> None:
+    """And opens the same sum: with ``phe`` where it holds the whole key."""
+    vectors = load(FOLDER / f"{name}.json")
+    setup = read(vectors["setup"])
+    key = setup["key"]
+    silo = SecondEncryptedSilo(
+        setup["silo"],
+        identity=setup["identity"],
+        roster=setup["roster"],
+        opened=setup["opened"]["header"],
+        key=KeyShare(key, setup["share"]) if "share" in setup else WholeKey(key),
+        vector=setup["vector"],
+        random=setup["random"],
+    )
+    for step in vectors["script"]:
+        header, payload = read_frame(step["receive"])
+        reply = silo.receive(header, None if payload is None else bytes(payload))
+        assert (None if reply is None else written_frame(*reply)) == step["reply"]
+    assert silo.total == np.frombuffer(read(vectors["outcome"])["total"], "<i4").tolist()
+    # What this library blinds a ciphertext with before it opens it alone; phe does not.
+    assert len(silo.random) % 256 == 0
+    assert ("share" in setup) == (silo.random == b"")

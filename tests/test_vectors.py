@@ -12,11 +12,12 @@ from secagg.errors import SecaggError
 from secagg.messages import FromCoordinator, FromSilo
 from tests.vectors import generate
 from tests.vectors.cases import full_inputs, is_failure
+from tests.vectors.changes import unchanged
 from tests.vectors.notation import FOLDER, Json, load, read_frame
 from tests.vectors.operations import OPERATIONS, perform
-from tests.vectors.scripts import SCRIPTS, leave, unchanged
+from tests.vectors.scripts import SCRIPTS, leave
 
-LARGEST = 400_000
+LARGEST = 640_000
 """Bytes of all files together: they are read by people."""
 
 FILES = {path.stem: load(path) for path in sorted(FOLDER.glob("*.json"))}
@@ -48,9 +49,8 @@ def test_script(kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "case"), cases(iter(SCRIPTS)))
 def test_leaving_the_script(kind: str, case: Json) -> None:
-    answer = leave(kind, FILES[kind], case)
-    assert case | answer == case
-    assert ("error" in case) == ("error" in answer)
+    asked = ("name", "after", "setup", "steps")
+    assert leave(kind, FILES[kind], case) == {key: case[key] for key in case if key not in asked}
 
 
 def test_the_files_are_what_the_generator_writes() -> None:

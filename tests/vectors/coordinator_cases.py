@@ -46,13 +46,13 @@ def ticked(now: float) -> Json:
     return {"event": "advance", "now": now}
 
 
-def _event(event: world.Event) -> Json:
+def happened(event: world.Event) -> Json:
     return took(event.sender, event.message) if isinstance(event, world.Sent) else ticked(event.now)
 
 
 def _from(at: int, transcript_: world.Transcript = HONEST) -> list[Json]:
     """Return the events from ``at`` on (the script has ``open`` before them)."""
-    return [_event(event) for event in transcript_.events[at:]]
+    return [happened(event) for event in transcript_.events[at:]]
 
 
 def coordinator() -> Json:

@@ -11,7 +11,11 @@ from collections.abc import Callable, Mapping
 from tests.vectors import (
     arithmetic,
     blocks,
+    ckks_cases,
     coordinator_cases,
+    derived_cases,
+    encrypted_coordinator_cases,
+    encrypted_silo_cases,
     frames,
     lock_cases,
     paillier_cases,
@@ -19,7 +23,7 @@ from tests.vectors import (
     silo_cases,
 )
 from tests.vectors.cases import Group
-from tests.vectors.notation import FOLDER, dump
+from tests.vectors.notation import FOLDER, Json, dump
 
 GROUPS: Mapping[str, Callable[[], Group]] = {
     "framing": blocks.framing,
@@ -33,13 +37,27 @@ GROUPS: Mapping[str, Callable[[], Group]] = {
     "fixedpoint": arithmetic.numbers,
     "packing": paillier_cases.packing,
     "paillier": paillier_cases.paillier,
+    "ckks": derived_cases.ckks,
+    "encrypted": derived_cases.encrypted,
+    "ceremony": derived_cases.ceremony,
 }
+FOLLOWED: Mapping[str, Callable[[], Json]] = {
+    "silo": silo_cases.silo,
+    "coordinator": coordinator_cases.coordinator,
+    "paillier_silo": encrypted_silo_cases.paillier_silo,
+    "paillier_coordinator": encrypted_coordinator_cases.paillier_coordinator,
+    "threshold_silo": encrypted_silo_cases.threshold_silo,
+    "threshold_coordinator": encrypted_coordinator_cases.threshold_coordinator,
+    "ckks_silo": ckks_cases.ckks_silo,
+    "ckks_coordinator": ckks_cases.ckks_coordinator,
+}
+"""Files with a script."""
 
 
 def texts() -> dict[str, str]:
     """Return the text of every vector file, by file name."""
     groups = {name: build().content for name, build in GROUPS.items()}
-    scripts = {"silo": silo_cases.silo(), "coordinator": coordinator_cases.coordinator()}
+    scripts = {name: build() for name, build in FOLLOWED.items()}
     return {f"{name}.json": dump(name, content) for name, content in (groups | scripts).items()}
 
 

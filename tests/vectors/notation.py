@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -170,6 +172,10 @@ def written_frame(header: bytes, payload: bytes | memoryview | None = None) -> J
 def read_frame(frame: Json) -> tuple[bytes, memoryview | None]:
     """Return header and payload of a frame."""
     payload = frame.get("payload")
+    if isinstance(payload, dict):
+        from tests.vectors import fixed_ckks
+
+        return read(frame["header"]), memoryview(fixed_ckks.made(payload))
     return read(frame["header"]), None if payload is None else memoryview(read(payload))
 
 
@@ -180,17 +186,57 @@ def write_error(error: SecaggError) -> Json:
     return {"class": public.__name__} | named
 
 
+LONG = 400
+"""Characters from which on text that stands in a file twice is written once, and named."""
+
+
 def dump(group: str, content: Json) -> str:
     """Return the text of a vector file."""
-    parts = ",\n".join(f'"{key}": {_lines(value)}' for key, value in ({"group": group} | content).items())
+    repeated = (text for text, times in Counter(texts_in(content)).items() if times > 1)
+    names = {text: f"={at}" for at, text in enumerate(repeated, 1)}
+    values = {"values": {name: text for text, name in names.items()}} if names else {}
+    whole = {"group": group} | values | renamed(content, names)
+    parts = ",\n".join(f'"{key}": {_lines(value)}' for key, value in whole.items())
     return f"{{\n{parts}\n}}\n"
 
 
+def texts_in(value: Json) -> Iterator[str]:
+    """Yield every long text of ``value``, in order."""
+    match value:
+        case str() if len(value) >= LONG:
+            yield value
+        case dict():
+            for item in value.values():
+                yield from texts_in(item)
+        case list():
+            for item in value:
+                yield from texts_in(item)
+
+
+def renamed(value: Json, names: Mapping[str, str]) -> Json:
+    """Return ``value`` with other text in the place of some."""
+    match value:
+        case str():
+            return names.get(value, value)
+        case dict():
+            return {key: renamed(item, names) for key, item in value.items()}
+        case list():
+            return [renamed(item, names) for item in value]
+        case _:
+            return value
+
+
 def _lines(value: Json) -> str:
-    """One case or step a line, so that a difference shows which one differs."""
+    """One case, step or value a line, so that a difference shows which one differs."""
+    if isinstance(value, dict) and all(map(_is_name, value)):
+        return "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()) + "\n}"
     if not isinstance(value, list):
         return json.dumps(value)
     return "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
+
+
+def _is_name(key: str) -> bool:
+    return key.startswith("=")
 
 
 def difference(old: Json, new: Json) -> Json:
@@ -213,5 +259,6 @@ def merge(old: Json, changes: Json) -> Json:
 
 
 def load(path: Path) -> Json:
-    """Return the content of a vector file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return the content of a vector file, with every value in its place."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return renamed(content, content.pop("values", {}))
