@@ -41,7 +41,8 @@ from secagg.names import SiloId, WordBits
 from secagg.paillier import public as public_key
 from secagg.paillier import threshold
 from secagg.roster import Roster
-from secagg.rounds.silo import WANTED, base_fields, base_key
+from secagg.rounds.bases import WANTED, base_fields
+from secagg.rounds.silo import base_key
 from secagg.survivors import Locks, sign_void
 from secagg.terms import MaskingParameters, SchemeParameters, Terms, training_digest
 from tests.paillier_keys import threshold_key

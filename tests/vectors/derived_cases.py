@@ -15,7 +15,7 @@ from secagg.keys.document import DAY, KeyDocument, encode_document, sign_documen
 from secagg.keys.transcript import ceremony_digest
 from secagg.messages import KeyRequested, RoundOpened, UploadsAnnounced
 from secagg.paillier.params import SECRET_MAGIC as PAILLIER_MAGIC
-from secagg.rounds.silo import WANTED, base_fields
+from secagg.rounds.bases import WANTED, base_fields
 from tests.paillier_keys import secret_key, shared_key, threshold_key
 from tests.vectors import world
 from tests.vectors.cases import Group
