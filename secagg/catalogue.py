@@ -428,7 +428,7 @@ _ENTRIES = (
     Explanation(
         code="SA-6012",
         what="{silo} refused {round}: the key that it names cannot be used there",
-        cause="a key is used within its lifetime, by the roster it was made for, under its own scheme",
+        cause="a key has a lifetime, a roster, a scheme, and a number of sums that may be published under it",
         safe=SILO_KEPT,
         you_can="make a key of all silos and begin again: coordinator key make --scheme ...",
         they_can="{silo}: look at silo key list; a lost key comes from a peer, but for a share of one",

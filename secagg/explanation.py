@@ -202,6 +202,7 @@ _RULE_CODES = {
     "app": "SA-6010",
     "min_weight_cap": "SA-6011",
     "key": "SA-6012",
+    "releases": "SA-6012",
     "maker": "SA-6013",
 }
 

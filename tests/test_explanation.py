@@ -88,6 +88,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (PolicyRefused("app", "text"), "SA-6010"),
     (PolicyRefused("min_weight_cap", "text"), "SA-6011"),
     (PolicyRefused("key", "text"), "SA-6012"),
+    (PolicyRefused("releases", "text"), "SA-6012"),
     (PolicyRefused("maker", "text"), "SA-6013"),
     (PrivacyBudgetExhausted("text"), "SA-7001"),
 )
@@ -325,5 +326,5 @@ def test_every_rule_of_a_policy_has_its_own_wording() -> None:
     package = Path(inspect.getfile(errors)).parent
     for path in package.rglob("*.py"):  # And what is refused outside of it, such as a key.
         rules |= set(re.findall(r"PolicyRefused\(\s*\"(\w+)\"", path.read_text(encoding="utf-8")))
-    assert {"key", "maker"} <= rules
+    assert {"key", "maker", "releases"} <= rules
     assert all(explain(PolicyRefused(rule, "")).code != "SA-6001" for rule in rules)

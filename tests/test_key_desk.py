@@ -203,6 +203,17 @@ def test_a_silo_that_was_out_of_reach_is_still_sent_it() -> None:
     assert isinstance(desk.receive("b", answered("b", told["b"])).outbox["a"], KeyPassed)
 
 
+def test_a_silo_that_was_out_of_reach_when_it_was_sent_the_key_may_still_say_that_it_has_it() -> None:
+    desk = KeyDesk(ROSTER, KEY)
+    lacks, asks = wanted("a")
+    told = desk.receive("a", asks).outbox
+    passed = desk.receive("b", answered("b", told["b"])).outbox
+    desk.lose("a")
+    assert desk.ask() == {}
+    taken: Any = lacks.receive(over_the_wire(passed["a"])).output
+    assert desk.receive("a", taken).holders == {"a"}
+
+
 # --- several silos -----------------------------------------------------------------------------------------
 
 
@@ -241,6 +252,20 @@ def test_one_holder_helps_one_after_the_other() -> None:
     assert isinstance(passed["b"], KeyPassed)
     assert passed["c"] == KeyAsked("a", KEY.document.key, again.sealing)
     assert one.held == ()
+
+
+def test_a_silo_that_has_just_got_the_key_is_told_what_to_train_before_it_helps_another() -> None:
+    """One message to a silo in a step: its invitation comes with the step in which it has the key."""
+    desk = KeyDesk(ROSTER, KEY)
+    (one, first), (_, second) = wanted("a"), wanted("b")
+    told = desk.receive("a", first, absent=frozenset({"b", "d"})).outbox
+    passed = desk.receive("c", answered("c", told["c"])).outbox
+    away = frozenset({"c", "d"})
+    assert desk.receive("b", second, absent=away).outbox == {}
+    taken: Any = one.receive(over_the_wire(passed["a"])).output
+    done = desk.receive("a", taken, absent=away)
+    assert (done.outbox, done.holders) == ({}, frozenset({"a"}))
+    assert list(desk.ask(absent=away)) == ["a"]
 
 
 # --- in a round --------------------------------------------------------------------------------------------
