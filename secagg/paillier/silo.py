@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager
 from secagg.encrypted.cipher import Opening
 from secagg.errors import MalformedMessage, TooFewSilos
 from secagg.fixedpoint import Encoding
-from secagg.names import IntegerVector, RandomSource
+from secagg.names import IntegerVector, RandomSource, SiloId
 from secagg.paillier.ciphertexts import encrypt, read
-from secagg.paillier.coordinator import PaillierAdder, batches
+from secagg.paillier.coordinator import PaillierAdder
 from secagg.paillier.gmp import mpz
+from secagg.paillier.knowledge import encrypt_known
 from secagg.paillier.obfuscators import Pool
 from secagg.paillier.secret import SecretKey
 from secagg.paillier.shares import KeyShare
@@ -27,28 +28,35 @@ class _PaillierCipher(PaillierAdder):
         Every ciphertext that leaves has an obfuscator of its own, also where a vector is sent again.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, random: RandomSource) -> None:
         self._pool = pool
+        self._random = random
 
     def prepare(self) -> AbstractContextManager[None]:
         """Make obfuscators on one core beside what the block does."""
         return self._pool.filling(self.count)
 
-    def encrypt(self, vector: IntegerVector, *, round_id: bytes) -> Payload:
+    def encrypt(self, vector: IntegerVector, *, silo: SiloId, round_id: bytes) -> Payload:
         """Return the ciphertexts of a vector with its count entry; see ``Cipher.encrypt``.
 
         Args:
             vector: shape (length + 1,).
-            round_id: not used: the signature over the upload names the round.
+            silo: in the proof that shared openings need; elsewhere the signature names it.
+            round_id: as ``silo``.
         """
         self._pool.fill(self.count)
-        ciphertexts = b"".join(encrypt(self.packing.pack(vector), self._pool))
+        rows = self.packing.pack(vector)
+        if self.proof_size:
+            context = self.context(silo, round_id)
+            ciphertexts = encrypt_known(rows, self._pool, context=context, random=self._random)
+        else:
+            ciphertexts = b"".join(encrypt(rows, self._pool))
         return Payload.over("u1", len(ciphertexts), memoryview(ciphertexts))
 
     def _read(self, total: Payload) -> list[mpz]:
         if not self.total.fits(total):
             raise MalformedMessage("the sum has another length or type than the parameters say")
-        return [c for batch in batches(total, self.public) for c in read(batch, self.public)]
+        return [c for batch in self.batches(total) for c in read(batch, self.public)]
 
     @property
     def _row_size(self) -> int:
@@ -66,9 +74,8 @@ class PaillierCipher(_PaillierCipher):
 
     def __init__(self, secret: SecretKey, encoding: Encoding, *, random: RandomSource = os.urandom) -> None:
         PaillierAdder.__init__(self, secret.public, encoding)
-        super().__init__(Pool(secret.public, random=random))
+        super().__init__(Pool(secret.public, random=random), random)
         self._secret = secret
-        self._random = random
 
     def open(self, total: Payload, *, silos: int, round_id: bytes) -> IntegerVector:
         """Return the sum; see ``SharedKeyCipher.open``."""
@@ -87,9 +94,8 @@ class ThresholdPaillierCipher(_PaillierCipher):
 
     def __init__(self, share: KeyShare, encoding: Encoding, *, random: RandomSource = os.urandom) -> None:
         PaillierAdder.__init__(self, share.key, encoding)
-        super().__init__(Pool(share.key.public, random=random))
+        super().__init__(Pool(share.key.public, random=random), random)
         self._share = share
-        self._random = random
 
     def part(self, total: Payload, *, round_id: bytes) -> bytes:
         """Return this silo's partial decryptions, and one proof for all; see ``ThresholdCipher.part``."""
@@ -118,6 +124,6 @@ class ThresholdPaillierCipher(_PaillierCipher):
     def _part_of(self, part: bytes) -> tuple[list[mpz], Proof | None]:
         if len(part) != self.part_size:
             return [], None
-        size, end = self.public.ciphertext_size, self.upload.length
+        size, end = self.public.ciphertext_size, self.total.length
         numbers = [mpz.from_bytes(part[start : start + size], "big") for start in range(0, end, size)]
         return numbers, self._share.key.proof_from(part[end:])
