@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from secagg.errors import MalformedMessage, UsageError
 from secagg.paillier.ciphertexts import read
 from secagg.paillier.gmp import gmpy2, mpz
-from secagg.paillier.knowledge import check_known, encrypt_known, proof_size
+from secagg.paillier.knowledge import check_known, encrypt_known
 from secagg.paillier.obfuscators import Pool
+from secagg.paillier.params import knowledge_size
 from secagg.paillier.powers import EXPONENT_SIZE, product_of_powers
 from secagg.paillier.public import PublicKey
 from tests.paillier_keys import secret_key, stream
@@ -47,7 +48,7 @@ def check(whole: bytes, *, context: bytes = b"north 1", count: int = COUNT, piec
 @pytest.mark.parametrize("piece", [1, 2, 3, COUNT, 100])
 def test_what_was_encrypted_is_proved_however_it_is_read(piece: int) -> None:
     check(WHOLE, piece=piece * SIZE)
-    assert len(WHOLE) == COUNT * SIZE + proof_size(KEY)
+    assert len(WHOLE) == COUNT * SIZE + knowledge_size(KEY.bits)
     opened = SECRET.open(read(WHOLE[: COUNT * SIZE], KEY), size=200)
     np.testing.assert_array_equal(opened, ROWS)
 

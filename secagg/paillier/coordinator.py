@@ -12,7 +12,7 @@ from secagg.names import SiloId
 from secagg.packing import Packing
 from secagg.paillier import knowledge
 from secagg.paillier.ciphertexts import Total, read
-from secagg.paillier.params import SECRET_MAGIC
+from secagg.paillier.params import SECRET_MAGIC, knowledge_size
 from secagg.paillier.public import PublicKey
 from secagg.paillier.threshold import ThresholdKey
 from secagg.payload import Buffer, Payload
@@ -37,7 +37,7 @@ class PaillierAdder:
             "paillier parameters", self.packing.word_bits, self.packing.cohort, self.public.bits, self.length
         )
         if isinstance(key, ThresholdKey):
-            self.proof_size = knowledge.proof_size(self.public)
+            self.proof_size = knowledge_size(self.public.bits)
             self.part_size = self.total.length + key.proof_size
             self.upload = Form("u1", self.total.length + self.proof_size)
 

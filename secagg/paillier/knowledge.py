@@ -29,18 +29,12 @@ from secagg.names import RandomSource
 from secagg.paillier.ciphertexts import read
 from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.obfuscators import Pool
+from secagg.paillier.params import answer_size, knowledge_size
 from secagg.paillier.powers import EXPONENT_SIZE, product_of_powers
 from secagg.paillier.public import PublicKey
 
 _HIDING = 16
 """Bytes by which what hides a secret is longer than it."""
-_COUNT = 4
-"""Bytes of a number of ciphertexts."""
-
-
-def proof_size(key: PublicKey) -> int:
-    """Return the bytes of a proof."""
-    return key.ciphertext_size + key.bits // 8 + _answer_size(key)
 
 
 def encrypt_known(rows: NDArray[np.uint8], pool: Pool, *, context: bytes, random: RandomSource) -> bytes:
@@ -66,7 +60,7 @@ def encrypt_known(rows: NDArray[np.uint8], pool: Pool, *, context: bytes, random
         parts.append(((plaintext * n + 1) * obfuscator % n_squared).to_bytes(size, "big"))
     ciphertexts = b"".join(parts)
     hidden = mpz.from_bytes(random(key.bits // 8 + _HIDING), "big") % n
-    hiding = mpz.from_bytes(random(_answer_size(key) - 1), "big")
+    hiding = mpz.from_bytes(random(answer_size(key.bits) - 1), "big")
     commitment = (hidden * n + 1) * gmpy2.powmod_sec(key.base, hiding, n_squared) % n_squared
     shown = commitment.to_bytes(size, "big")
     drawn = _exponents(key, shown, [ciphertexts], len(exponents), context=context)
@@ -77,7 +71,7 @@ def encrypt_known(rows: NDArray[np.uint8], pool: Pool, *, context: bytes, random
         ciphertexts
         + shown
         + (hidden % n).to_bytes(key.bits // 8, "big")
-        + hiding.to_bytes(_answer_size(key), "big")
+        + hiding.to_bytes(answer_size(key.bits), "big")
     )
 
 
@@ -94,7 +88,7 @@ def check_known(
     Args:
         ciphertexts: returns them, whole ones in each piece; called twice.
         count: how many they are.
-        proof: ``proof_size`` bytes.
+        proof: ``params.knowledge_size`` bytes.
         key: that they are under.
         context: what the proof was made for.
 
@@ -105,7 +99,7 @@ def check_known(
         One piece is held.
     """
     size, n_squared = key.ciphertext_size, key.n_squared
-    if len(proof) != proof_size(key):
+    if len(proof) != knowledge_size(key.bits):
         raise MalformedMessage("the proof that its plaintexts are known has another size")
     shown, answers = proof[:size], proof[size:]
     (commitment,) = read(shown, key)
@@ -124,11 +118,6 @@ def check_known(
         at += EXPONENT_SIZE * len(found)
     if at != len(drawn) or (z * key.n + 1) * gmpy2.powmod(key.base, x, n_squared) % n_squared != right:
         raise MalformedMessage("the proof that its plaintexts are known does not hold")
-
-
-def _answer_size(key: PublicKey) -> int:
-    # A sum of 2^32 products of an exponent of a ciphertext and one of 128 bits, what hides it, and a carry.
-    return key.bits // 16 + EXPONENT_SIZE + _COUNT + _HIDING + 1
 
 
 def _plaintexts(rows: NDArray[np.uint8]) -> Iterator[mpz]:
