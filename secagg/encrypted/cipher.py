@@ -179,6 +179,9 @@ class ThresholdCipher(Cipher, Protocol):
 
 SiloCipher: TypeAlias = SharedKeyCipher | ThresholdCipher
 
+Opened: TypeAlias = Callable[[int, int], None]
+"""Told, while a sum is opened, how many ciphertexts are done, and of how many; from several threads."""
+
 
 class Keys(Protocol):
     """The keys that a silo holds."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
-from secagg.encrypted.cipher import Opening
+from secagg.encrypted.cipher import Opened, Opening
 from secagg.errors import MalformedMessage, TooFewSilos
 from secagg.fixedpoint import Encoding
 from secagg.names import IntegerVector, RandomSource, SiloId
@@ -28,9 +29,10 @@ class _PaillierCipher(PaillierAdder):
         Every ciphertext that leaves has an obfuscator of its own, also where a vector is sent again.
     """
 
-    def __init__(self, pool: Pool, random: RandomSource) -> None:
+    def __init__(self, pool: Pool, random: RandomSource, opened: Opened | None) -> None:
         self._pool = pool
         self._random = random
+        self._opened = opened
 
     def prepare(self) -> AbstractContextManager[None]:
         """Make obfuscators on one core beside what the block does."""
@@ -58,6 +60,19 @@ class _PaillierCipher(PaillierAdder):
             raise MalformedMessage("the sum has another length or type than the parameters say")
         return [c for batch in self.batches(total) for c in read(batch, self.public)]
 
+    def _progress(self) -> Callable[[int], None] | None:
+        """Return what counts ciphertexts of one opening."""
+        opened, lock, done = self._opened, threading.Lock(), 0
+
+        def more(count: int) -> None:
+            nonlocal done
+            if opened is not None:
+                with lock:
+                    done += count
+                    opened(done, self.count)
+
+        return None if opened is None else more
+
     @property
     def _row_size(self) -> int:
         return self.packing.lanes * self.packing.lane_bytes
@@ -70,16 +85,26 @@ class PaillierCipher(_PaillierCipher):
         secret: the key.
         encoding: of the vectors.
         random: fresh uniform bytes.
+        opened: told how far an opening is.
     """
 
-    def __init__(self, secret: SecretKey, encoding: Encoding, *, random: RandomSource = os.urandom) -> None:
+    def __init__(
+        self,
+        secret: SecretKey,
+        encoding: Encoding,
+        *,
+        random: RandomSource = os.urandom,
+        opened: Opened | None = None,
+    ) -> None:
         PaillierAdder.__init__(self, secret.public, encoding)
-        super().__init__(Pool(secret.public, random=random), random)
+        super().__init__(Pool(secret.public, random=random), random, opened)
         self._secret = secret
 
     def open(self, total: Payload, *, silos: int, round_id: bytes) -> IntegerVector:
         """Return the sum; see ``SharedKeyCipher.open``."""
-        rows = self._secret.open(self._read(total), size=self._row_size, random=self._random)
+        rows = self._secret.open(
+            self._read(total), size=self._row_size, progress=self._progress(), random=self._random
+        )
         return self.packing.unpack(rows, length=self.length, silos=silos)
 
 
@@ -90,17 +115,25 @@ class ThresholdPaillierCipher(_PaillierCipher):
         share: of the key.
         encoding: of the vectors.
         random: fresh uniform bytes.
+        opened: told how far an opening is.
     """
 
-    def __init__(self, share: KeyShare, encoding: Encoding, *, random: RandomSource = os.urandom) -> None:
+    def __init__(
+        self,
+        share: KeyShare,
+        encoding: Encoding,
+        *,
+        random: RandomSource = os.urandom,
+        opened: Opened | None = None,
+    ) -> None:
         PaillierAdder.__init__(self, share.key, encoding)
-        super().__init__(Pool(share.key.public, random=random), random)
+        super().__init__(Pool(share.key.public, random=random), random, opened)
         self._share = share
 
     def part(self, total: Payload, *, round_id: bytes) -> bytes:
         """Return this silo's partial decryptions, and one proof for all; see ``ThresholdCipher.part``."""
         ciphertexts, size = self._read(total), self.public.ciphertext_size
-        partials = self._share.decrypt(ciphertexts, random=self._random)
+        partials = self._share.decrypt(ciphertexts, progress=self._progress(), random=self._random)
         proof = self._share.prove(ciphertexts, partials, context=round_id, random=self._random)
         numbers = b"".join(partial.to_bytes(size, "big") for partial in partials)
         return numbers + self._share.key.proof_bytes(proof)
