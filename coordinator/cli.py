@@ -273,10 +273,8 @@ def _watch(coordinator: Coordinator, run: str) -> None:
     except KeyboardInterrupt:
         typer.echo(how_to_go_on(run), err=True)
         raise
-    if outcome.model is None:
-        typer.echo(outcome.text, err=True)
-    else:
-        typer.echo(outcome.text)
+    typer.echo(outcome.text, err=outcome.error is not None)
+    if outcome.model is not None:
         typer.echo(f"  model  {outcome.model}\n  card   {outcome.card}")
     if outcome.exit:
         raise typer.Exit(outcome.exit)

@@ -210,8 +210,8 @@ class Driving:
         where = ""
         if isinstance(model, SealedBase):
             where = (
-                f"; the model is at the silos alone, where `silo model list` names its file, digest "
-                f"{model.digest.hex()[:16]}"
+                f"\n  the model is at the silos alone: silo model show {self._run.job}"
+                f"\n  digest {model.digest.hex()[:16]}"
             )
         else:
             layout: Layout = self._request.layout

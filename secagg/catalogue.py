@@ -319,6 +319,14 @@ _ENTRIES = (
         you_can="go on where it is: coordinator run resume, or start the coordinator again",
         they_can="all silos: nothing, they wait",
     ),
+    Explanation(
+        code="SA-4104",
+        what="no key was made: every silo of the roster takes part in that, and not all did",
+        cause="a silo is away, its policy refuses, or what it sent is wrong",
+        safe="yes: no data are in a ceremony, and the keys that there were are as they were",
+        you_can="type the same again once that is mended",
+        they_can="{silos}: come back, or look at schemes in [policy] of silo.toml; its log says why",
+    ),
     # --- 5: trust ---------------------------------------------------------------------------------
     Explanation(
         code="SA-5001",

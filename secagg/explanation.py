@@ -168,6 +168,9 @@ _CODES: tuple[tuple[type[SecaggError], str], ...] = (
     (UsageError, "SA-2101"),
 )
 _DEALER_CODE = "SA-4005"
+_CEREMONY_CODE = "SA-4104"
+_CEREMONY = {"SealingKey", "KeyDealt", "KeyTaken"}
+"""Phases of a key ceremony, which is no round and needs everybody."""
 _PARAMETER_CODES = {
     "n": "SA-2002",
     "c": "SA-2003",
@@ -209,6 +212,7 @@ _RULE_CODES = {
 
 _SPECIAL_CODES: Mapping[type[SecaggError], Iterable[str]] = {
     FaultySilo: (_DEALER_CODE,),
+    TooFewSilos: (_CEREMONY_CODE,),
     InputRefused: _INPUT_CODES.values(),
     ParameterError: _PARAMETER_CODES.values(),
     PolicyRefused: _RULE_CODES.values(),
@@ -220,6 +224,8 @@ def _code(error: SecaggError) -> str:
     match error:
         case FaultySilo(dealer=True):
             return _DEALER_CODE
+        case TooFewSilos() if error.phase in _CEREMONY:
+            return _CEREMONY_CODE
         case PolicyRefused():
             return _RULE_CODES.get(error.rule, general)
         case ParameterError():

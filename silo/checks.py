@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,10 @@ from typing import Any
 from secagg import __version__
 from secagg.errors import EnvironmentFault, PolicyRefused, SecaggError
 from secagg.hazmat.identity import fingerprint, grouped
+from secagg.keys.document import SCHEMES, KeyDocument
+from secagg.keys.secret import check_installed
 from secagg.link.frames import PROTOCOL, Probe, encode_link
+from secagg.terms import KeyScheme
 from silo.app import source_hash
 from silo.config import SiloConfig
 from silo.journal import InUse, Journal
@@ -59,6 +62,9 @@ def findings(path: Path) -> Iterator[Finding]:
     for app, approved in config.policy.apps.items():
         yield _finding(f"app {app}", lambda app=app, approved=approved: _app(app, approved))  # type: ignore[misc]
     yield _finding("state", lambda: _state(config))
+    encrypted = [scheme for scheme in SCHEMES if scheme in config.policy.policy().schemes]
+    if encrypted:
+        yield _finding("keys", lambda: _keys(config, encrypted))
     yield _finding("coordinator", lambda: _coordinator(config))
 
 
@@ -106,6 +112,28 @@ def _state(config: SiloConfig) -> str:
             return f"{folder} has {len(journal.records)} records and is writable"
     except InUse as running:
         return f"{folder} is in use by process {running.pid}"
+
+
+def _keys(config: SiloConfig, schemes: Sequence[KeyScheme]) -> str:
+    from silo.key_files import KeyFiles
+
+    for scheme in schemes:
+        check_installed(scheme)
+    _, roster = config.member()
+    last = {
+        key.document.scheme: key.document
+        for key in KeyFiles(config.state / "keys").read()
+        if key.document.roster == roster.digest
+    }
+    return ", ".join(f"{scheme} {_held(last.get(scheme))}" for scheme in schemes)
+
+
+def _held(document: KeyDocument | None) -> str:
+    if document is None:
+        return "none here"
+    until = datetime.fromtimestamp(document.expires, UTC)
+    over = "; make a new one" if until < datetime.now(UTC) else ""
+    return f"{document.key.hex()[:16]} until {until:%Y-%m-%d}{over}"
 
 
 def _writable(folder: Path) -> None:

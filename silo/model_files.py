@@ -53,6 +53,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
         federation, job: of the run.
         scheme: that protected it.
         file: its name, beside the card; ``sha256`` is of its bytes.
+        digest: of the weights, hex, as every silo and the coordinator name the model.
         parameters: weights in it.
         who_can_read_one_update: in words.
         privacy: whether there is differential privacy, in words.
@@ -65,6 +66,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     scheme: str
     file: str
     sha256: str
+    digest: str
     parameters: int
     who_can_read_one_update: str
     privacy: str = NO_DIFFERENTIAL_PRIVACY
@@ -96,6 +98,7 @@ class ModelFiles:
         aggregate: Aggregate,
         trainer: Trainer,
         *,
+        digest: bytes,
         weights: RealVector | None,
         metrics: dict[str, float],
     ) -> Path:
@@ -105,6 +108,7 @@ class ModelFiles:
             terms: of the round, under a scheme that encrypts.
             aggregate: that was opened.
             trainer: whose names the tensors get.
+            digest: of the model that follows, or that was measured.
             weights: of the model that follows; None if the sum was of metrics alone.
             metrics: that were opened.
 
@@ -119,7 +123,7 @@ class ModelFiles:
             write_tensors(path, trainer, weights.astype(np.float32))
             length = int(weights.size)
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise EnvironmentFault(f"{path} cannot be read: {error.strerror}") from error
         card = Card(
@@ -127,7 +131,8 @@ class ModelFiles:
             job=terms.job,
             scheme=scheme_name(terms.scheme),
             file=path.name,
-            sha256=digest,
+            sha256=sha256,
+            digest=digest.hex(),
             parameters=length,
             who_can_read_one_update=_readers(terms, len(aggregate.survivors)),
             sums=(*sums, OpenedSum(terms.round, terms.kind, aggregate.survivors, metrics)),
@@ -185,12 +190,13 @@ def describe(card: Card, folder: Path, *, width: int = 80) -> str:
         f"{card.job}, {card.scheme}, {plural(card.rounds, 'round')}, {card.parameters:,} weights",
         f"  {folder / card.file}",
         f"  sha256 {card.sha256}",
+        f"  digest {card.digest[:16]}, as the coordinator tells it",
         "",
     ]
     for each in card.sums:
-        title = f"round {each.round}" if each.kind == "train" else "the final model"
+        title = f"before round {each.round}" if each.kind == "train" else "the final model"
         values = "  ".join(f"{name} {value:.6g}" for name, value in each.metrics.items()) or "no metric"
-        lines.append(f"  {title:<16}{plural(len(each.survivors), 'silo')}  {values}")
+        lines.append(f"  {title:<17}{plural(len(each.survivors), 'silo')}  {values}")
     lines.append("")
     for label, sentence in (("who reads", card.who_can_read_one_update), ("privacy", card.privacy)):
         lines += hanging(label, sentence, width=width)

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import cli
 from coordinator.model_file import write_model
 from secagg.address import split_address
 from secagg.learning.model import GlobalModel
+from secagg.learning.remote import Outcome
 from secagg.policy import Policy
 from tests.learners import fails
 from tests.loopback.hospitals import INITIAL, Hospitals, hospitals
@@ -267,3 +269,16 @@ def test_where_no_coordinator_is_it_says_so(here: Hospitals, tmp_path: Path) -> 
     told = typed("run", "start", tmp_path / "job.toml", "--wait", *person, code=3).stderr
     assert "cannot be reached" in told
     assert "client.toml is not there" in typed("status", "--credentials", tmp_path, code=3).stderr
+
+
+def test_a_verdict_without_a_model_at_the_coordinator_is_told_like_any_other(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = "completed: 2 rounds\n  the model is at the silos alone: silo model show brains-1"
+
+    class Watched:
+        def watch(self, run: str, *_: object, **__: object) -> Outcome:
+            return Outcome(run=run, state="completed", exit=0, text=text, records=())
+
+    cli._watch(Watched(), "1")  # type: ignore[arg-type]  # All that is called of it.
+    assert capsys.readouterr() == (text + "\n", "")

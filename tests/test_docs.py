@@ -124,9 +124,8 @@ class Session:
             self._run(command)
 
     def _run(self, command: Command) -> None:
-        ended = {
-            int((self._folder / lock).read_text()) for lock in re.findall(r"\$\(cat (\S+)\)", command.text)
-        }
+        locks = re.findall(r"\$\(cat (\S+)\)", command.text)
+        ended = {int(file.read_text()) for lock in locks for file in self._folder.glob(lock)}
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command.text],
             cwd=self._folder,

@@ -71,6 +71,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (RoundAborted("text"), "SA-4101"),
     (TooFewSilos(3, 4, "Unmasking"), "SA-4102"),
     (RunStopped("text"), "SA-4103"),
+    (TooFewSilos(3, 4, "SealingKey", ("west",)), "SA-4104"),
     (TrustError("text"), "SA-5001"),
     (FaultyCoordinator("text"), "SA-5101"),
     (PolicyRefused("office hours", "text"), "SA-6001"),

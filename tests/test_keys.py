@@ -671,7 +671,7 @@ def test_what_is_no_document_is_malformed(content: bytes) -> None:
 def test_a_document_has_one_line_for_people() -> None:
     key = DOCUMENT.key.hex()[:16]
     assert audit_line(DOCUMENT) == (
-        f"paillier key {key} of 2048 bits for federation: one silo opens; "
+        f"paillier key {key} of 2048 bits for federation: any silo opens alone; "
         "made by b 2026-09-21 14:13 UTC, used until 2026-12-20 14:13 UTC"
     )
     shared = finished("threshold-paillier")[1].document

@@ -36,6 +36,7 @@ def keep(
         terms(number, **changes),
         Aggregate(np.zeros(1, np.uint32), survivors),
         Line(),
+        digest=bytes([number]) * 32,
         weights=weights,
         metrics={"loss": loss},
     )
@@ -61,9 +62,10 @@ def test_a_card_says_what_made_the_model(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines()[3:])) <= 80
     for line in (
         "scans, CKKS, 2 rounds, 5 weights",
-        "  round 1         4 silos  loss 0.9",
-        "  round 2         3 silos  loss 0.7",
-        "  the final model 4 silos  loss 0.6",
+        "  digest 0303030303030303, as the coordinator tells it",
+        "  before round 1   4 silos  loss 0.9",
+        "  before round 2   3 silos  loss 0.7",
+        "  the final model  4 silos  loss 0.6",
     ):
         assert line in text.splitlines()
 

@@ -172,7 +172,8 @@ def audit_line(document: KeyDocument) -> str:
     """Return one line for people: which key, of whom, for how long. Nothing in it is secret."""
     made, expires = (datetime.fromtimestamp(at, UTC) for at in (document.made, document.expires))
     unit = f"degree {document.size}" if document.scheme == "ckks" else f"{document.size} bits"
-    opens = "one silo opens" if document.threshold is None else f"{document.threshold} silos open together"
+    together = document.threshold
+    opens = "any silo opens alone" if together is None else f"{together} silos open together"
     before = "" if document.replaces is None else f", replaces {document.replaces.hex()[:16]}"
     return (
         f"{document.scheme} key {document.key.hex()[:16]} of {unit} for {document.federation}: {opens}; "

@@ -89,6 +89,19 @@ def make_key(
             return MadeKey(ckks.key_id, b"", (ckks.material().content,) * parties)
 
 
+def check_installed(scheme: KeyScheme) -> None:
+    """Check that keys of ``scheme`` can be used here.
+
+    Raises:
+        MissingExtra: the package of the scheme is not installed.
+    """
+    match scheme:
+        case "paillier" | "threshold-paillier":
+            import secagg.paillier.secret
+        case "ckks":
+            import secagg.ckks.secret  # noqa: F401 - it is enough that it loads
+
+
 def load_secret(document: KeyDocument, content: bytes, *, slot: int) -> Secret:
     """Read the secret of ``document`` that the silo in ``slot`` holds.
 

@@ -121,6 +121,11 @@ class Run(Generic[B]):
         return len(self._records) == len(self._schedule)
 
     @property
+    def job(self) -> str:
+        """Its name, as silos see it."""
+        return self._names[1]
+
+    @property
     def records(self) -> tuple[Record, ...]:
         """Of the sums that were opened."""
         return self._records

@@ -106,11 +106,11 @@ def test_a_silo_is_killed_and_the_model_stays_at_the_silos(world: World, scheme:
         opened = {each.round: each.metrics for each in card.sums}
         assert opened == {number: expected[number] for number in opened}
         assert opened.keys() == expected.keys() - ({2} if silo == KILLED else set())
-    check_told(world, run.run)
+    check_told(world, run.run, outcome.text.split()[-1])
     check_coordinator_has_none(world, run.run)
 
 
-def check_told(world: World, run: str) -> None:
+def check_told(world: World, run: str, digest: str) -> None:
     """Check what an operator of a silo is told of the model, which nobody at the coordinator is."""
     config = ("--config", world.config("west"))
     lines = [
@@ -122,6 +122,7 @@ def check_told(world: World, run: str) -> None:
     assert "3 rounds" in line
     shown = world.typed("silo", "model", "show", job, *config, code=0)
     for word in (
+        f"digest {digest}",
         "round 1",
         "round 3",
         "the final model",

@@ -147,7 +147,10 @@ def refused(tmp_path: Path, sites: dict[SiloId, Site], named: str, why: str) -> 
             with pytest.raises(TooFewSilos) as few:
                 await here.keys.make("paillier", size=2048, maker="b", by="operator:lee")
             assert few.value.missing == (named,)
-            assert why in few.value.__notes__[0].replace("\n           ", " ")
+            told = few.value.__notes__[0].replace("\n           ", " ")
+            assert why in told
+            assert "no key was made" in told
+            assert "round" not in told
             assert here.keys.all() == ()
 
     run(work)

@@ -623,6 +623,24 @@ def test_check_finds_everything_in_order_and_leaves_nothing_behind(site: Site) -
     run(test)
 
 
+def test_check_says_which_keys_there_are_where_ciphertexts_are_allowed(site: Site) -> None:
+    async def test() -> None:
+        replaced('"masking"', '"masking", "ckks"')(site.home)
+        async with site.coordinator().serving(site.credentials()):
+            code, out, _ = await site.done("check")
+            assert code == 0, out
+            assert "ok      keys: ckks none here\n" in out
+            keys = site.home / "state" / "keys"
+            keys.mkdir(parents=True)
+            (keys / "a.key").write_bytes(b"nothing")
+            code, out, _ = await site.done("check")
+        assert code == 3
+        assert "failed  keys: " in out
+        assert "a.key is damaged: take it away" in out
+
+    run(test)
+
+
 def test_check_says_what_is_missing(site: Site) -> None:
     async def test() -> None:
         source = next((site.folder / "code").rglob("app.py"))
