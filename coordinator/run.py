@@ -11,7 +11,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -303,14 +303,19 @@ def sealing(folder: Path) -> Callable[[SealedBase, Record], SealedBase]:
     return seal
 
 
+def policy_rules(reasons: Mapping[SiloId, str]) -> dict[SiloId, str]:
+    """Return who refused by policy, and the rule."""
+    rules = {
+        silo: why.removeprefix("refused: ") for silo, why in reasons.items() if why.startswith("refused: ")
+    }
+    return {silo: rule for silo, rule in rules.items() if not rule.startswith(_NOT_POLICY)}
+
+
 def _refusal(error: SecaggError, reasons: dict[SiloId, str]) -> tuple[str, PolicyRefused] | None:
     """Return who refused by policy and their rule, if with them there would have been enough silos."""
     if not isinstance(error, TooFewSilos):
         return None
-    rules = {
-        silo: why.removeprefix("refused: ") for silo, why in reasons.items() if why.startswith("refused: ")
-    }
-    by_policy = {silo: rule for silo, rule in rules.items() if not rule.startswith(_NOT_POLICY)}
+    by_policy = policy_rules(reasons)
     if not by_policy or error.have + len(by_policy) < error.need:
         return None
     rule, _, needs = next(iter(by_policy.values())).rstrip(")").partition(" (needs ")
