@@ -42,6 +42,8 @@ from secagg.terms import KeyScheme
 PHASE_SECONDS = 120.0
 """How long each phase of a ceremony waits; a threshold key of 3072 bits takes its maker some ten seconds."""
 
+AWAY_SECONDS = 5.0
+"""How long a silo is waited for that is not connected: no key can come of it without any one of them."""
 HEARING_SECONDS = 2.0
 """How long silos that have not answered are heard after one refused, so that all that refuse are named."""
 
@@ -126,6 +128,7 @@ class _Ceremony:
         self._lines = lines
         self._scheme = scheme
         self._reasons: dict[SiloId, str] = {}
+        self._away: dict[SiloId, float] = {}  # Until when a silo may come back.
         self._over: float | None = None  # When it ends without a key.
 
     async def run(self) -> EstablishedKey:
@@ -133,14 +136,14 @@ class _Ceremony:
         loop = asyncio.get_running_loop()
         try:
             self._send(self._ceremony.open(loop.time()))
-            for silo in frozenset(self._lines.roster.silos) - self._lines.present:
-                self._lose(silo, "not connected")
+            self._miss(loop.time())
             while (outcome := self._ceremony.outcome) is None:
                 self._take(await self._next(box))
                 if self._hears(loop.time()):
                     continue
                 # Checking what the maker dealt, and reading its key, is arithmetic with large numbers.
                 self._send(await asyncio.to_thread(self._ceremony.advance, loop.time()))
+                self._miss(loop.time())
         except TooFewSilos as few:
             raise no_key(few, self._reasons, self._scheme) from None
         else:
@@ -149,19 +152,36 @@ class _Ceremony:
             self._lines.deafen()
 
     async def _next(self, box: asyncio.Queue[Event]) -> Event | None:
-        moments = [moment for moment in (self._ceremony.deadline, self._over) if moment is not None]
+        ends = (self._ceremony.deadline, self._over, *self._away.values())
+        moments = [moment for moment in ends if moment is not None]
         with suppress(TimeoutError):
             async with asyncio.timeout_at(min(moments, default=None)):
                 return await box.get()
         return None
 
+    def _miss(self, now: float) -> None:
+        """Note who is awaited and not connected, and give up whoever has been so for too long."""
+        absent = self._ceremony.waiting - self._lines.present
+        if absent - self._away.keys():
+            log.info("a key waits for silos", missing=", ".join(self._lines.roster.ordered(absent)))
+        self._away = {silo: self._away.get(silo, now + AWAY_SECONDS) for silo in absent}
+        for silo, until in self._away.items():
+            if until <= now:
+                self._lose(silo, "not connected", struck=True)
+
     def _hears(self, now: float) -> bool:
         """Whether it ends without a key, and others may still say that they refuse too."""
+        self._miss(now)
         if not self._ceremony.left:
             return False
         if self._over is None:
             self._over = now + HEARING_SECONDS
-        return now < self._over and bool(self._ceremony.waiting)
+        present = self._lines.present
+        if now < self._over and self._ceremony.waiting & present:
+            return True
+        for silo in frozenset(self._lines.roster.silos) - present:
+            self._lose(silo, "not connected", struck=True)  # So that all who are missing are named.
+        return False
 
     def _take(self, event: Event | None) -> None:
         match event:
@@ -171,12 +191,9 @@ class _Ceremony:
                 self._receive(silo, frame)
                 self._lines.read(event)
             case Joined(silo):
-                self._lose(silo, "it restarted")
-                invitation = self._ceremony.invitation
-                if invitation is not None and silo in self._ceremony.waiting:
-                    self._lines.send(silo, wire.encode(invitation))
-            case Gone(silo):
-                self._lose(silo, "it is away")
+                self._join(silo)
+            case Gone():
+                pass  # ``_miss`` sees that it is not there.
             case Broken(silo, fault):
                 self._lose(silo, f"faulty: {fault}", struck=True)
             case Unkept(fault):
@@ -192,6 +209,14 @@ class _Ceremony:
             pass  # Of a run or a ceremony that is over.
         except (FaultySilo, MalformedMessage) as fault:
             self._lose(silo, f"faulty: {fault}", struck=True)
+
+    def _join(self, silo: SiloId) -> None:
+        """Invite a silo whose process is a new one; it knows nothing of this ceremony."""
+        invitation, awaited = self._ceremony.invitation, silo in self._ceremony.waiting
+        if invitation is not None and awaited:
+            self._lines.send(silo, wire.encode(invitation))
+        elif awaited or self._ceremony.phase != "KeyTaken":
+            self._lose(silo, "it restarted", struck=True)
 
     def _lose(self, silo: SiloId, why: str, *, struck: bool = False) -> None:
         self._reasons.setdefault(silo, why)

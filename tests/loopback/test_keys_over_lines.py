@@ -27,7 +27,7 @@ from secagg.errors import (
 )
 from secagg.keys.holder import KeyHolder
 from secagg.keys.keyring import HeldKey
-from secagg.messages import Refused
+from secagg.messages import KeyDealt, KeyTaken, Refused
 from secagg.names import SiloId
 from secagg.payload import Frame
 from secagg.policy import Policy
@@ -222,8 +222,89 @@ def test_a_silo_that_cannot_make_the_key_refuses_by_no_policy(tmp_path: Path) ->
 
 
 def test_a_silo_that_is_not_connected_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.keys.PHASE_SECONDS", 1.0)
-    refused(tmp_path, {silo: Site(silo) for silo in SILOS if silo != "d"}, "d", "d (not connected)")
+    monkeypatch.setattr("coordinator.keys.AWAY_SECONDS", 0.5)
+    with capture_logs() as logs:
+        refused(tmp_path, {silo: Site(silo) for silo in SILOS if silo != "d"}, "d", "d (not connected)")
+    assert [said["missing"] for said in logs if said["event"] == "a key waits for silos"] == ["d"]
+
+
+def test_a_silo_that_refuses_and_one_that_is_away_are_both_named(tmp_path: Path) -> None:
+    sites = {silo: Site(silo) for silo in SILOS if silo != "d"} | {"c": Site("c", policy=only("ckks"))}
+    note = no_key(tmp_path, sites, PolicyRefused).__notes__[0]
+    assert "2 of 4 silos took part: c (refused: scheme), d (not connected)\n" in note
+
+
+def test_a_silo_that_comes_in_time_takes_part(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with world(tmp_path, {silo: Site(silo) for silo in SILOS if silo != "d"}) as here:
+            making = asyncio.create_task(here.keys.make("paillier", size=2048, maker="b", by="operator:lee"))
+            await asyncio.sleep(0.5)
+            assert not making.done()
+            late = Site("d")
+            speak(here.service, ROSTER, {"d": late})
+            assert (await making).document == late.kept[0].document
+
+    run(work)
+
+
+@pytest.mark.parametrize("goes", ["a", "b"])
+def test_a_silo_that_goes_while_the_key_is_made_ends_it_soon(
+    goes: SiloId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.keys.AWAY_SECONDS", 0.2)
+    monkeypatch.setattr("coordinator.lines.GRACE", 0.2)
+
+    async def work() -> None:
+        async with world(tmp_path) as here:
+            dealing = asyncio.Event()
+            loop = asyncio.get_running_loop()
+
+            def deal(frame: Frame) -> Frame | None:
+                if not isinstance(wire.decode_from_silo(*frame), KeyDealt):
+                    return frame
+                loop.call_soon_threadsafe(dealing.set)
+                return None if goes == "b" else frame
+
+            here.sites["b"].change = deal
+            if goes == "a":
+                here.sites["a"].change = lambda frame: (
+                    None if isinstance(wire.decode_from_silo(*frame), KeyTaken) else frame
+                )
+            making = asyncio.create_task(here.keys.make("paillier", size=2048, maker="b", by="operator:lee"))
+            await dealing.wait()
+            await here.speakers[goes].stop()
+            with pytest.raises(TooFewSilos) as few:
+                await making
+            assert few.value.missing == (goes,)
+            assert f"{goes} (not connected)" in few.value.__notes__[0]
+
+    run(work)
+
+
+def test_a_silo_that_restarts_while_the_key_is_made_is_named_at_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with world(tmp_path) as here:
+            dealing = asyncio.Event()
+            loop = asyncio.get_running_loop()
+
+            def deal(frame: Frame) -> Frame | None:
+                if not isinstance(wire.decode_from_silo(*frame), KeyDealt):
+                    return frame
+                loop.call_soon_threadsafe(dealing.set)
+                return None
+
+            here.sites["b"].change = deal
+            making = asyncio.create_task(here.keys.make("paillier", size=2048, maker="b", by="operator:lee"))
+            await dealing.wait()
+            await here.speakers["d"].stop()
+            here.speakers["d"].boot()
+            here.speakers["d"].start()
+            with pytest.raises(TooFewSilos) as few:
+                await making
+            assert few.value.missing == ("d",)
+            assert "d (it restarted)" in few.value.__notes__[0]
+
+    run(work)
 
 
 def test_a_silo_that_says_something_else_is_named(tmp_path: Path) -> None:
