@@ -40,7 +40,7 @@ from secagg.learning.progress import PhaseWatcher
 from secagg.learning.run import Run
 from secagg.names import SiloId
 from secagg.records import CoordinatorRecord
-from secagg.report import plural
+from secagg.report import level_mark, plural
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import RoundDriver
 from secagg.rounds.reporting import reasons_of
@@ -210,7 +210,7 @@ class Driving:
         where = ""
         if isinstance(model, SealedBase):
             where = (
-                f"; the model is at the silos alone, where `silo model list` names its file, digest "
+                f"; the model is at the silos alone, where `silo model show` names its file; digest "
                 f"{model.digest.hex()[:16]}"
             )
         else:
@@ -220,13 +220,13 @@ class Driving:
             write_whole(self._folder / CARD, json.dumps(card, indent=2).encode() + b"\n")
         smallest = min(records, key=lambda record: len(record.report.survivors)).report
         silos = f"{len(smallest.survivors)} of {smallest.n} silos in the smallest sum"
-        rounds = plural(rounds_of(records), "round")
+        level, rounds = level_mark(smallest.scheme), plural(rounds_of(records), "round")
         if len(smallest.survivors) >= self._wanted:
-            return Verdict(state="completed", exit=0, text=f"completed: {rounds}, {silos}{where}")
+            return Verdict(state="completed", exit=0, text=f"{level}completed: {rounds}, {silos}{where}")
         lost = ", ".join(f"{silo} ({why})" for silo, why in smallest.dropouts.items())
         text = (
-            f"degraded: {rounds}, {silos}, {self._wanted} were asked for; {smallest.title} went on without "
-            f"{lost or 'those that were not there'}{where}"
+            f"{level}degraded: {rounds}, {silos}, {self._wanted} were asked for; {smallest.title} went on "
+            f"without {lost or 'those that were not there'}{where}"
         )
         return Verdict(state="degraded", exit=DEGRADED, text=text)
 

@@ -29,6 +29,7 @@ from secagg.report import (
     answers,
     colluding,
     hanging,
+    level_mark,
     plural,
     readers,
     size,
@@ -193,8 +194,7 @@ def explain(
         scheme = replace(scheme, colluders=c)
     parameters = SHOWN_PARAMETERS if parameters is None else parameters
     (cost,) = estimate(parameters, n, scheme=scheme).costs
-    level = "L0: " if cost.name in SHARED_KEY else ""
-    lines = [f"{level}{cost.name}, {plural(n, 'silo')}, {parameters:,} parameters"]
+    lines = [f"{level_mark(cost.name)}{cost.name}, {plural(n, 'silo')}, {parameters:,} parameters"]
     for label, sentence in (*_promises(scheme, n), *_costs(cost, n), ("privacy", NO_DIFFERENTIAL_PRIVACY)):
         lines += hanging(label, sentence, width=width)
     return "\n".join(lines)

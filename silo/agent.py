@@ -131,15 +131,19 @@ class AppWorkload:
         base = workload.apply(terms, aggregate)
         log.info("round opened", survivors=len(aggregate.survivors))
         if is_encrypted(terms.scheme):
-            self._keep_model(terms, aggregate, workload)
+            self._keep_model(terms, aggregate, workload, base)
         return base
 
-    def _keep_model(self, terms: Terms, aggregate: Aggregate, workload: LearningWorkload) -> None:
+    def _keep_model(
+        self, terms: Terms, aggregate: Aggregate, workload: LearningWorkload, base: bytes
+    ) -> None:
         """Write and log what this silo opened and the coordinator cannot."""
         metrics = dict(workload.metrics)
         log.info("metrics", **{name: round(value, 6) for name, value in metrics.items()})
         trainer = self._apps.trainer(TrainingPlan.of(terms).app)
-        path = self._models.keep(terms, aggregate, trainer, weights=workload.weights, metrics=metrics)
+        path = self._models.keep(
+            terms, aggregate, trainer, weights=workload.weights, metrics=metrics, base=base
+        )
         if terms.kind == "train":
             log.info("model written", file=str(path))
 

@@ -19,7 +19,7 @@ import structlog
 from secagg.errors import EnvironmentFault, UsageError
 from secagg.learning.trainer import Trainer
 from secagg.names import RealVector, SiloId
-from secagg.report import NO_DIFFERENTIAL_PRIVACY, hanging, plural, readers
+from secagg.report import NO_DIFFERENTIAL_PRIVACY, SHARED_KEY, hanging, plural, readers
 from secagg.rounds.reporting import scheme_name
 from secagg.session import Aggregate
 from secagg.terms import PlainParameters, Terms
@@ -53,6 +53,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
         federation, job: of the run.
         scheme: that protected it.
         file: its name, beside the card; ``sha256`` is of its bytes.
+        base: digest in hex by which rounds, and the run's verdict, name the model; empty if not noted.
         parameters: weights in it.
         who_can_read_one_update: in words.
         privacy: whether there is differential privacy, in words.
@@ -65,6 +66,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     scheme: str
     file: str
     sha256: str
+    base: str = ""
     parameters: int
     who_can_read_one_update: str
     privacy: str = NO_DIFFERENTIAL_PRIVACY
@@ -98,6 +100,7 @@ class ModelFiles:
         *,
         weights: RealVector | None,
         metrics: dict[str, float],
+        base: bytes,
     ) -> Path:
         """Write what came of an opened sum, and return the path of the model.
 
@@ -107,6 +110,7 @@ class ModelFiles:
             trainer: whose names the tensors get.
             weights: of the model that follows; None if the sum was of metrics alone.
             metrics: that were opened.
+            base: digest of the model that there is now.
 
         Raises:
             EnvironmentFault: a file cannot be written.
@@ -128,6 +132,7 @@ class ModelFiles:
             scheme=scheme_name(terms.scheme),
             file=path.name,
             sha256=digest,
+            base=base.hex(),
             parameters=length,
             who_can_read_one_update=_readers(terms, len(aggregate.survivors)),
             sums=(*sums, OpenedSum(terms.round, terms.kind, aggregate.survivors, metrics)),
@@ -181,12 +186,15 @@ class ModelFiles:
 
 def describe(card: Card, folder: Path, *, width: int = 80) -> str:
     """Return a card as text: the file, the metrics of every sum, who could have read one update."""
+    level = "L0: " if card.scheme in SHARED_KEY else ""
     lines = [
-        f"{card.job}, {card.scheme}, {plural(card.rounds, 'round')}, {card.parameters:,} weights",
+        f"{level}{card.job}, {card.scheme}, {plural(card.rounds, 'round')}, {card.parameters:,} weights",
         f"  {folder / card.file}",
         f"  sha256 {card.sha256}",
-        "",
     ]
+    if card.base:
+        lines.append(f"  digest {card.base[:16]}, by which the run's verdict names it")
+    lines.append("")
     for each in card.sums:
         title = f"round {each.round}" if each.kind == "train" else "the final model"
         values = "  ".join(f"{name} {value:.6g}" for name, value in each.metrics.items()) or "no metric"

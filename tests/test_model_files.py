@@ -38,6 +38,7 @@ def keep(
         Line(),
         weights=weights,
         metrics={"loss": loss},
+        base=bytes(range(number, number + 32)),
     )
 
 
@@ -58,9 +59,10 @@ def test_a_card_says_what_made_the_model(tmp_path: Path) -> None:
     )
     assert card.who_can_read_one_update.startswith("L0: any one silo")
     text = describe(card, tmp_path)
-    assert max(map(len, text.splitlines()[3:])) <= 80
+    assert max(map(len, text.splitlines()[4:])) <= 80
     for line in (
-        "scans, CKKS, 2 rounds, 5 weights",
+        "L0: scans, CKKS, 2 rounds, 5 weights",
+        "  digest 030405060708090a, by which the run's verdict names it",
         "  round 1         4 silos  loss 0.9",
         "  round 2         3 silos  loss 0.7",
         "  the final model 4 silos  loss 0.6",
@@ -74,6 +76,14 @@ def test_a_round_that_is_opened_again_leaves_the_same(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     keep(tmp_path, 2)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_card_of_another_scheme_or_without_a_digest_is_shown_too(tmp_path: Path) -> None:
+    keep(tmp_path, 1)
+    (card,) = ModelFiles(tmp_path).cards()
+    shown = describe(msgspec.structs.replace(card, scheme="ThresholdPaillier", base=""), tmp_path)
+    assert shown.startswith("scans, ThresholdPaillier, 1 round, 5 weights\n")
+    assert "digest" not in shown
 
 
 def test_jobs_have_models_of_their_own(tmp_path: Path) -> None:
