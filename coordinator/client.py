@@ -226,7 +226,8 @@ class Coordinator:
             days: how long it is used, 1 to 366.
 
         Raises:
-            TooFewSilos: a silo is not there, or refused; the error names it.
+            PolicyRefused: by the policy of silos; the error names all of them.
+            TooFewSilos: silos are not there, or left the protocol; the error names them.
             UsageError: a run is under way.
             ParameterError: there are no such keys.
         """

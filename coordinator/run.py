@@ -11,7 +11,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -40,7 +40,7 @@ from secagg.learning.progress import PhaseWatcher
 from secagg.learning.run import Run
 from secagg.names import SiloId
 from secagg.records import CoordinatorRecord
-from secagg.report import plural
+from secagg.report import level_mark, plural
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import RoundDriver
 from secagg.rounds.reporting import reasons_of
@@ -220,13 +220,13 @@ class Driving:
             write_whole(self._folder / CARD, json.dumps(card, indent=2).encode() + b"\n")
         smallest = min(records, key=lambda record: len(record.report.survivors)).report
         silos = f"{len(smallest.survivors)} of {smallest.n} silos in the smallest sum"
-        rounds = plural(rounds_of(records), "round")
+        level, rounds = level_mark(smallest.scheme), plural(rounds_of(records), "round")
         if len(smallest.survivors) >= self._wanted:
-            return Verdict(state="completed", exit=0, text=f"completed: {rounds}, {silos}{where}")
+            return Verdict(state="completed", exit=0, text=f"{level}completed: {rounds}, {silos}{where}")
         lost = ", ".join(f"{silo} ({why})" for silo, why in smallest.dropouts.items())
         text = (
-            f"degraded: {rounds}, {silos}, {self._wanted} were asked for; {smallest.title} went on without "
-            f"{lost or 'those that were not there'}{where}"
+            f"{level}degraded: {rounds}, {silos}, {self._wanted} were asked for; {smallest.title} went on "
+            f"without {lost or 'those that were not there'}{where}"
         )
         return Verdict(state="degraded", exit=DEGRADED, text=text)
 
@@ -303,14 +303,19 @@ def sealing(folder: Path) -> Callable[[SealedBase, Record], SealedBase]:
     return seal
 
 
+def policy_rules(reasons: Mapping[SiloId, str]) -> dict[SiloId, str]:
+    """Return who refused by policy, and the rule."""
+    rules = {
+        silo: why.removeprefix("refused: ") for silo, why in reasons.items() if why.startswith("refused: ")
+    }
+    return {silo: rule for silo, rule in rules.items() if not rule.startswith(_NOT_POLICY)}
+
+
 def _refusal(error: SecaggError, reasons: dict[SiloId, str]) -> tuple[str, PolicyRefused] | None:
     """Return who refused by policy and their rule, if with them there would have been enough silos."""
     if not isinstance(error, TooFewSilos):
         return None
-    rules = {
-        silo: why.removeprefix("refused: ") for silo, why in reasons.items() if why.startswith("refused: ")
-    }
-    by_policy = {silo: rule for silo, rule in rules.items() if not rule.startswith(_NOT_POLICY)}
+    by_policy = policy_rules(reasons)
     if not by_policy or error.have + len(by_policy) < error.need:
         return None
     rule, _, needs = next(iter(by_policy.values())).rstrip(")").partition(" (needs ")

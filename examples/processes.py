@@ -12,17 +12,19 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from coordinator.client import Coordinator
 from coordinator.development import write_development_federation
 from secagg.errors import EnvironmentFault
 from secagg.names import SiloId
 from silo.app import source_hash
 
-STOP_SECONDS = 20.0
+START_SECONDS, STOP_SECONDS = 120.0, 20.0
 
 
 class Processes:
@@ -124,6 +126,19 @@ class Processes:
             )
         self.running[name] = process
         return process
+
+
+def wait_for_all(coordinator: Coordinator) -> None:
+    """Return when every silo is connected.
+
+    Raises:
+        EnvironmentFault: one is not, ``START_SECONDS`` later.
+    """
+    until = time.monotonic() + START_SECONDS
+    while away := [silo.silo for silo in coordinator.status().silos if not silo.connected]:
+        if time.monotonic() > until:
+            raise EnvironmentFault(f"{', '.join(away)} did not connect; see their logs")
+        time.sleep(0.2)
 
 
 def _drain(source: IO[bytes] | None, log: IO[bytes]) -> None:

@@ -73,6 +73,7 @@ NOTHING_LEFT = "yes: nothing left a silo; {model}"
 SILO_KEPT = "yes: nothing of this round left {silo}; {model}"
 MASKED = "yes: what arrived stays masked and no sum was opened; {model}"
 STOPPED = "yes: this silo answers no more of this attempt, and what it sent is masked; {model}"
+KEYS_STAY = "yes: no data is touched when a key is made, and a key that there is stays in use"
 NOBODY_ELSE = "nothing: no other party is involved"
 
 _ENTRIES = (
@@ -321,11 +322,11 @@ _ENTRIES = (
     ),
     Explanation(
         code="SA-4104",
-        what="no key was made: every silo of the roster takes part in that, and not all did",
-        cause="a silo is away, its policy refuses, or what it sent is wrong",
-        safe="yes: no data are in a ceremony, and the keys that there were are as they were",
-        you_can="type the same again once that is mended",
-        they_can="{silos}: come back, or look at schemes in [policy] of silo.toml; its log says why",
+        what="no key was made: {have}{of} silos took part, and it takes all of them",
+        cause="a key that one silo lacks is of no use where every silo encrypts under it",
+        safe=KEYS_STAY,
+        you_can="type it again once that is mended; coordinator status lists who is connected",
+        they_can="{silos}: come back, or correct the cause",
     ),
     # --- 5: trust ---------------------------------------------------------------------------------
     Explanation(
@@ -448,6 +449,14 @@ _ENTRIES = (
         safe=SILO_KEPT,
         you_can="name a silo of the roster as the maker: coordinator key make --maker ...",
         they_can="{silo}: nothing, its check is right; compare rosters if the maker should be in it",
+    ),
+    Explanation(
+        code="SA-6014",
+        what="no key was made: policies refused it",
+        cause="each silo's policy is its own, and by default it allows masking alone",
+        safe=KEYS_STAY,
+        you_can="type it again once they allow it, or make a key that all of them allow",
+        they_can="{silos}: change the rule in [policy] of silo.toml, then start the silo again",
     ),
     # --- 7: privacy budget ------------------------------------------------------------------------
     Explanation(

@@ -29,11 +29,12 @@ from secagg.report import (
     answers,
     colluding,
     hanging,
+    level_mark,
     plural,
     readers,
     size,
 )
-from secagg.scheme import Scheme
+from secagg.scheme import Scheme, check_scheme
 
 SHOWN_PARAMETERS = 1_000_000
 """For which a configuration is explained when nobody says how many there are."""
@@ -85,6 +86,9 @@ class Estimate:
                 return cost
         raise KeyError(scheme)
 
+    def __str__(self) -> str:
+        return self.text()
+
     def text(self, *, width: int = 80) -> str:
         """Return the estimate as aligned plain text, at most ``width`` (72 or more) characters a line."""
         row = "  {:<24}{:>11}{:>11}{:>11}{:>11}".format
@@ -111,6 +115,8 @@ class Estimate:
         if names & SHARED_KEY:
             yield "L0", "any one silo, together with the coordinator, could read every single update"
         yield "bytes", "at the most, if nobody is lost; a base model that a silo lacks comes on top"
+        if names & {"Paillier", "ThresholdPaillier", "CKKS"}:
+            yield "keys", "are made once, before the first round, and are not in it"
         records = ", ".join(self._records())
         yield "CPU", f"of one core of {measured.MACHINE}, from {records}; elsewhere half as much or twice"
         if "ThresholdPaillier" in names:
@@ -143,10 +149,10 @@ def estimate(
         rounds: how many sums are opened, at least 1.
 
     Returns:
-        Bytes, CPU seconds and memory of one silo and of the coordinator; ``text()`` is a table.
+        Bytes, CPU seconds and memory of one silo and of the coordinator; printed, it is a table.
 
     Raises:
-        ParameterError: a number is out of its range, or ``scheme`` is not for so many silos.
+        ParameterError: a number is out of its range, or ``scheme`` is none, or not for so many silos.
 
     Guarantees:
         - No round in which nobody is lost sends more bytes.
@@ -156,6 +162,8 @@ def estimate(
     silos = whole("silos", silos, least=1, parameter="n")
     rounds = whole("rounds", rounds, least=1)
     (word_bits,) = words_for(word_bits)
+    if scheme is not None:
+        check_scheme(scheme)
     asked = _usable(silos) if scheme is None else [scheme]
     costs = tuple(
         cost_of(one, parameters=parameters, silos=silos, word_bits=word_bits, rounds=rounds) for one in asked
@@ -179,14 +187,14 @@ def explain(
     Raises:
         ParameterError: the numbers contradict each other; the text says which may be chosen.
     """
+    check_scheme(scheme)
     if c is not None:
         if isinstance(scheme, Plain):
             raise ParameterError("Plain has no c: the coordinator reads everything alone", parameter="c")
         scheme = replace(scheme, colluders=c)
     parameters = SHOWN_PARAMETERS if parameters is None else parameters
     (cost,) = estimate(parameters, n, scheme=scheme).costs
-    level = "L0: " if cost.name in SHARED_KEY else ""
-    lines = [f"{level}{cost.name}, {plural(n, 'silo')}, {parameters:,} parameters"]
+    lines = [f"{level_mark(cost.name)}{cost.name}, {plural(n, 'silo')}, {parameters:,} parameters"]
     for label, sentence in (*_promises(scheme, n), *_costs(cost, n), ("privacy", NO_DIFFERENTIAL_PRIVACY)):
         lines += hanging(label, sentence, width=width)
     return "\n".join(lines)

@@ -38,7 +38,16 @@ from secagg.errors import (
 )
 from secagg.names import SiloId
 
-__all__ = ["CATALOGUE", "Explanation", "annotate", "codes_of", "explain", "explained", "lookup"]
+__all__ = [
+    "CATALOGUE",
+    "Explanation",
+    "annotate",
+    "codes_of",
+    "explain",
+    "explained",
+    "lookup",
+    "whom_and_why",
+]
 
 UNPROTECTED = "no: under Plain the coordinator reads every update that arrives; {model}"
 
@@ -89,7 +98,7 @@ def explain(
         words = _without_a_round(words)
     words = _fill(words, names | _facts(error))
     if isinstance(error, TooFewSilos) and error.missing:
-        return replace(words, cause=_whom_and_why(error.missing, reasons))
+        return replace(words, cause=whom_and_why(error.missing, reasons))
     return replace(words, cause=str(error) or words.cause)
 
 
@@ -169,8 +178,7 @@ _CODES: tuple[tuple[type[SecaggError], str], ...] = (
 )
 _DEALER_CODE = "SA-4005"
 _CEREMONY_CODE = "SA-4104"
-_CEREMONY = {"SealingKey", "KeyDealt", "KeyTaken"}
-"""Phases of a key ceremony, which is no round and needs everybody."""
+_CEREMONY_PHASES = {"SealingKey", "KeyDealt", "KeyTaken"}
 _PARAMETER_CODES = {
     "n": "SA-2002",
     "c": "SA-2003",
@@ -207,6 +215,7 @@ _RULE_CODES = {
     "key": "SA-6012",
     "releases": "SA-6012",
     "maker": "SA-6013",
+    "ceremony": "SA-6014",
 }
 
 
@@ -224,7 +233,7 @@ def _code(error: SecaggError) -> str:
     match error:
         case FaultySilo(dealer=True):
             return _DEALER_CODE
-        case TooFewSilos() if error.phase in _CEREMONY:
+        case TooFewSilos() if error.phase in _CEREMONY_PHASES:
             return _CEREMONY_CODE
         case PolicyRefused():
             return _RULE_CODES.get(error.rule, general)
@@ -253,7 +262,7 @@ def _facts(error: SecaggError) -> dict[str, str]:
             return {}
 
 
-def _whom_and_why(missing: Iterable[SiloId], reasons: Mapping[SiloId, str]) -> str:
+def whom_and_why(missing: Iterable[SiloId], reasons: Mapping[SiloId, str]) -> str:
     """Return ``"a (lost in MaskedInput), b and c (refused: lock)"``."""
     silos: dict[str, list[SiloId]] = {}
     for silo in missing:

@@ -181,6 +181,11 @@ class RoundReport:
         )
 
 
+def level_mark(scheme: SchemeName) -> str:
+    """Return what a first line begins with: ``"L0: "`` where silos share one key, else nothing."""
+    return "L0: " if scheme in SHARED_KEY else ""
+
+
 def readers(scheme: SchemeName, *, colluders: str, honest: str) -> str:
     """Return who can read one silo's update.
 

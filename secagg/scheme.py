@@ -5,9 +5,28 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from secagg.ckks.params import CKKS
+from secagg.errors import ParameterError
 from secagg.masking.params import Masking
 from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
+from secagg.ranges import shown
 
 EncryptedScheme: TypeAlias = Paillier | ThresholdPaillier | CKKS
 Scheme: TypeAlias = Masking | EncryptedScheme | Plain
+
+_NAMES = {"masking", "paillier", "thresholdpaillier", "ckks", "plain"}
+
+
+def check_scheme(scheme: object) -> None:
+    """Check that ``scheme`` is a protection.
+
+    Raises:
+        ParameterError: it is something else, such as a protection's name.
+    """
+    if isinstance(scheme, Scheme):
+        return
+    named = isinstance(scheme, str) and scheme.casefold().replace("-", "") in _NAMES
+    raise ParameterError(
+        f"scheme is {repr(scheme) if named else shown(scheme)}, must be Masking(...), Paillier(...), "
+        "ThresholdPaillier(...), CKKS(...) or Plain()"
+    )

@@ -24,8 +24,7 @@ from secagg.names import IntegerVector, RealVector, SiloId, WordBits
 from secagg.payload import Payload
 from secagg.plain import Plain
 from secagg.policy import Policy
-from secagg.protection import Protection
-from secagg.ranges import check_callable, check_mapping, shown
+from secagg.ranges import check_callable, check_mapping
 from secagg.records import SiloRecord
 from secagg.report import RoundReport
 from secagg.roster import Roster, check_silo
@@ -33,7 +32,7 @@ from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import Traffic
 from secagg.rounds.reporting import describe_round, reasons_of
 from secagg.rounds.silo import Participant
-from secagg.scheme import Scheme
+from secagg.scheme import Scheme, check_scheme
 from secagg.session import Aggregate
 from secagg.simulation import Dropouts, SimulatedSilo, run_round
 from secagg.terms import PlainParameters, SchemeParameters, Terms, scheme_tag
@@ -215,16 +214,9 @@ def check_parties(name: str, silos: Mapping[SiloId, object], scheme: Scheme) -> 
     check_mapping(name, silos, "one entry for each silo, by its name")
     for silo in silos:
         check_silo(silo)
-    match scheme:
-        case Plain():
-            pass
-        case Protection():
-            scheme.cohort(len(silos))
-        case _:
-            raise ParameterError(
-                f"scheme is {shown(scheme)}, must be Masking(...), Paillier(...), ThresholdPaillier(...), "
-                "CKKS(...) or Plain()"
-            )
+    check_scheme(scheme)
+    if not isinstance(scheme, Plain):
+        scheme.cohort(len(silos))
 
 
 def _check_timer(timer: object) -> None:

@@ -19,7 +19,7 @@ import structlog
 from secagg.errors import EnvironmentFault, UsageError
 from secagg.learning.trainer import Trainer
 from secagg.names import RealVector, SiloId
-from secagg.report import NO_DIFFERENTIAL_PRIVACY, hanging, plural, readers
+from secagg.report import NO_DIFFERENTIAL_PRIVACY, SHARED_KEY, hanging, plural, readers
 from secagg.rounds.reporting import scheme_name
 from secagg.session import Aggregate
 from secagg.terms import PlainParameters, Terms
@@ -186,8 +186,9 @@ class ModelFiles:
 
 def describe(card: Card, folder: Path, *, width: int = 80) -> str:
     """Return a card as text: the file, the metrics of every sum, who could have read one update."""
+    level = "L0: " if card.scheme in SHARED_KEY else ""
     lines = [
-        f"{card.job}, {card.scheme}, {plural(card.rounds, 'round')}, {card.parameters:,} weights",
+        f"{level}{card.job}, {card.scheme}, {plural(card.rounds, 'round')}, {card.parameters:,} weights",
         f"  {folder / card.file}",
         f"  sha256 {card.sha256}",
         f"  digest {card.digest[:16]}, as the coordinator tells it",

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -256,6 +256,30 @@ def test_two_silos_have_no_protection_to_choose() -> None:
     assert estimate(10, 2, scheme=Plain()).costs[0].name == "Plain"
 
 
+@pytest.mark.parametrize(
+    ("scheme", "shown"),
+    [
+        ("ckks", "'ckks'"),
+        ("threshold-paillier", "'threshold-paillier'"),
+        (Masking, "the class Masking"),
+        (5, "5"),
+    ],
+)
+def test_what_is_no_scheme_is_refused_by_name(scheme: Any, shown: str) -> None:
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: estimate(10, 5, scheme=scheme),
+        lambda: explain(scheme, n=5),
+        lambda: explain(scheme, n=5, c=1),
+        lambda: check_memory(scheme, 10, 5),
+    )
+    for call in calls:
+        with pytest.raises(
+            ParameterError, match=rf"^scheme is {shown}, must be Masking\(\.\.\.\), "
+        ) as error:
+            call()
+        assert error.value.__notes__[0].startswith("x SA-2001")
+
+
 def test_what_so_many_silos_cannot_use_is_left_out_or_refused() -> None:
     assert has_shares(MOST_PARTIES)
     estimate(10, MOST_PARTIES, scheme=ThresholdPaillier())
@@ -292,9 +316,12 @@ def test_the_table_says_where_its_figures_come_from() -> None:
     for name in ("masking", "paillier", "ckks"):
         assert f"benchmarks/results/{name}-xeon-2-cores.md" in joined
     assert text.startswith("1,000,000 parameters of 32 bits, 5 silos, 1 round\n")
+    assert "keys are made once, before the first round, and are not in it" in joined
+    assert str(estimate(1_000_000, 5)) == f"{estimate(1_000_000, 5)}" == text
     only = estimate(1_000_000, 5, scheme=Masking()).text()
     assert "paillier" not in only.casefold()
     assert "L0" not in only
+    assert "keys" not in only
 
 
 @EVERY_SCHEME

@@ -71,7 +71,9 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (RoundAborted("text"), "SA-4101"),
     (TooFewSilos(3, 4, "Unmasking"), "SA-4102"),
     (RunStopped("text"), "SA-4103"),
-    (TooFewSilos(3, 4, "SealingKey", ("west",)), "SA-4104"),
+    (TooFewSilos(2, 3, "SealingKey", ("west",)), "SA-4104"),
+    (TooFewSilos(2, 3, "KeyDealt", ("west",)), "SA-4104"),
+    (TooFewSilos(2, 3, "KeyTaken", ("west",)), "SA-4104"),
     (TrustError("text"), "SA-5001"),
     (FaultyCoordinator("text"), "SA-5101"),
     (PolicyRefused("office hours", "text"), "SA-6001"),
@@ -91,6 +93,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (PolicyRefused("key", "text"), "SA-6012"),
     (PolicyRefused("releases", "text"), "SA-6012"),
     (PolicyRefused("maker", "text"), "SA-6013"),
+    (PolicyRefused("ceremony", "text"), "SA-6014"),
     (PrivacyBudgetExhausted("text"), "SA-7001"),
 )
 SHAPE = re.compile(

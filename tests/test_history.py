@@ -21,7 +21,7 @@ from secagg.errors import InputRefused, MissingExtra, UsageError
 from secagg.learning.history import History, Record
 from secagg.learning.panel import panel
 from secagg.learning.progress import Board, Observer, Progress, Silent, line
-from secagg.report import METRIC_DIGITS, NO_DIFFERENTIAL_PRIVACY, RoundReport, metric_text, size
+from secagg.report import METRIC_DIGITS, NO_DIFFERENTIAL_PRIVACY, RoundReport, SchemeName, metric_text, size
 
 PHASES = ("Training", "AdvertiseKeys", "ShareKeys", "MaskedInput", "ConsistencyCheck", "Unmasking")
 SILOS = ("a", "b", "c", "d", "e", "f")
@@ -328,6 +328,19 @@ def test_run_report_tells_metrics_losses_and_the_weakest_sum(history: History) -
     assert table[0] == ["completed", "accuracy", "loss", "silos"]
     assert table[2] == ["1", "0.5000", "0.5000", "4", "of", "6"]
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first"),
+    [
+        ("Paillier", "L0: 1 round completed: Paillier, 6 silos"),
+        ("CKKS", "L0: 1 round completed: CKKS, 6 silos"),
+        ("ThresholdPaillier", "1 round completed: ThresholdPaillier, 6 silos"),
+    ],
+)
+def test_the_first_line_of_a_run_says_l0_where_silos_share_the_key(scheme: SchemeName, first: str) -> None:
+    shared = History(np.ones(1), (Record(0, {}, replace(report(), scheme=scheme)),))
+    assert shared.report().splitlines()[0] == first
 
 
 def test_run_report_names_a_loss_once_however_many_rounds_it_took() -> None:

@@ -59,9 +59,9 @@ def test_a_card_says_what_made_the_model(tmp_path: Path) -> None:
     )
     assert card.who_can_read_one_update.startswith("L0: any one silo")
     text = describe(card, tmp_path)
-    assert max(map(len, text.splitlines()[3:])) <= 80
+    assert max(map(len, text.splitlines()[4:])) <= 80
     for line in (
-        "scans, CKKS, 2 rounds, 5 weights",
+        "L0: scans, CKKS, 2 rounds, 5 weights",
         "  digest 0303030303030303, as the coordinator tells it",
         "  before round 1   4 silos  loss 0.9",
         "  before round 2   3 silos  loss 0.7",
@@ -76,6 +76,13 @@ def test_a_round_that_is_opened_again_leaves_the_same(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     keep(tmp_path, 2)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_model_of_which_no_silo_alone_read_an_update_has_no_level(tmp_path: Path) -> None:
+    keep(tmp_path, 1)
+    (card,) = ModelFiles(tmp_path).cards()
+    shown = describe(msgspec.structs.replace(card, scheme="ThresholdPaillier"), tmp_path)
+    assert shown.startswith("scans, ThresholdPaillier, 1 round")
 
 
 def test_jobs_have_models_of_their_own(tmp_path: Path) -> None:

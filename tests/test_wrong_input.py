@@ -122,7 +122,8 @@ WRONG: list[tuple[Call, dict[str, Any], str]] = [
         for value in (*NO_WHOLES, least - 1)
     ),
     *((summed, {"fraction_bits": value}, "fraction_bits is") for value in NO_WHOLES),
-    *((call, {"scheme": "masking"}, "scheme is of type str, must be Masking") for call in EVERY_SUM),
+    *((call, {"scheme": "data of patients"}, "scheme is of type str, must be Masking") for call in EVERY_SUM),
+    *((call, {"scheme": "masking"}, "scheme is 'masking', must be Masking") for call in EVERY_SUM),
     *((call, {"scheme": Masking}, "scheme is the class Masking") for call in EVERY_SUM),
     *((call, {"scheme": Plain}, "scheme is the class Plain") for call in EVERY_SUM),
     (federation, {"scheme": None}, "scheme is None"),

@@ -27,7 +27,7 @@ from examples.medical_imaging.experiment import Course, mean_score, train_alone,
 from examples.medical_imaging.killing import Killing
 from examples.medical_imaging.network import build_network, trainer_for
 from examples.medical_imaging.pictures import coordinator_saw, learning_curve, segmented_slice
-from examples.processes import Processes
+from examples.processes import Processes, wait_for_all
 from examples.replay import CoordinatorView, Recorded, Replayed, same_sums
 from secagg import FedAvg, Federation, History, Masking, Plain, Trainer
 from secagg.ckks.params import CKKS
@@ -196,6 +196,7 @@ def run_processes(
         silos = Coordinator(f"grpcs://{processes.address}", credentials=processes.credentials)
         if scheme != "masking":
             with Coordinator(f"grpcs://{processes.address}", credentials=folder / "operator") as operator:
+                wait_for_all(operator)  # Every silo takes part in making the key.
                 console.print(operator.make_key(scheme).line, highlight=False)
         remote = federation(silos, PROTECTIONS[scheme], seed, app=APP, initial=first, metrics=metrics)
         phase = PHASE if scheme == "masking" else "EncryptedInput"

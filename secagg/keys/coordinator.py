@@ -170,6 +170,11 @@ class KeyCeremony:
         return frozenset() if gate is None else gate.waiting
 
     @property
+    def left(self) -> frozenset[SiloId]:
+        """Who refused or left the protocol; ``advance`` raises with all of them."""
+        return frozenset(self._left)
+
+    @property
     def invitation(self) -> KeyRequested | None:
         """What a silo is told that comes while sealing keys are gathered; None when it is too late."""
         return self._requested if isinstance(self._state, _Gathering) else None
@@ -229,10 +234,15 @@ class KeyCeremony:
             TooFewSilos: a silo is not there, refused or left the protocol; the error names it.
         """
         gate = self._gate
-        if gate is not None and self._left:  # There is no key without any one of them: nobody need wait.
-            left = self._roster.ordered(self._left)
-            raise TooFewSilos(len(gate.replies), gate.quorum, gate.phase, left)
-        if gate is None or not gate.closable(now):
+        if gate is None:
+            return Step((), {})
+        closable = gate.closable(now)
+        # There is no key without any one of them: who left is not made up for by anybody.
+        absent = self._left | (gate.expected - gate.replies.keys() if closable else frozenset())
+        if absent:
+            n = self._roster.n
+            raise TooFewSilos(n - len(absent), n, gate.phase, self._roster.ordered(absent))
+        if not closable:
             return Step((), {})
         match self._state:
             case _Gathering() as state:

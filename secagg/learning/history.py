@@ -23,6 +23,7 @@ from secagg.report import (
     NO_DIFFERENTIAL_PRIVACY,
     RoundReport,
     hanging,
+    level_mark,
     metric_text,
     out_of_range,
     plural,
@@ -205,7 +206,8 @@ class History:
         reports = [record.report for record in self.records]
         # The sentence is about the sum behind which the fewest honest silos stand.
         weakest = min(reports, key=lambda report: len(report.survivors))
-        lines = [f"{plural(len(self), 'round')} completed: {weakest.scheme}, {weakest.n} silos"]
+        level = level_mark(weakest.scheme)
+        lines = [f"{level}{plural(len(self), 'round')} completed: {weakest.scheme}, {weakest.n} silos"]
         lines += self._metric_lines()
         up = sum(sum(report.bytes_up.values()) for report in reports)
         down = sum(sum(report.bytes_down.values()) for report in reports)

@@ -24,7 +24,7 @@ from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.policy import Policy
 from secagg.scheme import EncryptedScheme
 from secagg.terms import KeyScheme
-from silo.model_files import ModelFiles
+from silo.model_files import ModelFiles, describe
 from tests.faults.app import Counted
 from tests.faults.orders import Kill
 from tests.faults.world import SETTINGS, World
@@ -89,7 +89,9 @@ def test_a_silo_is_killed_and_the_model_stays_at_the_silos(world: World, scheme:
     go_on()
     outcome = run.outcome()
     assert outcome.state in {"completed", "degraded"}, outcome.text
+    assert outcome.text.startswith("L0: " if scheme in {"ckks", "paillier"} else outcome.state)
     assert "the model is at the silos alone" in outcome.text
+    digest = outcome.text.rpartition("digest ")[2]
     assert (outcome.model, outcome.card) == (None, None)
     survivors = [record.report.survivors for record in outcome.records]
     assert [KILLED in there for there in survivors] == [True, False, True, True]
@@ -101,6 +103,8 @@ def test_a_silo_is_killed_and_the_model_stays_at_the_silos(world: World, scheme:
         model = load_file(path)["weights"]
         np.testing.assert_array_equal(model, alone.model.astype(np.float32))
         card = ModelFiles(world.state(silo)).card(path.stem.removeprefix("model-"))
+        assert len(digest) == 16
+        assert f"  digest {digest}, by which" in describe(card, world.state(silo))
         assert card.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         expected = {record.report.round: dict(record.metrics) for record in alone.records}
         opened = {each.round: each.metrics for each in card.sums}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,9 +17,17 @@ from coordinator.keys import Keys
 from coordinator.runs import Runs
 from coordinator.store import Store
 from secagg import wire
-from secagg.errors import ParameterError, PolicyRefused, TooFewSilos, UnexpectedMessage
+from secagg.errors import (
+    ParameterError,
+    PolicyRefused,
+    SecaggError,
+    TooFewSilos,
+    UnexpectedMessage,
+    exit_code,
+)
 from secagg.keys.holder import KeyHolder
 from secagg.keys.keyring import HeldKey
+from secagg.messages import KeyDealt, KeyTaken, Refused
 from secagg.names import SiloId
 from secagg.payload import Frame
 from secagg.policy import Policy
@@ -42,7 +51,7 @@ class Site:
             keep=self.kept.append,
             make=lambda *asked, **named: maker(self.seed)(*asked, **named),
         )
-        self.change: Callable[[Frame], Frame] = lambda frame: frame
+        self.change: Callable[[Frame], Frame | None] = lambda frame: frame
 
     def deliver(self, frame: Frame) -> Frame | None:
         message: Any = wire.decode_from_coordinator(*frame)
@@ -141,30 +150,161 @@ def test_a_threshold_that_is_not_given_is_the_least_of_the_roster(tmp_path: Path
     run(work)
 
 
-def refused(tmp_path: Path, sites: dict[SiloId, Site], named: str, why: str) -> None:
+def no_key(tmp_path: Path, sites: dict[SiloId, Site], kind: type[SecaggError]) -> SecaggError:
+    caught: list[SecaggError] = []
+
     async def work() -> None:
         async with world(tmp_path, sites) as here:
-            with pytest.raises(TooFewSilos) as few:
+            with pytest.raises(kind) as error:
                 await here.keys.make("paillier", size=2048, maker="b", by="operator:lee")
-            assert few.value.missing == (named,)
-            told = few.value.__notes__[0].replace("\n           ", " ")
-            assert why in told
-            assert "no key was made" in told
-            assert "round" not in told
             assert here.keys.all() == ()
+            caught.append(error.value)
+
+    run(work)
+    return caught[0]
+
+
+def refused(tmp_path: Path, sites: dict[SiloId, Site], named: str, why: str) -> None:
+    few = no_key(tmp_path, sites, TooFewSilos)
+    assert isinstance(few, TooFewSilos)
+    assert few.missing == (named,)
+    note = few.__notes__[0].replace("\n           ", " ")
+    assert note.startswith("x SA-4104  no key was made: 3 of 4 silos took part, and it takes all of them\n")
+    assert why in note
+    assert not re.search("masked|round|threshold", note)
+
+
+def only(*schemes: str) -> Policy:
+    return replace(POLICY, schemes=frozenset(schemes))
+
+
+def test_all_silos_whose_policy_refuses_are_named_with_what_to_add(tmp_path: Path) -> None:
+    sites = {silo: Site(silo) for silo in SILOS} | {silo: Site(silo, policy=only("ckks")) for silo in "acd"}
+    error = no_key(tmp_path, sites, PolicyRefused)
+    assert exit_code(error) == 6
+    assert error.__notes__ == [
+        """\
+x SA-6014  no key was made: a, c, d refused it by policy
+  cause    1 of 4 silos took part: a, c and d (refused: scheme)
+  safe     yes: no data is touched when a key is made, and a key that there is
+           stays in use
+  you can  type it again once they allow it, or make a key that all of them
+           allow
+  they can a, c, d: add "paillier" to schemes in [policy] of silo.toml, then
+           start the silo again                                           exit 6"""
+    ]
+
+
+def test_a_silo_that_refuses_by_another_rule_is_named_with_it(tmp_path: Path) -> None:
+    sites = {silo: Site(silo) for silo in SILOS}
+    sites["c"] = Site("c", policy=only("ckks"))
+    sites["d"] = Site("d", policy=replace(POLICY, min_silos=5))
+    note = no_key(tmp_path, sites, PolicyRefused).__notes__[0]
+    assert "cause    2 of 4 silos took part: c (refused: scheme), d (refused: min_silos)\n" in note
+    assert "they can c, d: change the rule in [policy] of silo.toml" in note
+
+
+def test_a_refusal_is_told_though_another_silo_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.keys.HEARING_SECONDS", 0.1)
+    sites = {silo: Site(silo) for silo in SILOS}
+    sites["c"] = Site("c", policy=only("ckks"))
+    sites["d"].change = lambda _: None
+    error = no_key(tmp_path, sites, PolicyRefused)
+    assert "3 of 4 silos took part: c (refused: scheme)\n" in error.__notes__[0]
+
+
+def test_a_silo_that_cannot_make_the_key_refuses_by_no_policy(tmp_path: Path) -> None:
+    sites = {silo: Site(silo) for silo in SILOS}
+    sites["c"].change = lambda _: wire.encode(Refused("error"))
+    refused(tmp_path, sites, "c", "c (refused: error)")
+
+
+def test_a_silo_that_is_not_connected_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.keys.AWAY_SECONDS", 0.5)
+    with capture_logs() as logs:
+        refused(tmp_path, {silo: Site(silo) for silo in SILOS if silo != "d"}, "d", "d (not connected)")
+    assert [said["missing"] for said in logs if said["event"] == "a key waits for silos"] == ["d"]
+
+
+def test_a_silo_that_refuses_and_one_that_is_away_are_both_named(tmp_path: Path) -> None:
+    sites = {silo: Site(silo) for silo in SILOS if silo != "d"} | {"c": Site("c", policy=only("ckks"))}
+    note = no_key(tmp_path, sites, PolicyRefused).__notes__[0]
+    assert "2 of 4 silos took part: c (refused: scheme), d (not connected)\n" in note
+
+
+def test_a_silo_that_comes_in_time_takes_part(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with world(tmp_path, {silo: Site(silo) for silo in SILOS if silo != "d"}) as here:
+            making = asyncio.create_task(here.keys.make("paillier", size=2048, maker="b", by="operator:lee"))
+            await asyncio.sleep(0.5)
+            assert not making.done()
+            late = Site("d")
+            speak(here.service, ROSTER, {"d": late})
+            assert (await making).document == late.kept[0].document
 
     run(work)
 
 
-def test_a_silo_whose_policy_refuses_is_named_with_its_rule(tmp_path: Path) -> None:
-    sites = {silo: Site(silo) for silo in SILOS}
-    sites["c"] = Site("c", policy=replace(POLICY, schemes=frozenset({"ckks"})))
-    refused(tmp_path, sites, "c", "c (refused: scheme)")
+@pytest.mark.parametrize("goes", ["a", "b"])
+def test_a_silo_that_goes_while_the_key_is_made_ends_it_soon(
+    goes: SiloId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.keys.AWAY_SECONDS", 0.2)
+    monkeypatch.setattr("coordinator.lines.GRACE", 0.2)
+
+    async def work() -> None:
+        async with world(tmp_path) as here:
+            dealing = asyncio.Event()
+            loop = asyncio.get_running_loop()
+
+            def deal(frame: Frame) -> Frame | None:
+                if not isinstance(wire.decode_from_silo(*frame), KeyDealt):
+                    return frame
+                loop.call_soon_threadsafe(dealing.set)
+                return None if goes == "b" else frame
+
+            here.sites["b"].change = deal
+            if goes == "a":
+                here.sites["a"].change = lambda frame: (
+                    None if isinstance(wire.decode_from_silo(*frame), KeyTaken) else frame
+                )
+            making = asyncio.create_task(here.keys.make("paillier", size=2048, maker="b", by="operator:lee"))
+            await dealing.wait()
+            await here.speakers[goes].stop()
+            with pytest.raises(TooFewSilos) as few:
+                await making
+            assert few.value.missing == (goes,)
+            assert f"{goes} (not connected)" in few.value.__notes__[0]
+
+    run(work)
 
 
-def test_a_silo_that_is_not_connected_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.keys.PHASE_SECONDS", 1.0)
-    refused(tmp_path, {silo: Site(silo) for silo in SILOS if silo != "d"}, "d", "d (not connected)")
+def test_a_silo_that_restarts_while_the_key_is_made_is_named_at_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with world(tmp_path) as here:
+            dealing = asyncio.Event()
+            loop = asyncio.get_running_loop()
+
+            def deal(frame: Frame) -> Frame | None:
+                if not isinstance(wire.decode_from_silo(*frame), KeyDealt):
+                    return frame
+                loop.call_soon_threadsafe(dealing.set)
+                return None
+
+            here.sites["b"].change = deal
+            making = asyncio.create_task(here.keys.make("paillier", size=2048, maker="b", by="operator:lee"))
+            await dealing.wait()
+            await here.speakers["d"].stop()
+            here.speakers["d"].boot()
+            here.speakers["d"].start()
+            with pytest.raises(TooFewSilos) as few:
+                await making
+            assert few.value.missing == ("d",)
+            assert "d (it restarted)" in few.value.__notes__[0]
+
+    run(work)
 
 
 def test_a_silo_that_says_something_else_is_named(tmp_path: Path) -> None:
