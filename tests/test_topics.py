@@ -171,7 +171,7 @@ def test_the_code_that_an_error_carries_is_among_those_of_its_class(error: Secag
 
 
 def test_a_class_with_one_code_explains_it_and_every_code_has_a_class() -> None:
-    assert answer("TooFewSilos").endswith(lookup("SA-4102").text())
+    assert answer("RunStopped").endswith(lookup("SA-4103").text())
     codes = {code for name in ERRORS for code in re.findall(r"SA-\d{4}", answer(name))}
     assert codes == {*CATALOGUE}
     assert "SA-" not in answer("SecaggError"), "it is never raised itself"
