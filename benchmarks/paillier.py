@@ -9,6 +9,7 @@ The options, and what a script of ``--peer`` must do, stand in ``benchmarks/READ
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from benchmarks import peer
 from benchmarks.machine import facts, median_cpu, show
 from secagg.packing import Packing
 from secagg.paillier.ciphertexts import Total, encrypt, read
+from secagg.paillier.knowledge import check_known, encrypt_known
 from secagg.paillier.obfuscators import Pool
 from secagg.paillier.secret import SecretKey
 from secagg.paillier.shares import deal
@@ -120,6 +122,17 @@ def main(
     decrypting = rate(lambda: shares[0].decrypt(few, threads=1), several, runs=runs)
     proof, proved = once(lambda: shares[0].prove(few, partials[1], context=b"benchmark"))
     holds, checked = once(lambda: shared.check(1, few, partials[1], proof, context=b"benchmark"))
+    shared_pool = Pool(shared.public)
+    shared_pool.fill(count)
+    known, knowing = once(
+        lambda: encrypt_known(packing.pack(vector), shared_pool, context=b"benchmark", random=os.urandom)
+    )
+    end = count * shared.public.ciphertext_size
+    _, believing = once(
+        lambda: check_known(
+            lambda: [memoryview(known)[:end]], count, known[end:], shared.public, context=b"benchmark"
+        )
+    )
     combining = rate(lambda: shared.open(partials, size=size), several, runs=runs)
     together = shared.open(partials, size=size)
     if not holds or not (together == plain[:FEW]).all():
@@ -147,6 +160,8 @@ def main(
             ["its size, MiB", key.bits // 16 * 256 * key.ciphertext_size / 2**20],
             ["open with the shared key, all cores, values a second", cores],
             [f"deal a key to {PARTIES} silos, s of CPU", dealt],
+            [f"encrypt {count} ciphertexts, obfuscators ready, and prove them known, s of CPU", knowing],
+            [f"check that {count} are known, s of CPU", believing],
             [f"prove {FEW} partial decryptions, s of CPU", proved],
             [f"check the proof of one silo over {FEW}, s of CPU", checked],
         ],

@@ -19,7 +19,14 @@ from secagg.masking.params import Masking
 from secagg.measured import Figure
 from secagg.names import WordBits
 from secagg.packing import Packing
-from secagg.paillier.params import MOST_PARTIES, Paillier, ThresholdPaillier, ciphertext_size, plaintext_bits
+from secagg.paillier.params import (
+    MOST_PARTIES,
+    Paillier,
+    ThresholdPaillier,
+    ciphertext_size,
+    knowledge_size,
+    plaintext_bits,
+)
 from secagg.plain import Plain
 from secagg.report import SHARED_KEY, SchemeName
 from secagg.scheme import Scheme
@@ -198,14 +205,18 @@ def _paillier(
         (measured.QUANTISE, length * word_bits / 32),
         (measured.ENCRYPT, rows * power),
     )
+    known: Steps = ()
     if isinstance(scheme, ThresholdPaillier):
+        known = ((measured.KNOWN, n * rows * product),)
         part = upload + 3 * each  # Its proof is shorter.
+        upload += knowledge_size(scheme.bits)
         sent, received = upload + part, n * (upload + part)
         steps += (
             (measured.CHECK_AND_ADD, n * rows * product),
+            *known,
             (measured.PARTIAL, rows * power),
             (measured.PROVE, power),
-            (measured.BATCH, n * rows * power),  # Its own proof, and those of the others.
+            (measured.BATCH, n * rows * product),  # Its own proof, and those of the others.
             (measured.CHECK_PROOF, (n - 1) * power),
             (measured.COMBINE, scheme.cohort(n).t * rows * product),
         )
@@ -227,7 +238,7 @@ def _paillier(
         silo=steps,
         once=((measured.TABLE, power),),
         total=rows * number,
-        coordinator=((measured.CHECK_AND_ADD, n * rows * product),),
+        coordinator=((measured.CHECK_AND_ADD, n * rows * product), *known),
     )
 
 

@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -52,6 +52,8 @@ Task: TypeAlias = tuple[Frame, "asyncio.Future[Frame | None]"]
 ROUNDS = "rounds"
 """Name of the thread that answers; it outlives a command that was told to stop while it trains."""
 GRACE = 1.0
+OPENING_SECONDS = 10.0
+"""Between two lines about an opening that goes on."""
 IDLE_SECONDS = 60.0
 """Without a message after which the memory of the last round is given back."""
 
@@ -151,6 +153,29 @@ class AppWorkload:
         return self._workloads[TrainingPlan.of(terms).app]
 
 
+class Openings:
+    """Logs how far the opening of a sum is, now and then: one of millions of values takes minutes.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next: float | None = None
+
+    def __call__(self, done: int, count: int) -> None:
+        """Note that ``done`` of ``count`` ciphertexts are opened."""
+        now = self._clock()
+        if done == count:
+            self._next = None
+        elif self._next is None:
+            self._next = now + OPENING_SECONDS
+        elif now >= self._next:
+            log.info("opening", ciphertexts=f"{done:,} of {count:,}")
+            self._next = now + OPENING_SECONDS
+
+
 class Agent:
     """A silo's process, from its configuration.
 
@@ -188,6 +213,7 @@ class Agent:
             clock=lambda: int(time.time()),
             held=files.read(),
             keep=keep,
+            opened=Openings(),
         )
         self._participant = Participant(
             config.name,

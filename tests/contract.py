@@ -271,7 +271,9 @@ class Attempt:
         match upload:
             case EncryptedInput():
                 vector = np.append(self.federation.vectors[silo], self.federation.encoding.dtype(2))
-                ciphertexts = self.federation.cipher(silo).encrypt(vector, round_id=upload.round_id)
+                ciphertexts = self.federation.cipher(silo).encrypt(
+                    vector, silo=silo, round_id=upload.round_id
+                )
                 sent = self.instead(silo, upload, ciphertexts)
                 assert isinstance(sent, EncryptedInput)
                 half: Any = self.silos[silo]

@@ -118,6 +118,19 @@ class KeyShare(PublicHalf):
         same = self.challenge(party, round_id, [base, power, *committed]) == challenge
         return partials if same else None
 
+    def known(self, opened: list[tuple[int, bytes]], data: bytes, context: bytes, fresh: bytes) -> bytes:
+        """The proof of plaintexts and exponents behind the ciphertexts that they are in."""
+        split = self.bits // 8 + 16
+        z, x = int.from_bytes(fresh[:split], "big") % self.n, int.from_bytes(fresh[split:], "big")
+        shown = self.written((1 + z * self.n) * pow(self.base, x, self.squared) % self.squared)
+        start = frame("paillier plaintexts", self.of_modulus, context, len(opened), shown)
+        stream = hashlib.shake_256(hashlib.sha256(start + data).digest()).digest(16 * len(opened))
+        for at, (plaintext, exponent) in enumerate(opened):
+            e = int.from_bytes(stream[16 * at : 16 * (at + 1)], "big")
+            z, x = z + e * plaintext, x + e * int.from_bytes(exponent, "little")
+        answers = (z % self.n).to_bytes(self.bits // 8, "big"), x.to_bytes(self.bits // 16 + 37, "big")
+        return shown + b"".join(answers)
+
     def combine(self, partials: dict[int, list[int]]) -> list[int]:
         """Damgard, Jurik, Nielsen 2010, section 4.1."""
         opened = []
@@ -203,11 +216,17 @@ class SecondEncryptedSilo:
             "paillier parameters", self.word_bits, self.cohort, self.key.bits, len(self.integers)
         )
         self.round_id = hashed("encrypted round", [training, attempt, seconds], self.key.id, parameters)
-        data = b""
+        opened = []
         for start in range(0, len(self.integers), self.lanes):
             lanes = self.integers[start : start + self.lanes]
             packed = b"".join((value + self.bias).to_bytes(self.lane, "little") for value in lanes)
-            data += self.key.encrypt(int.from_bytes(packed, "little"), self.draw(self.key.bits // 16))
+            opened.append((int.from_bytes(packed, "little"), self.draw(self.key.bits // 16)))
+        data = b"".join(self.key.encrypt(*each) for each in opened)
+        self.count = len(opened)
+        if isinstance(self.key, KeyShare):
+            context = hashed("paillier upload", self.key.id, parameters, self.round_id, self.name)
+            fresh = self.draw(self.key.bits // 8 + 16 + self.key.bits // 16 + 36)
+            data += self.key.known(opened, data, context, fresh)
         digest = blake3(data).digest()
         self.box = self.draw(32) if isinstance(self.key, KeyShare) else None
         box = None if self.box is None else public(self.box)
@@ -231,7 +250,9 @@ class SecondEncryptedSilo:
     def part(self, round_id: bytes, signatures: Any, ciphertexts: Any, payload: bytes) -> Any:
         key = self.key
         assert isinstance(key, KeyShare)
-        uploads = np.array(key.read(payload), object).reshape(len(self.survivors), -1)
+        size, end = len(payload) // len(self.survivors), self.count * key.bits // 4
+        sent = [payload[start : start + end] for start in range(0, len(payload), size)]
+        uploads = np.array([key.read(one) for one in sent], object)
         self.ciphertexts = [int(number) % key.squared for number in np.multiply.reduce(uploads)]
         while int.from_bytes(self.draw(key.bits // 8), "big") >= key.n:
             pass  # What this library blinds the ciphertext with; no byte that is sent depends on it.

@@ -153,18 +153,13 @@ def check_hidden(shown: str, key: HeldKey) -> None:
 
 
 @given(st.data())
-def test_whatever_happened_to_a_key_it_is_read_right_or_refused(data: st.DataObject) -> None:
-    """A bit of the file flips: it is malformed, or still this silo's secret under the id in its document."""
+def test_a_key_of_which_one_bit_changed_is_refused(data: st.DataObject) -> None:
     key = held(data.draw(st.sampled_from(("paillier", "ckks"))))
     content = bytearray(key.to_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    try:
-        read = HeldKey.from_bytes(bytes(content))
-    except MalformedMessage as error:
-        check_hidden("".join(traceback.format_exception(error)), key)
-        return
-    assert read.document.key == key.document.key
-    assert read.content == key.content or read.document.scheme == "ckks"
+    with pytest.raises(MalformedMessage) as refused:
+        HeldKey.from_bytes(bytes(content))
+    check_hidden("".join(traceback.format_exception(refused.value)), key)
 
 
 @EVERY_SCHEME

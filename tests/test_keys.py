@@ -32,6 +32,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.hazmat import agreement, framing, identity
+from secagg.hazmat.content import CONTENT_DIGEST_SIZE, content_digest
 from secagg.hazmat.identity import IdentityKey
 from secagg.keys.coordinator import EstablishedKey
 from secagg.keys.document import (
@@ -573,21 +574,19 @@ def test_a_held_key_comes_back_from_its_bytes(scheme: KeyScheme) -> None:
             copied(held)
     with pytest.raises(MalformedMessage):
         decode_document(held.to_bytes())
-    other = done.held("d").to_bytes()
-    start, end = len(MAGIC) + 2, len(held.to_bytes()) - len(held.content)
-    for wrong in (
-        b"",
-        held.to_bytes()[1:],
-        held.to_bytes()[:-1],
-        held.to_bytes()[:end],
-        MAGIC,
-        MAGIC + b"\0\2" + held.to_bytes()[start:-1] + bytes([held.content[-1] ^ 1]),
-    ):
-        with pytest.raises(MalformedMessage):
-            HeldKey.from_bytes(wrong)
+    whole, other = (done.held(name).to_bytes()[:-CONTENT_DIGEST_SIZE] for name in ("c", "d"))
+    start, end = len(MAGIC) + 2, len(whole) - len(held.content)
+
+    def check_refused(wrong: bytes) -> None:
+        for data in (wrong, wrong + content_digest(wrong)):
+            with pytest.raises(MalformedMessage):
+                HeldKey.from_bytes(data)
+
+    for wrong in (b"", whole[1:], whole[:-1], whole[:end], MAGIC):
+        check_refused(wrong)
+    check_refused(MAGIC + b"\0\2" + whole[start:-1] + bytes([held.content[-1] ^ 1]))
     if scheme == "threshold-paillier":
-        with pytest.raises(MalformedMessage):
-            HeldKey.from_bytes(MAGIC + b"\0\2" + other[start:])
+        check_refused(MAGIC + b"\0\2" + other[start:])
 
 
 def test_a_huge_secret_is_refused_before_primes_are_looked_for() -> None:

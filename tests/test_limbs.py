@@ -286,8 +286,8 @@ def test_an_encrypted_sum_is_that_of_pythons_integers(word_bits: WordBits, degre
         for silos in (2, 3):
             running = adder.begin()
             for vector in vectors[:silos]:
-                payload = cipher.encrypt(words(vector, word_bits), round_id=ROUND)
-                adder.check(payload)
+                payload = cipher.encrypt(words(vector, word_bits), silo="a", round_id=ROUND)
+                adder.check(payload, silo="a", round_id=ROUND)
                 assert adder.upload.fits(payload)
                 running.add(payload)
             total = running.total()
@@ -310,7 +310,7 @@ def test_a_value_between_integers_ends_the_round(monkeypatch: pytest.MonkeyPatch
     cipher = CKKSCipher(key_of(SMALL), encoded(32, 5))
     running = cipher.begin()
     for _ in range(2):
-        running.add(cipher.encrypt(words([1] * 6, 32), round_id=ROUND))
+        running.add(cipher.encrypt(words([1] * 6, 32), silo="a", round_id=ROUND))
 
     def between(*found: Any, **named: Any) -> Any:
         result = open_sum(*found, **named)

@@ -85,9 +85,9 @@ def test_what_silos_encrypt_the_coordinator_adds_and_each_silo_opens() -> None:
     ciphers: dict[str, Any] = {silo: keys.cipher(terms(local)) for silo, keys in local.keys.items()}
     vector = np.ones(ENCODING.length + 1, np.uint32)
     total = adder.begin()
-    for cipher in ciphers.values():
-        ciphertexts = cipher.encrypt(vector, round_id=bytes(32))
-        adder.check(ciphertexts)
+    for silo, cipher in ciphers.items():
+        ciphertexts = cipher.encrypt(vector, silo=silo, round_id=bytes(32))
+        adder.check(ciphertexts, silo=silo, round_id=bytes(32))
         total.add(ciphertexts)
     for cipher in ciphers.values():
         assert cipher.open(total.total(), silos=N, round_id=bytes(32)).tolist() == [N] * vector.size

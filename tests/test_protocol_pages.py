@@ -38,8 +38,8 @@ from secagg.messages import (
     Void,
 )
 from secagg.names import SiloId, WordBits
+from secagg.paillier import knowledge, threshold
 from secagg.paillier import public as public_key
-from secagg.paillier import threshold
 from secagg.roster import Roster
 from secagg.rounds.bases import WANTED, base_fields
 from secagg.rounds.silo import base_key
@@ -193,7 +193,7 @@ def test_labels_of_ciphertexts_are_those_of_the_page(monkeypatch: pytest.MonkeyP
         assert seen.setdefault(label, len(fields)) == len(fields)
         return real(label, *fields)
 
-    for module in (framing, identity, agreement, model, public_key, threshold):
+    for module in (framing, identity, agreement, model, public_key, knowledge, threshold):
         monkeypatch.setattr(module, "frame", noted)
     encrypted_world.run.cache_clear()
     for scheme in (encrypted_world.PAILLIER, encrypted_world.THRESHOLD):

@@ -6,6 +6,7 @@ from secagg.ckks.limbs import plan_limbs
 from secagg.ckks.public import CiphertextSum, check_upload, sum_words, upload_words
 from secagg.encrypted.cipher import Form
 from secagg.fixedpoint import Encoding
+from secagg.names import SiloId
 from secagg.payload import Payload
 
 
@@ -32,8 +33,8 @@ class CKKSAdder:
         self.upload = Form("u8", upload_words(self.limbs.parameters))
         self.total = Form("u8", sum_words(self.limbs.parameters))
 
-    def check(self, ciphertexts: Payload) -> None:
-        """Check every word of an upload; see ``Adder.check``."""
+    def check(self, ciphertexts: Payload, *, silo: SiloId, round_id: bytes) -> None:
+        """Check every word of an upload; see ``Adder.check``. Whose it is and what for stands in no word."""
         check_upload(ciphertexts, self.limbs.parameters)
 
     def begin(self) -> CKKSSum:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from secagg.ckks.coordinator import CKKSAdder
 from secagg.ckks.secret import SecretKey, encrypt, open_sum
 from secagg.fixedpoint import Encoding
-from secagg.names import IntegerVector
+from secagg.names import IntegerVector, SiloId
 from secagg.payload import Payload
 
 
@@ -33,11 +33,12 @@ class CKKSCipher(CKKSAdder):
         """Nothing can be made before the vector is there."""
         return nullcontext()
 
-    def encrypt(self, vector: IntegerVector, *, round_id: bytes) -> Payload:
+    def encrypt(self, vector: IntegerVector, *, silo: SiloId, round_id: bytes) -> Payload:
         """Return the ciphertexts of a vector with its count entry; see ``Cipher.encrypt``.
 
         Args:
             vector: shape (length + 1,).
+            silo: not used: the signature over the upload names it.
             round_id: in the check slots of every chunk.
         """
         values, parameters = self.limbs.split(vector), self.limbs.parameters

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 from secagg.fixedpoint import Encoding
 from secagg.messages import ToKeyHolder
-from secagg.names import IntegerVector
+from secagg.names import IntegerVector, SiloId
 from secagg.payload import Payload, PayloadType
 from secagg.session import SiloStep
 from secagg.terms import Terms
@@ -84,11 +84,17 @@ class Adder(Protocol):
         """Bytes of one silo's part of an opening; 0 where one key opens."""
         ...
 
-    def check(self, ciphertexts: Payload) -> None:
+    def check(self, ciphertexts: Payload, *, silo: SiloId, round_id: bytes) -> None:
         """Check every ciphertext of an upload, before any of it is added.
 
+        Args:
+            ciphertexts: the upload.
+            silo: whose it is said to be.
+            round_id: that it is said to be for.
+
         Raises:
-            MalformedMessage: one is none under the key.
+            MalformedMessage: one is none under the key; or, where shares open, nothing proves that this silo
+                knows what it encrypted for this round.
         """
         ...
 
@@ -108,12 +114,13 @@ class Cipher(Adder, Protocol):
         """Return a block beside which everything is made that an encryption needs and no data decides."""
         ...
 
-    def encrypt(self, vector: IntegerVector, *, round_id: bytes) -> Payload:
+    def encrypt(self, vector: IntegerVector, *, silo: SiloId, round_id: bytes) -> Payload:
         """Return the ciphertexts of an encoded vector and its count entry.
 
         Args:
             vector: of the encoding's word, shape (length + 1,).
-            round_id: that they are for; checks that an encryption has inside are bound to it.
+            silo: whose it is.
+            round_id: that they are for; checks and proofs that an encryption has inside are bound to both.
 
         Raises:
             InputRefused: ``bound``: an integer is too large for the cohort.
@@ -171,6 +178,9 @@ class ThresholdCipher(Cipher, Protocol):
 
 
 SiloCipher: TypeAlias = SharedKeyCipher | ThresholdCipher
+
+Opened: TypeAlias = Callable[[int, int], None]
+"""Told, while a sum is opened, how many ciphertexts are done, and of how many; from several threads."""
 
 
 class Keys(Protocol):

@@ -302,7 +302,7 @@ class EncryptedCoordinator:
         try:
             if upload.box is not None:
                 check_point(upload.box)
-            self._adder.check(ciphertexts)
+            self._adder.check(ciphertexts, silo=sender, round_id=self._round_id)
         except MalformedMessage as error:
             if not _reads_whole(ciphertexts):
                 raise self._spoiled() from error  # The silo sent all of it: what its digest is of was here.

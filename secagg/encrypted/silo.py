@@ -204,7 +204,7 @@ class _EncryptedSilo(Generic[C]):
         counted = np.empty(self._vector.size + 1, self._vector.dtype)
         counted[:-1] = self._vector
         counted[-1] = 1  # The count entry: opened, it must equal the number of survivors.
-        ciphertexts = self._cipher.encrypt(counted, round_id=round_id)
+        ciphertexts = self._cipher.encrypt(counted, silo=self._silo, round_id=round_id)
         box = self._new_box()
         public = None if box is None else box.public
         fields = transcript.upload_fields(self._cipher, round_id, self._silo, ciphertexts.digest, public)
@@ -378,7 +378,7 @@ class ThresholdSilo(_EncryptedSilo[ThresholdCipher]):
             if payload.digest != upload.content:
                 raise FaultyCoordinator(f"the ciphertexts of {silo} are not those that it signed")
             try:
-                self._cipher.check(payload)
+                self._cipher.check(payload, silo=silo, round_id=state.round_id)
                 total.add(payload)
             except MalformedMessage as error:
                 raise FaultySiloOrCoordinator(silo, f"its upload: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, cast
 
-from secagg.encrypted.cipher import SiloCipher
+from secagg.encrypted.cipher import Opened, SiloCipher
 from secagg.fixedpoint import Encoding
 from secagg.keys.keyring import HeldKey
 from secagg.names import RandomSource
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from secagg.paillier.shares import KeyShare
 
 
-def cipher_of(held: HeldKey, encoding: Encoding, *, random: RandomSource = os.urandom) -> SiloCipher:
+def cipher_of(
+    held: HeldKey, encoding: Encoding, *, random: RandomSource = os.urandom, opened: Opened | None = None
+) -> SiloCipher:
     """Return the cipher of a key for vectors of ``encoding``.
 
     Args:
         held: the key; its secret is of the scheme of its document, as loading it made sure.
         encoding: of the vectors.
         random: fresh uniform bytes; SEAL reads those of the system itself.
+        opened: told how far an opening is, where it takes long.
 
     Raises:
         ParameterError: they cannot be added under it.
@@ -31,11 +34,13 @@ def cipher_of(held: HeldKey, encoding: Encoding, *, random: RandomSource = os.ur
         case "paillier":
             from secagg.paillier.silo import PaillierCipher
 
-            return PaillierCipher(cast("PaillierKey", held.secret), encoding, random=random)
+            return PaillierCipher(cast("PaillierKey", held.secret), encoding, random=random, opened=opened)
         case "threshold-paillier":
             from secagg.paillier.silo import ThresholdPaillierCipher
 
-            return ThresholdPaillierCipher(cast("KeyShare", held.secret), encoding, random=random)
+            return ThresholdPaillierCipher(
+                cast("KeyShare", held.secret), encoding, random=random, opened=opened
+            )
         case "ckks":
             from secagg.ckks.silo import CKKSCipher
 

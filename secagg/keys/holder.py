@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
-from secagg.encrypted.cipher import SiloCipher
+from secagg.encrypted.cipher import Opened, SiloCipher
 from secagg.errors import PolicyRefused, UnexpectedMessage
 from secagg.hazmat.identity import IdentityKey
 from secagg.keys.ciphers import cipher_of
@@ -45,6 +45,7 @@ class KeyHolder:
         keep: puts a new key where it survives; called before anybody is told that it is held.
         random: fresh uniform bytes.
         make: makes a key, if this silo is asked to.
+        opened: told how far an opening is, where it takes long.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class KeyHolder:
         keep: Callable[[HeldKey], None] | None = None,
         random: RandomSource = os.urandom,
         make: KeyMaker = make_key,
+        opened: Opened | None = None,
     ) -> None:
         self._silo = silo
         self._identity = identity
@@ -69,6 +71,7 @@ class KeyHolder:
         self._keep = keep
         self._random = random
         self._make = make
+        self._opened = opened
         self._ceremony: CeremonySilo | None = None
         self._joiner: KeyJoiner | None = None
 
@@ -83,7 +86,7 @@ class KeyHolder:
             raise PolicyRefused("key", "these terms need no key")
         scheme = key_scheme(terms.scheme)
         held = self._keyring.held(terms.scheme.key, scheme=scheme, now=self._clock())
-        return cipher_of(held, terms.encoding, random=self._random)
+        return cipher_of(held, terms.encoding, random=self._random, opened=self._opened)
 
     def want(self, terms: Terms) -> SiloStep | None:
         """Return how this silo asks its peers for the key of ``terms``; None if it does not.

@@ -7,9 +7,11 @@ A key that was replaced is held until its lifetime ends, for rounds that began u
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from hmac import compare_digest
 from typing import NoReturn
 
 from secagg.errors import MalformedMessage, PolicyRefused, UsageError
+from secagg.hazmat.content import CONTENT_DIGEST_SIZE, content_digest
 from secagg.keys.document import DAY, KeyDocument, decode_document, encode_document
 from secagg.keys.secret import Secret, load_secret
 from secagg.names import SiloId
@@ -57,16 +59,19 @@ class HeldKey:
         """Return document and secret, for the silo's own key file only."""
         document = encode_document(self.document)
         lengths = self.slot.to_bytes(2, "big") + len(document).to_bytes(4, "big")
-        return MAGIC + lengths + document + self._content
+        data = MAGIC + lengths + document + self._content
+        return data + content_digest(data)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> HeldKey:
         """Read what ``to_bytes`` gave.
 
         Raises:
-            MalformedMessage: the bytes are no held key. The text quotes nothing of them.
+            MalformedMessage: the bytes are no held key, or one of them changed. The text quotes nothing of
+                them.
         """
-        if not data.startswith(MAGIC):
+        data, digest = data[:-CONTENT_DIGEST_SIZE], data[-CONTENT_DIGEST_SIZE:]
+        if not data.startswith(MAGIC) or not compare_digest(content_digest(data), digest):
             raise MalformedMessage("the bytes are no held key")
         slot, start = len(MAGIC), len(MAGIC) + 6
         end = start + int.from_bytes(data[slot + 2 : start], "big")

@@ -163,7 +163,7 @@ class Run(Generic[B]):
             base=sent,
             sealed_base=0 if sent is not None else 8 * (1 + self._plan.strategy.slots) * self.model.length,
             adder=None if self._key is None else adder_of(self._key.document, terms.encoding),
-            desk=None if self._key is None else KeyDesk(self.roster, self._key),
+            desk=None if self._key is None else KeyDesk(self.roster, self._key, seconds=phase_seconds),
             seconds=phase_seconds,
             training_seconds=training_seconds,
             attempts=self._attempts,

@@ -8,14 +8,16 @@ from secagg.encrypted.cipher import Form
 from secagg.errors import MalformedMessage
 from secagg.fixedpoint import Encoding
 from secagg.hazmat.framing import digest
+from secagg.names import SiloId
 from secagg.packing import Packing
+from secagg.paillier import knowledge
 from secagg.paillier.ciphertexts import Total, read
-from secagg.paillier.params import SECRET_MAGIC
+from secagg.paillier.params import SECRET_MAGIC, knowledge_size
 from secagg.paillier.public import PublicKey
 from secagg.paillier.threshold import ThresholdKey
-from secagg.payload import Payload
+from secagg.payload import Buffer, Payload
 
-_BATCH = 64
+_BATCH = 1024
 """Ciphertexts that are read at a time."""
 
 
@@ -26,6 +28,7 @@ class PaillierAdder:
         self.public = key if isinstance(key, PublicKey) else key.public
         self.key = key.id
         self.part_size = 0
+        self.proof_size = 0
         self.packing = Packing(encoding.word_bits, encoding.cohort, self.public.plaintext_bits)
         self.length = encoding.length + 1
         self.count = self.packing.rows(self.length)
@@ -34,10 +37,16 @@ class PaillierAdder:
             "paillier parameters", self.packing.word_bits, self.packing.cohort, self.public.bits, self.length
         )
         if isinstance(key, ThresholdKey):
-            self.part_size = self.upload.length + key.proof_size
+            self.proof_size = knowledge_size(self.public.bits)
+            self.part_size = self.total.length + key.proof_size
+            self.upload = Form("u1", self.total.length + self.proof_size)
 
-    def check(self, ciphertexts: Payload) -> None:
-        """Check every ciphertext of an upload; see ``Adder.check``.
+    def context(self, silo: SiloId, round_id: bytes) -> bytes:
+        """Return what the proof of an upload is for."""
+        return digest("paillier upload", self.key, self.parameters, round_id, silo)
+
+    def check(self, ciphertexts: Payload, *, silo: SiloId, round_id: bytes) -> None:
+        """Check every ciphertext of an upload, and the proof where it has one; see ``Adder.check``.
 
         A secret key that was padded to its size is refused, though its bytes may be numbers below n^2.
         """
@@ -45,8 +54,25 @@ class PaillierAdder:
             raise MalformedMessage("these bytes carry a secret key; they were not loaded. Rotate the key")
         if not self.upload.fits(ciphertexts):
             raise MalformedMessage("the ciphertexts have another length or type than the parameters say")
-        for batch in batches(ciphertexts, self.public):
-            read(batch, self.public)
+        if self.proof_size:
+            proof = _whole(ciphertexts)[self.total.length :]
+            context = self.context(silo, round_id)
+            knowledge.check_known(
+                lambda: self.batches(ciphertexts), self.count, bytes(proof), self.public, context=context
+            )
+        else:
+            for batch in self.batches(ciphertexts):
+                read(batch, self.public)
+
+    def batches(self, payload: Payload) -> Iterator[memoryview]:
+        """Yield the bytes of the ciphertexts of an upload or a sum, some whole ones at a time.
+
+        Raises:
+            MalformedMessage: the payload has more or fewer bytes than it says.
+        """
+        content, step = _whole(payload), _BATCH * self.public.ciphertext_size
+        for start in range(0, self.total.length, step):
+            yield content[start : min(start + step, self.total.length)]
 
     def begin(self) -> PaillierSum:
         """Return an empty sum."""
@@ -62,7 +88,7 @@ class PaillierSum:
 
     def add(self, ciphertexts: Payload) -> None:
         """Add one vector; see ``RunningSum.add``."""
-        self._total.add(batches(ciphertexts, self._adder.public))
+        self._total.add(self._adder.batches(ciphertexts))
 
     def total(self) -> Payload:
         """Return the ciphertexts of the sum."""
@@ -70,14 +96,13 @@ class PaillierSum:
         return Payload.over(form.dtype, form.length, memoryview(b"".join(self._total.pieces())))
 
 
-def batches(ciphertexts: Payload, key: PublicKey) -> Iterator[memoryview]:
-    """Yield the bytes of whole ciphertexts, some at a time.
+def _whole(payload: Payload) -> Buffer:
+    """Return the bytes of ``payload``, to be sliced.
 
     Raises:
-        MalformedMessage: the payload has more or fewer bytes than it says.
+        MalformedMessage: they are more or fewer than it says.
     """
-    buffer, step = ciphertexts.buffer(), _BATCH * key.ciphertext_size
-    if len(buffer) != ciphertexts.size:
+    buffer = payload.buffer()
+    if len(buffer) != payload.size:
         raise MalformedMessage("a payload has another size than was announced")
-    for start in range(0, ciphertexts.size, step):
-        yield buffer[start : start + step]
+    return buffer

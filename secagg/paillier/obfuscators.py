@@ -88,7 +88,7 @@ class Pool:
         self._random = random
         self._size = key.bits // 16  # Of the exponents: half as many bits as n has.
         self._base = _powers(key, self._size) if key.obfuscation == "short" else None
-        self._ready: deque[mpz] = deque()
+        self._ready: deque[tuple[bytes, mpz]] = deque()  # With the exponent that made it, if one did.
         self._process = os.getpid()
 
     def __len__(self) -> int:
@@ -96,6 +96,20 @@ class Pool:
 
     def take(self) -> mpz:
         """Return an obfuscator; it is made now if none is there."""
+        return self._take()[1]
+
+    def take_known(self) -> tuple[mpz, mpz]:
+        """Return a short obfuscator, and before it the exponent of ``key.base`` that it is; as secret as it.
+
+        Raises:
+            UsageError: those of this key are not short.
+        """
+        exponent, obfuscator = self._take()
+        if not exponent:
+            raise UsageError("an obfuscator that is not short is no power of a base that everybody knows")
+        return mpz.from_bytes(exponent, "little"), obfuscator
+
+    def _take(self) -> tuple[bytes, mpz]:
         try:
             return self._of_this_process().popleft()
         except IndexError:
@@ -133,16 +147,17 @@ class Pool:
                 stop.set()
             filled.result()
 
-    def _of_this_process(self) -> deque[mpz]:
+    def _of_this_process(self) -> deque[tuple[bytes, mpz]]:
         if self._process != os.getpid():
             self._ready, self._process = deque(), os.getpid()
         return self._ready
 
-    def _make(self) -> mpz:
+    def _make(self) -> tuple[bytes, mpz]:
         key = self.key
         if self._base is not None:
-            return self._base.power(self._random(self._size))
-        return gmpy2.powmod(random_unit(key.n, self._random), key.n, key.n_squared)
+            exponent = self._random(self._size)
+            return exponent, self._base.power(exponent)
+        return b"", gmpy2.powmod(random_unit(key.n, self._random), key.n, key.n_squared)
 
     def __repr__(self) -> str:
         return f"Pool({self.key!r})"

@@ -34,6 +34,19 @@ def ciphertext_size(bits: int) -> int:
     return bits // 4
 
 
+def answer_size(bits: int) -> int:
+    """Return the bytes of the last number of a proof that plaintexts are known; see ``knowledge``.
+
+    It is a sum of up to 2^32 products of a short exponent and one of 128 bits, what hides it, and a carry.
+    """
+    return bits // 16 + 16 + 4 + 16 + 1
+
+
+def knowledge_size(bits: int) -> int:
+    """Return the bytes of a proof that plaintexts are known, under a key of ``bits``."""
+    return ciphertext_size(bits) + bits // 8 + answer_size(bits)
+
+
 def plaintext_bits(bits: int) -> int:
     """Return p so that every plaintext below ``2 ** p`` can be encrypted under a key of ``bits``."""
     return bits - 1

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
-from secagg.encrypted.cipher import Opening
+from secagg.encrypted.cipher import Opened, Opening
 from secagg.errors import MalformedMessage, TooFewSilos
 from secagg.fixedpoint import Encoding
-from secagg.names import IntegerVector, RandomSource
+from secagg.names import IntegerVector, RandomSource, SiloId
 from secagg.paillier.ciphertexts import encrypt, read
-from secagg.paillier.coordinator import PaillierAdder, batches
+from secagg.paillier.coordinator import PaillierAdder
 from secagg.paillier.gmp import mpz
+from secagg.paillier.knowledge import encrypt_known
 from secagg.paillier.obfuscators import Pool
 from secagg.paillier.secret import SecretKey
 from secagg.paillier.shares import KeyShare
@@ -27,28 +29,49 @@ class _PaillierCipher(PaillierAdder):
         Every ciphertext that leaves has an obfuscator of its own, also where a vector is sent again.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, random: RandomSource, opened: Opened | None) -> None:
         self._pool = pool
+        self._random = random
+        self._opened = opened
 
     def prepare(self) -> AbstractContextManager[None]:
         """Make obfuscators on one core beside what the block does."""
         return self._pool.filling(self.count)
 
-    def encrypt(self, vector: IntegerVector, *, round_id: bytes) -> Payload:
+    def encrypt(self, vector: IntegerVector, *, silo: SiloId, round_id: bytes) -> Payload:
         """Return the ciphertexts of a vector with its count entry; see ``Cipher.encrypt``.
 
         Args:
             vector: shape (length + 1,).
-            round_id: not used: the signature over the upload names the round.
+            silo: in the proof that shared openings need; elsewhere the signature names it.
+            round_id: as ``silo``.
         """
         self._pool.fill(self.count)
-        ciphertexts = b"".join(encrypt(self.packing.pack(vector), self._pool))
+        rows = self.packing.pack(vector)
+        if self.proof_size:
+            context = self.context(silo, round_id)
+            ciphertexts = encrypt_known(rows, self._pool, context=context, random=self._random)
+        else:
+            ciphertexts = b"".join(encrypt(rows, self._pool))
         return Payload.over("u1", len(ciphertexts), memoryview(ciphertexts))
 
     def _read(self, total: Payload) -> list[mpz]:
         if not self.total.fits(total):
             raise MalformedMessage("the sum has another length or type than the parameters say")
-        return [c for batch in batches(total, self.public) for c in read(batch, self.public)]
+        return [c for batch in self.batches(total) for c in read(batch, self.public)]
+
+    def _progress(self) -> Callable[[int], None] | None:
+        """Return what counts ciphertexts of one opening."""
+        opened, lock, done = self._opened, threading.Lock(), 0
+
+        def more(count: int) -> None:
+            nonlocal done
+            if opened is not None:
+                with lock:
+                    done += count
+                    opened(done, self.count)
+
+        return None if opened is None else more
 
     @property
     def _row_size(self) -> int:
@@ -62,17 +85,26 @@ class PaillierCipher(_PaillierCipher):
         secret: the key.
         encoding: of the vectors.
         random: fresh uniform bytes.
+        opened: told how far an opening is.
     """
 
-    def __init__(self, secret: SecretKey, encoding: Encoding, *, random: RandomSource = os.urandom) -> None:
+    def __init__(
+        self,
+        secret: SecretKey,
+        encoding: Encoding,
+        *,
+        random: RandomSource = os.urandom,
+        opened: Opened | None = None,
+    ) -> None:
         PaillierAdder.__init__(self, secret.public, encoding)
-        super().__init__(Pool(secret.public, random=random))
+        super().__init__(Pool(secret.public, random=random), random, opened)
         self._secret = secret
-        self._random = random
 
     def open(self, total: Payload, *, silos: int, round_id: bytes) -> IntegerVector:
         """Return the sum; see ``SharedKeyCipher.open``."""
-        rows = self._secret.open(self._read(total), size=self._row_size, random=self._random)
+        rows = self._secret.open(
+            self._read(total), size=self._row_size, progress=self._progress(), random=self._random
+        )
         return self.packing.unpack(rows, length=self.length, silos=silos)
 
 
@@ -83,18 +115,25 @@ class ThresholdPaillierCipher(_PaillierCipher):
         share: of the key.
         encoding: of the vectors.
         random: fresh uniform bytes.
+        opened: told how far an opening is.
     """
 
-    def __init__(self, share: KeyShare, encoding: Encoding, *, random: RandomSource = os.urandom) -> None:
+    def __init__(
+        self,
+        share: KeyShare,
+        encoding: Encoding,
+        *,
+        random: RandomSource = os.urandom,
+        opened: Opened | None = None,
+    ) -> None:
         PaillierAdder.__init__(self, share.key, encoding)
-        super().__init__(Pool(share.key.public, random=random))
+        super().__init__(Pool(share.key.public, random=random), random, opened)
         self._share = share
-        self._random = random
 
     def part(self, total: Payload, *, round_id: bytes) -> bytes:
         """Return this silo's partial decryptions, and one proof for all; see ``ThresholdCipher.part``."""
         ciphertexts, size = self._read(total), self.public.ciphertext_size
-        partials = self._share.decrypt(ciphertexts, random=self._random)
+        partials = self._share.decrypt(ciphertexts, progress=self._progress(), random=self._random)
         proof = self._share.prove(ciphertexts, partials, context=round_id, random=self._random)
         numbers = b"".join(partial.to_bytes(size, "big") for partial in partials)
         return numbers + self._share.key.proof_bytes(proof)
@@ -118,6 +157,6 @@ class ThresholdPaillierCipher(_PaillierCipher):
     def _part_of(self, part: bytes) -> tuple[list[mpz], Proof | None]:
         if len(part) != self.part_size:
             return [], None
-        size, end = self.public.ciphertext_size, self.upload.length
+        size, end = self.public.ciphertext_size, self.total.length
         numbers = [mpz.from_bytes(part[start : start + size], "big") for start in range(0, end, size)]
         return numbers, self._share.key.proof_from(part[end:])

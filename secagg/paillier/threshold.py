@@ -24,11 +24,10 @@ from secagg.hazmat.framing import digest, frame
 from secagg.paillier.ciphertexts import plaintext_rows
 from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.params import MOST_PARTIES
+from secagg.paillier.powers import EXPONENT_SIZE, product_of_powers
 from secagg.paillier.public import PublicKey
 
 CHALLENGE_BITS = 256
-_EXPONENT_SIZE = 16
-"""Bytes of the random exponents: a wrong partial decryption passes with a probability of 2^-128."""
 
 
 def check_parties(parties: int, threshold: int) -> None:
@@ -78,6 +77,8 @@ class ThresholdKey:
     def __post_init__(self) -> None:
         check_parties(self.parties, self.threshold)
         known = (self.generator, *self.verification)
+        if self.public.obfuscation != "short":
+            raise ParameterError("a threshold key has short obfuscators, of which proofs can be made")
         if len(self.verification) != self.parties or not all(map(self.is_unit, known)):
             raise ParameterError("the verification keys are not one invertible number for each party")
 
@@ -183,12 +184,8 @@ class ThresholdKey:
             for number in numbers:
                 content.update(number.to_bytes(size, "big"))
         # The exponents depend on every number, so that none can be chosen to make up for another.
-        stream = hashlib.shake_256(content.digest()).digest(_EXPONENT_SIZE * len(partials))
-        base = power = mpz(1)
-        for at, (ciphertext, partial) in enumerate(zip(ciphertexts, partials, strict=True)):
-            exponent = int.from_bytes(stream[_EXPONENT_SIZE * at : _EXPONENT_SIZE * (at + 1)], "big")
-            base = base * gmpy2.powmod(ciphertext, exponent, modulus) % modulus
-            power = power * gmpy2.powmod(partial, exponent, modulus) % modulus
+        stream = hashlib.shake_256(content.digest()).digest(EXPONENT_SIZE * len(partials))
+        base, power = (product_of_powers(numbers, stream, modulus) for numbers in (ciphertexts, partials))
         # Squares have no part of small order, in which a wrong power could hide.
         return gmpy2.powmod(base, 4, modulus), gmpy2.powmod(power, 2, modulus)
 

@@ -127,7 +127,7 @@ class SharedOpening:
         """The product of uploads: what anybody can add who has them."""
         product: list[mpz] = []
         for silo in silos:
-            numbers = read(self.uploads[silo].ciphertexts.buffer()[:], self.key.public)
+            numbers = read(self.uploads[silo].ciphertexts.buffer()[: self.adder.total.size], self.key.public)
             modulus = self.key.public.n_squared
             product = [a * b % modulus for a, b in zip(product, numbers, strict=True)] if product else numbers
         return product

@@ -38,10 +38,10 @@ def joined(here: SharedOpening, contents: list[bytes]) -> OpeningRequested:
 
 
 def zeros(here: SharedOpening) -> bytes:
-    """Ciphertexts of nothing, under the public key."""
+    """Ciphertexts of nothing, under the public key, and no proof."""
     packing: Packing = here.adder.packing
     rows = np.zeros((here.adder.count, packing.lanes * packing.lane_bytes), np.uint8)
-    return b"".join(encrypt(rows, Pool(here.key.public)))
+    return b"".join(encrypt(rows, Pool(here.key.public))) + bytes(here.adder.proof_size)
 
 
 def swaps(here: SharedOpening) -> Iterator[OpeningRequested]:
@@ -72,7 +72,7 @@ def opened(which: int) -> list[int] | None:
     data = requested.ciphertexts.buffer()[:].tobytes()
     total: list[mpz] = []
     for start in range(0, len(data), here.adder.upload.size):
-        content = memoryview(data)[start : start + here.adder.upload.size]
+        content = memoryview(data)[start : start + here.adder.total.size]
         numbers = [mpz.from_bytes(bytes(one), "big") for one in regroup(iter([content]), size)]
         modulus = key.public.n_squared
         total = [a * b % modulus for a, b in zip(total, numbers, strict=True)] if total else numbers

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from secagg.ckks.parameters import CHECK_SLOTS, RINGS, Ring, SumParameters, plan
 from secagg.ckks.seal import Seal, sealapi
-from secagg.ckks.secret import Publisher, _decrypted, check_values, open_sum
+from secagg.ckks.secret import Publisher, SecretKey, _decrypted, check_values, open_sum
+from secagg.ckks.silo import CKKSCipher
+from secagg.fixedpoint import plan_sum
 from secagg.payload import Payload, regroup
 from tests.ckks_reference import (
     ROUND,
@@ -142,6 +144,46 @@ def test_ckks_key_recovery() -> None:
         sums = [forward(ring, real_part(ring, part, shared.parameters.scale)) for part in slots[:2]]
         guess = solve(shared.parameters, chunks, sums)
         assert (guess == key_values(shared.key)).sum() == 0, "values of the key were recovered"
+
+
+def opened_in_a_round(degree: int) -> tuple[SumParameters, Payload, list[Slots], CKKSCipher]:
+    """The sum of a round, and its slots as far as what every silo opens tells them."""
+    ring = RINGS[degree]
+    encoding = plan_sum(CHUNKS * ring.entries - 1, clip=1.0, cohort=SILOS, word_bits=32)
+    key = SecretKey.generate(degree)
+    cipher = CKKSCipher(key, encoding)
+    parameters, total = cipher.limbs.parameters, cipher.begin()
+    assert cipher.limbs.count == 1
+    rng = np.random.default_rng(degree)
+    for silo in range(SILOS):
+        vector = rng.integers(-(10**6), 10**6, encoding.length + 1).astype(np.int32).view(np.uint32)
+        total.add(cipher.encrypt(vector, silo=str(silo), round_id=ROUND))
+    summed = total.total()
+    opened = cipher.open(summed, silos=SILOS, round_id=ROUND)
+    values = opened.view(np.int32).astype(np.float64) if opened.dtype == np.uint32 else opened
+    known = []
+    for chunk, part in enumerate(values.reshape(CHUNKS, -1)):
+        check = check_values(parameters, round_id=ROUND, chunk=chunk)
+        known.append(np.concatenate([part, SILOS * np.array(check)]))
+    return parameters, summed, known, cipher
+
+
+def test_ckks_key_recovery_from_what_rounds_open() -> None:
+    for degree in RINGS:
+        parameters, summed, slots, cipher = opened_in_a_round(degree)
+        assert recovered(parameters, summed, slots) == [], "the key was recovered"
+        ring = parameters.ring
+        chunks = [bytes(chunk) for chunk in regroup(summed.pieces(), 16 * degree)][:2]
+        sums = [forward(ring, real_part(ring, part, parameters.scale)) for part in slots[:2]]
+        guess = solve(parameters, chunks, sums)
+        assert (guess == key_values(cipher._secret)).sum() == 0, "values of the key were recovered"
+
+
+def test_ckks_key_recovery_from_what_rounds_open_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round that hands on what was decrypted, without rounding it."""
+    monkeypatch.setattr("secagg.ckks.limbs.Limbs.join", lambda _self, values: values)
+    with pytest.raises(AssertionError, match="the key was recovered"):
+        test_ckks_key_recovery_from_what_rounds_open()
 
 
 def as_it_is(_parameters: SumParameters, values: Slots, _random: Any) -> Slots:

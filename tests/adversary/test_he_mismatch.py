@@ -132,7 +132,8 @@ class World:
         vectors = [drawn.integers(0, 1000, LENGTH + 1).astype(np.uint32) for _ in range(N)]
         for vector in vectors:
             vector[-1] = 1
-        return cipher, [cipher.encrypt(vector, round_id=round_id or self.round_id) for vector in vectors]
+        named = round_id or self.round_id
+        return cipher, [cipher.encrypt(vector, silo="north", round_id=named) for vector in vectors]
 
     def summed(self, adder: Adder, payloads: list[Payload]) -> bytes:
         total = adder.begin()

@@ -110,7 +110,7 @@ def test_a_process_that_was_killed_leaves_no_obfuscator(tmp_path: Path) -> None:
     pool = Pool(secret_key().public)
     pool.fill({COUNT}, threads=1)
     print(*[pool.take() for _ in range({COUNT} // 2)], sep="\\n", flush=True)
-    print(*pool._ready, sep="\\n", flush=True)
+    print(*[made for _, made in pool._ready], sep="\\n", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
     """
     seen: set[int] = set()
@@ -133,12 +133,12 @@ def test_a_process_that_was_killed_leaves_no_obfuscator(tmp_path: Path) -> None:
 
 
 def peek(self: Pool) -> Any:
-    """``Pool.take`` that leaves what it gives."""
+    """``Pool._take`` that leaves what it gives."""
     return self._ready[0] if self._ready else self._make()
 
 
 def in_turn(self: Pool) -> Any:
-    """``Pool.take`` that uses what it gave again, when all is used."""
+    """``Pool._take`` that uses what it gave again, when all is used."""
     taken = self._ready.popleft()
     self._ready.append(taken)
     return taken
@@ -163,8 +163,8 @@ def _pool(key: bytes, ready: list[Any]) -> Pool:
 @pytest.mark.parametrize(
     ("defence", "mutant", "broken"),
     [
-        ("secagg.paillier.obfuscators.Pool.take", peek, "two threads"),
-        ("secagg.paillier.obfuscators.Pool.take", in_turn, "two threads"),
+        ("secagg.paillier.obfuscators.Pool._take", peek, "two threads"),
+        ("secagg.paillier.obfuscators.Pool._take", in_turn, "two threads"),
         ("secagg.paillier.obfuscators.Pool._of_this_process", of_any_process, "a forked process"),
         ("secagg.paillier.obfuscators.Pool.__reduce__", reduced, "a pool was copied"),
     ],

@@ -19,7 +19,7 @@ from secagg.encrypted.silo import SharedKeySilo, ThresholdSilo
 from secagg.hazmat.identity import IdentityKey
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.silo import MaskingSilo
-from secagg.names import IntegerVector
+from secagg.names import IntegerVector, SiloId
 from secagg.paillier.coordinator import PaillierAdder
 from secagg.paillier.public import PublicKey
 from secagg.paillier.secret import SecretKey
@@ -128,7 +128,7 @@ class FixedCKKS(CKKSCipher):
         super().__init__(*args)
         self._upload = upload
 
-    def encrypt(self, vector: IntegerVector, *, round_id: bytes) -> Payload:
+    def encrypt(self, vector: IntegerVector, *, silo: SiloId, round_id: bytes) -> Payload:
         return fixed_ckks.payload(self._upload)
 
 

@@ -199,9 +199,20 @@ def _leave_at_boxes(script: Script, honest: Transcript) -> None:
     for name, box in boxes.items():
         sends(name, replace(good, upload=signed(scheme, good.upload.content, box, silo="b")))
     sends("a box that was not signed", replace(good, upload=replace(good.upload, box=fixed("box"))))
-    bad = bytes_of(reduced(1 + 5 * int(shared_key().public.n)))
-    upload = signed(scheme, bad.digest, good.upload.box, silo="b")
-    sends("a plaintext in clear", EncryptedInput(scheme.round_id, upload, bad))
+    data, of_a = (content(honest.sent(silo, EncryptedInput).ciphertexts) for silo in "ba")
+    end = scheme.adder.total.size
+    for name, instead in {
+        "a plaintext in clear": reduced(1 + 5 * int(shared_key().public.n)) + data[end:],
+        "the ciphertexts and the proof of another silo": of_a,
+        "the ciphertexts of another silo": of_a[:end] + data[end:],
+        "the proof of another silo": data[:end] + of_a[end:],
+        "a flipped bit in A": flipped(data, end + 511),
+        "a flipped bit in z": flipped(data, end + 512 + 255),
+        "a flipped bit in x": flipped(data, len(data) - 1),
+        "ciphertexts without a proof": data[:end],
+    }.items():
+        upload = signed(scheme, bytes_of(instead).digest, good.upload.box, silo="b")
+        sends(name, EncryptedInput(scheme.round_id, upload, bytes_of(instead)))
     sends("an upload of another round", replace(good, round_id=fixed("r")))
     sends("the upload of another silo", honest.sent("a", EncryptedInput))
     sends(

@@ -205,7 +205,7 @@ def _leave_at_the_sum(script: Script, honest: Transcript) -> None:
     other = PaillierCipher(secret_key(), scheme.terms.encoding, random=CounterSource("another key"))
     other._pool.fill(other.count, threads=1)
     vector = np.array([1, 2, 3, 3], np.uint32)
-    opens("a sum under another key", total=other.encrypt(vector, round_id=scheme.round_id))
+    opens("a sum under another key", total=other.encrypt(vector, silo="a", round_id=scheme.round_id))
     n = int(shared_key().public.n)
     for name, number in {"zero": 0, "a plaintext in clear": 1 + 5 * n, "n squared": n * n}.items():
         opens(f"{name} is no ciphertext", total=bytes_of(reduced(number)))
@@ -238,8 +238,17 @@ def _leave_at_the_request(script: Script, honest: Transcript) -> None:
     total = AggregateAnnounced(scheme.round_id, requested.signatures, bytes_of(own["a"]))
     script.leave("a sum where shares open", 2, frame(total), expected=UNEXPECTED)
 
-    # Its own silo signed it, and no coordinator should have taken it.
-    bad = reduced(1 + 5 * int(shared_key().public.n))
+    # Its own silo signed each, and no coordinator should have taken it.
+    end = scheme.adder.total.size
+    bad = reduced(1 + 5 * int(shared_key().public.n)) + own["a"][end:]
+    _signed_by_a(script, honest, "a signed upload that is no ciphertext", bad)
+    _signed_by_a(script, honest, "a signed upload of another silo's ciphertexts", own["c"])
+    _signed_by_a(script, honest, "a signed upload with another silo's proof", own["a"][:end] + own["c"][end:])
+
+
+def _signed_by_a(script: Script, honest: Transcript, name: str, bad: bytes) -> None:
+    scheme = honest.scheme
+    own = {silo: content(honest.sent(silo, EncryptedInput).ciphertexts) for silo in SILOS}
     announced = honest.told("b", UploadsAnnounced)
     upload = signed(scheme, bytes_of(bad).digest, dict(announced.uploads)["a"].box)
     pairs = (("a", upload), *announced.uploads[1:])
@@ -247,7 +256,7 @@ def _leave_at_the_request(script: Script, honest: Transcript) -> None:
     signatures = tuple((silo, sign_survivors(IDENTITIES[silo], set_id, names)) for silo in names)
     parts = bytes_of(b"".join((bad, own["b"], own["c"], own["d"])))
     script.leave(
-        "a signed upload that is no ciphertext",
+        name,
         1,
         frame(UploadsAnnounced(scheme.round_id, pairs)),
         frame(OpeningRequested(scheme.round_id, signatures, parts)),
@@ -296,7 +305,9 @@ def _leave_at_the_parts(script: Script, honest: Transcript) -> None:
     assert isinstance(cipher, ThresholdPaillierCipher)
     part = cipher.part(added(scheme, uploads), round_id=fixed("r"))
     key = fixed("key of the wrong part")
-    box = AgreementKey.from_private_bytes(honest.random["a"].drawn[128:160])
+    # After what its obfuscator and the proof of its plaintexts took.
+    drawn = honest.random["a"].drawn[128 + 272 + 164 :]
+    box = AgreementKey.from_private_bytes(drawn[:32])
     peer = dict(honest.told("b", UploadsAnnounced).uploads)["b"]
     opener = part_key(box, peer, scheme.round_id, sender="a", recipient="b")
     told(
