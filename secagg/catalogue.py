@@ -73,6 +73,10 @@ NOTHING_LEFT = "yes: nothing left a silo; {model}"
 SILO_KEPT = "yes: nothing of this round left {silo}; {model}"
 MASKED = "yes: what arrived stays masked and no sum was opened; {model}"
 STOPPED = "yes: this silo answers no more of this attempt, and what it sent is masked; {model}"
+OPENED = (
+    "yes: only silos open the sum, and some may have; they keep the model after it and say so when the "
+    "round is run again"
+)
 NOBODY_ELSE = "nothing: no other party is involved"
 
 _ENTRIES = (
