@@ -31,7 +31,15 @@ from coordinator.model_file import (
 )
 from coordinator.rounds import run_round
 from coordinator.store import Store, StoredRun, Verdict
-from secagg.errors import PolicyRefused, RunStopped, SecaggError, TooFewSilos, UsageError, exit_code
+from secagg.errors import (
+    PolicyRefused,
+    RoundAborted,
+    RunStopped,
+    SecaggError,
+    TooFewSilos,
+    UsageError,
+    exit_code,
+)
 from secagg.explanation import annotate, explain
 from secagg.learning.card import model_card
 from secagg.learning.history import Record, rounds_of
@@ -239,6 +247,8 @@ class Driving:
             silos, by_policy = refused
             annotate(by_policy, explain(by_policy, round_number=number, silo=silos))
             return verdict_on("refused", by_policy)
+        if isinstance(error, RoundAborted) and self._coordinator is not None:
+            error.opened |= self._coordinator.may_be_open
         annotate(
             error,
             explain(error, round_number=number, reasons=reasons, protected=self._run.protected),

@@ -74,6 +74,10 @@ SILO_KEPT = "yes: nothing of this round left {silo}; {model}"
 MASKED = "yes: what arrived stays masked and no sum was opened; {model}"
 STOPPED = "yes: this silo answers no more of this attempt, and what it sent is masked; {model}"
 KEYS_STAY = "yes: no data is touched when a key is made, and a key that there is stays in use"
+OPENED = (
+    "yes: only silos open the sum, and some may have; they keep the model after it and say so when the "
+    "round is run again"
+)
 NOBODY_ELSE = "nothing: no other party is involved"
 
 _ENTRIES = (

@@ -99,7 +99,13 @@ class FaultySiloOrCoordinator(ProtocolError):
 
 
 class RoundAborted(SecaggError):
-    """Nobody misbehaved, the sum cannot be formed."""
+    """Nobody can be named, the sum cannot be formed.
+
+    Attributes:
+        opened: silos may have opened it all the same, where they alone can.
+    """
+
+    opened = False
 
 
 class TooFewSilos(RoundAborted):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 
-from secagg.catalogue import CATALOGUE, MASKED, NOTHING_LEFT, SILO_KEPT, STOPPED, Explanation
+from secagg.catalogue import CATALOGUE, MASKED, NOTHING_LEFT, OPENED, SILO_KEPT, STOPPED, Explanation
 from secagg.errors import (
     EnvironmentFault,
     FaultyCoordinator,
@@ -77,6 +77,7 @@ def explain(
         The exit code is that of ``errors.exit_code``.
         Under Plain no text says that what arrived is masked.
         A round that ends in training is not said to have received anything.
+        Where silos may have opened a sum, no text says that none was opened.
     """
     names = dict(_UNNAMED)
     if silo is not None:
@@ -92,6 +93,8 @@ def explain(
     words = CATALOGUE[_code(error)]
     if isinstance(error, TooFewSilos) and error.phase == "Training":
         words = replace(words, safe=NOTHING_LEFT)
+    if isinstance(error, RoundAborted) and error.opened:
+        words = replace(words, safe=OPENED)
     if not protected and words.safe in {MASKED, STOPPED}:
         words = replace(words, safe=UNPROTECTED)
     if not started:

@@ -339,16 +339,18 @@ class PartialsAnnounced(Part, frozen=True, tag=True):
 
 
 class Opened(Part, frozen=True, tag=True):
-    """Silo to coordinator: the sum was opened here.
+    """Silo to coordinator: the sum was opened here, now or in an earlier attempt of the same round.
 
     Attributes:
         training: digest of the terms.
         base: digest of the model that follows, equal at all honest silos.
+        survivors: whose vectors are in the sum, in roster order; equal at all honest silos.
         faulty: silos whose part of the opening was wrong.
     """
 
     training: Digest
     base: Digest
+    survivors: Annotated[tuple[Name, ...], msgspec.Meta(max_length=256)]
     faulty: Annotated[tuple[Name, ...], msgspec.Meta(max_length=256)] = ()
 
 

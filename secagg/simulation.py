@@ -20,8 +20,9 @@ from secagg.ranges import check_mapping
 from secagg.records import SiloRecord, decode_silo_record, encode_record
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import PHASES, Phase, RoundDriver, Traffic, Watcher, phase_of, reaches
-from secagg.rounds.silo import Participant, answer
+from secagg.rounds.silo import OpenedSum, Participant, answer
 from secagg.session import Aggregate, SealedSum
+from secagg.terms import training_digest
 
 Dropouts: TypeAlias = Mapping[SiloId, Phase]
 
@@ -83,11 +84,12 @@ class SimulatedSilo:
         self.journal: list[bytes] = []
         self.errors: list[SecaggError] = []
         self._participant = build(())
+        self._kept: OpenedSum | None = None
 
-    @property
-    def opened(self) -> Aggregate | None:
-        """The sum that this silo opened last, where the coordinator cannot."""
-        return self._participant.opened
+    def opened(self, training: bytes) -> Aggregate | None:
+        """Return the sum of terms with this digest, if this silo opened it last, as no coordinator can."""
+        opened = self._participant.opened or self._kept
+        return opened.aggregate if opened is not None and opened.training == training else None
 
     def deliver(self, frame: Frame) -> Frame | None:
         """Hand one frame to the silo and return its reply. An error at the silo leaves as its refusal."""
@@ -101,6 +103,7 @@ class SimulatedSilo:
 
     def restart(self) -> None:
         """Crash, and come back from the journal: sessions and their secrets are gone, the workload is not."""
+        self._kept = self._participant.opened or self._kept
         self._participant = self._build([decode_silo_record(line) for line in self.journal])
 
 
@@ -204,7 +207,8 @@ class _Round:
         self._downlink += self._driver.receive(silo, message, reply)
 
     def _learned(self, outcome: SealedSum) -> Aggregate:
-        opened = (self._silos[silo].opened for silo in outcome.survivors)
+        training = training_digest(self._driver.coordinator.terms)
+        opened = (self._silos[silo].opened(training) for silo in outcome.survivors)
         return next(aggregate for aggregate in opened if aggregate is not None)
 
     def _drops(self, silo: SiloId, message: FromSilo, phase: str) -> bool:

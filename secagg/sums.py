@@ -20,6 +20,7 @@ from secagg.fixedpoint import Encoding, plan_sum, worst_error_of_sum
 from secagg.hazmat.identity import IdentityKey
 from secagg.local_keys import make_keys, policy_of
 from secagg.masking.params import Masking
+from secagg.messages import Opened
 from secagg.names import IntegerVector, RealVector, SiloId, WordBits
 from secagg.payload import Payload
 from secagg.plain import Plain
@@ -35,7 +36,7 @@ from secagg.rounds.silo import Participant
 from secagg.scheme import Scheme, check_scheme
 from secagg.session import Aggregate
 from secagg.simulation import Dropouts, SimulatedSilo, run_round
-from secagg.terms import PlainParameters, SchemeParameters, Terms, scheme_tag
+from secagg.terms import PlainParameters, SchemeParameters, Terms, scheme_tag, training_digest
 from secagg.weighting import decode_mean, encode_mean, plan_mean, surely_below
 
 
@@ -284,8 +285,11 @@ class _VectorHeld:
     def vector(self, terms: Terms) -> IntegerVector:
         return self._vector
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
-        return self._base
+    def apply(self, terms: Terms, aggregate: Aggregate, *, faulty: tuple[SiloId, ...] = ()) -> Opened:
+        return Opened(training_digest(terms), self._base, aggregate.survivors, faulty)
+
+    def said(self, terms: Terms) -> Opened | None:
+        return None  # A bare sum moves nothing, and can be opened again.
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,14 +31,15 @@ from secagg.heap import return_freed_memory
 from secagg.keys.document import audit_line
 from secagg.keys.holder import KeyHolder
 from secagg.keys.keyring import HeldKey
+from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.workload import LearningWorkload
-from secagg.messages import FromCoordinator, FromSilo
+from secagg.messages import FromCoordinator, FromSilo, Opened
 from secagg.names import IntegerVector, SiloId
 from secagg.payload import Frame, Payload
 from secagg.rounds.silo import Participant, answer
 from secagg.session import Aggregate
-from secagg.terms import Terms, is_encrypted
+from secagg.terms import Terms
 from silo.app import Apps
 from silo.client import Arrival, Client
 from silo.config import SiloConfig
@@ -98,6 +99,7 @@ class AppWorkload:
                 keep=self._journal.keep,
                 base=base,
                 keep_base=self._journal.keep_base,
+                keep_sum=self._keep_sum,
                 most_examples=self._most_examples,
             )
         self._workloads[app].accept(terms)
@@ -127,24 +129,23 @@ class AppWorkload:
         log.info("training")
         return self._of(terms).vector(terms)
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
+    def apply(self, terms: Terms, aggregate: Aggregate, *, faulty: tuple[SiloId, ...] = ()) -> Opened:
         """Compute the next model; see ``Workload.apply``."""
-        workload = self._of(terms)
-        base = workload.apply(terms, aggregate)
+        opened = self._of(terms).apply(terms, aggregate, faulty=faulty)
         log.info("round opened", survivors=len(aggregate.survivors))
-        if is_encrypted(terms.scheme):
-            self._keep_model(terms, aggregate, workload, base)
-        return base
+        return opened
 
-    def _keep_model(
-        self, terms: Terms, aggregate: Aggregate, workload: LearningWorkload, digest: bytes
-    ) -> None:
+    def said(self, terms: Terms) -> Opened | None:
+        """Return what was said of the sum; see ``Workload.said``."""
+        return self._of(terms).said(terms)
+
+    def _keep_sum(self, terms: Terms, aggregate: Aggregate, model: GlobalModel) -> None:
         """Write and log what this silo opened and the coordinator cannot."""
-        metrics = dict(workload.metrics)
+        metrics = dict(self._of(terms).metrics)
         log.info("metrics", **{name: round(value, 6) for name, value in metrics.items()})
         trainer = self._apps.trainer(TrainingPlan.of(terms).app)
         path = self._models.keep(
-            terms, aggregate, trainer, digest=digest, weights=workload.weights, metrics=metrics
+            terms, aggregate, trainer, digest=model.digest, weights=model.weights, metrics=metrics
         )
         if terms.kind == "train":
             log.info("model written", file=str(path))

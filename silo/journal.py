@@ -17,6 +17,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -28,6 +29,7 @@ from secagg.errors import EnvironmentFault, MalformedMessage, TrustError, UsageE
 from secagg.hazmat.identity import grouped
 from secagg.learning.model import GlobalModel
 from secagg.learning.workload import Pin
+from secagg.messages import Opened
 from secagg.names import IntegerVector
 from secagg.records import SiloRecord, decode_silo_record, encode_record
 from secagg.terms import Digest
@@ -73,6 +75,7 @@ class _Base(msgspec.Struct, frozen=True):
     round: int
     digest: Digest
     length: int
+    opened: Opened | None = None
 
 
 class Journal:
@@ -176,12 +179,12 @@ class Journal:
         return None if row is None else Pin(*row)
 
     def keep_base(self, pin: Pin, model: GlobalModel) -> None:
-        """Write the model itself, which in rounds over ciphertexts nobody keeps but silos.
+        """Write the model itself and what was said of it, which under ciphertexts nobody keeps but silos.
 
         Raises:
             StateFault: it cannot be written.
         """
-        header = _Base(pin.federation, pin.job, pin.round, pin.digest, model.length)
+        header = _Base(pin.federation, pin.job, pin.round, pin.digest, model.length, pin.opened)
         with self._translated():
             self._base.write(header, (model.weights, *model.state))
 
@@ -200,6 +203,7 @@ class Journal:
             return pin, None
         header, data = found
         base = Pin(header.federation, header.job, header.round, header.digest)
+        kept = replace(base, opened=header.opened)
         same_job = pin is not None and (pin.federation, pin.job) == (base.federation, base.job)
         if pin != base and not (same_job and pin is not None and pin.round == base.round - 1):
             return pin, None
@@ -207,7 +211,7 @@ class Journal:
             model = GlobalModel.from_payload(base.round, np.frombuffer(data, "<f8"), length=header.length)
         except (MalformedMessage, ValueError):
             return pin, None
-        return (base, model) if model.digest == base.digest else (pin, None)
+        return (kept, model) if model.digest == base.digest else (pin, None)
 
     # --- life ----------------------------------------------------------------------------------------------
 

@@ -199,7 +199,8 @@ class Attempt:
             half.proceed()
         if reply is None and isinstance(half, SharedKeySilo | ThresholdSilo) and half.outcome is not None:
             terms = self.federation.terms
-            return Opened(training_digest(terms), next_base(terms, half.outcome), half.faulty)
+            base, survivors = next_base(terms, half.outcome), half.outcome.survivors
+            return Opened(training_digest(terms), base, survivors, half.faulty)
         return reply
 
     def take(self, replies: Mapping[SiloId, FromSilo]) -> None:

@@ -237,6 +237,7 @@ class Work:
         self.bases = {MODEL.digest: MODEL}
         self.trained = 0
         self.applied: list[Aggregate] = []
+        self.opened: dict[bytes, Opened] = {}
 
     def accept(self, terms: Terms) -> None:
         pass
@@ -264,9 +265,16 @@ class Work:
         self.trained += 1
         return self.given
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
+    def apply(self, terms: Terms, aggregate: Aggregate, *, faulty: tuple[SiloId, ...] = ()) -> Opened:
         self.applied.append(aggregate)
-        return next_base(terms, aggregate)
+        training, base = training_digest(terms), next_base(terms, aggregate)
+        opened = Opened(training, base, aggregate.survivors, faulty)
+        if is_encrypted(terms.scheme):
+            self.opened[training] = opened
+        return opened
+
+    def said(self, terms: Terms) -> Opened | None:
+        return self.opened.get(training_digest(terms))
 
 
 class Witness(RoundCoordinator):

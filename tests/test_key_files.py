@@ -18,6 +18,7 @@ from secagg.keys.document import DAY, SCHEMES
 from secagg.keys.keyring import HeldKey, Keyring
 from secagg.learning.model import GlobalModel
 from secagg.learning.workload import Pin
+from secagg.messages import Opened
 from secagg.terms import KeyScheme
 from silo.journal import Journal, StateFault
 from silo.key_files import KeyFiles
@@ -220,6 +221,22 @@ def test_a_crash_between_the_base_and_its_pin_leaves_the_later_one(tmp_path: Pat
         assert pin == pin_of(second)
         assert found is not None
         assert found.digest == second.digest
+
+
+def test_what_was_said_of_a_sum_is_kept_with_the_model_and_no_earlier(tmp_path: Path) -> None:
+    first, second = model(3), model(4)
+    said = Pin(*JOB, 4, second.digest, Opened(bytes(32), second.digest, ("west", "east"), ("east",)))
+    with journal(tmp_path) as kept:
+        kept.keep_base(pin_of(first), first)
+        kept.keep(pin_of(first))
+        assert kept.held()[0] == pin_of(first)
+        kept.keep_base(said, second)
+    for _ in range(2):  # Before and after what the model was is written too.
+        with journal(tmp_path) as kept:
+            pin, found = kept.held()
+            assert pin == said
+            assert found is not None
+            kept.keep(pin)
 
 
 @pytest.mark.parametrize(

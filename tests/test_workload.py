@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from secagg.ckks.params import CKKS
 from secagg.errors import (
     EnvironmentFault,
     FaultyCoordinator,
@@ -29,7 +30,7 @@ from secagg.learning.trainer import Evaluation
 from secagg.learning.workload import LearningWorkload, Pin
 from secagg.payload import Payload
 from secagg.session import Aggregate
-from secagg.terms import PlainParameters, Terms
+from secagg.terms import PlainParameters, Terms, training_digest
 from secagg.weighting import decode_mean, plan_mean
 from tests.learners import WEIGHTS, Line, Spoil, diverges, fails, grows, next_model, refuses
 
@@ -133,6 +134,50 @@ def test_what_was_held_is_known_after_a_restart_and_no_other_model_is_taken() ->
     again.adopt(terms_for(following), payload(following))
     again.confirm(terms_for(following))
     assert again.holds(terms_for(following)) == following.digest
+
+
+@pytest.mark.parametrize("kind", ["train", "metrics"])
+def test_what_was_said_of_a_sum_that_silos_alone_open_outlives_the_process(kind: str) -> None:
+    """Guarantee: model and what was said are kept together, after what an operator is handed."""
+    told: list[tuple[str, Any]] = []
+    workload = LearningWorkload(
+        "west",
+        Line(),
+        keep=lambda pin: told.append(("pin", pin)),
+        keep_base=lambda pin, model: told.append(("base", (pin, model))),
+        keep_sum=lambda terms, aggregate, model: told.append(("sum", model.digest)),
+    )
+    model, survivors = base(), ("north", "west")
+    terms = msgspec.structs.replace(terms_for(model), scheme=CKKS().parameters(4, key=bytes(32)))
+    if kind == "metrics":
+        terms = msgspec.structs.replace(terms, kind="metrics", encoding=encoding(length=0))
+    workload.adopt(terms, payload(model))
+    workload.confirm(terms)
+    assert workload.said(terms) is None
+    told.clear()
+    said = workload.apply(terms, Aggregate(workload.vector(terms), survivors), faulty=("north",))
+    assert (said.training, said.survivors, said.faulty) == (training_digest(terms), survivors, ("north",))
+    assert (said.base == model.digest) == (kind == "metrics")
+    assert [what for what, _ in told] == ["sum", "base", "pin"]
+    pin, following = told[1][1]
+    assert (told[0][1], pin.digest, pin.opened, told[2][1]) == (said.base, said.base, said, pin)
+    again = LearningWorkload("west", Line(), pin=pin, base=following)
+    for one in (workload, again):
+        one.accept(terms)
+        assert one.said(terms) == said
+        assert one.said(msgspec.structs.replace(terms, job="another")) is None
+    other = base(number=9)  # Of a later round that this silo missed the opening before.
+    later = msgspec.structs.replace(terms_for(other), scheme=terms.scheme)
+    again.adopt(later, payload(other))
+    again.confirm(later)
+    assert again.said(terms) is None
+
+
+def test_of_a_sum_that_the_coordinator_opens_nothing_is_said() -> None:
+    workload, model = ready()
+    terms = terms_for(model)
+    workload.apply(terms, Aggregate(workload.vector(terms), ("west",)))
+    assert workload.said(terms) is None
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,11 @@ class EncryptedCoordinator:
             case _Decrypting() as state:
                 return self._closed(now, self._announce_parts(state, now))
             case _Opening() as state:
-                self._finish(state)
+                try:
+                    self._finish(state)
+                except RoundAborted as failure:
+                    failure.opened = True
+                    raise
                 return self._closed(now, {})
 
     # --- accepting, one method a phase ---------------------------------------------------------------------
@@ -384,20 +388,11 @@ class EncryptedCoordinator:
 
     def _finish(self, state: _Opening) -> None:
         replies = state.gate.close()
-        [(base, count)] = Counter(reply.base for reply in replies.values()).most_common(1)
-        if count <= self._cohort.c:
+        outcome = agreed(replies, c=self._cohort.c)
+        if outcome is None:
             raise RoundAborted("silos computed different models from one sum: none is trusted")
-        named = Counter(silo for reply in replies.values() for silo in frozenset(reply.faulty))
-        self._faulty = {
-            silo: "its part of the opening is wrong, as more silos say than may collude"
-            for silo in state.survivors
-            if named[silo] > self._cohort.c
-        } | {
-            silo: "it computed another model from the sum than the others"
-            for silo, reply in replies.items()
-            if reply.base != base
-        }
-        self._state = _Done(SealedSum(base, state.survivors))
+        self._faulty = faults(replies, outcome, c=self._cohort.c)
+        self._state = _Done(outcome)
 
     # --- small parts -----------------------------------------------------------------------------------
 
@@ -413,6 +408,26 @@ class EncryptedCoordinator:
     @staticmethod
     def _closed(now: float, outbox: Outbox) -> CoordinatorStep:
         return Step((PhaseClosed(now),), outbox)
+
+
+def agreed(said: Mapping[SiloId, Opened], *, c: int) -> SealedSum | None:
+    """Return what more silos say they opened than may collude, so that one of them is honest, or None."""
+    sums = Counter(SealedSum(opened.base, opened.survivors) for opened in said.values())
+    return next((outcome for outcome, count in sums.items() if count > c), None)
+
+
+def faults(said: Mapping[SiloId, Opened], outcome: SealedSum, *, c: int) -> dict[SiloId, str]:
+    """Return who did not open as the others did that are believed, and why it is thought to be faulty."""
+    named = Counter(silo for opened in said.values() for silo in frozenset(opened.faulty))
+    return {
+        silo: "its part of the opening is wrong, as more silos say than may collude"
+        for silo in outcome.survivors
+        if named[silo] > c
+    } | {
+        silo: "it computed another model from the sum than the others"
+        for silo, opened in said.items()
+        if SealedSum(opened.base, opened.survivors) != outcome
+    }
 
 
 def _reads_whole(payload: Payload) -> bool:

@@ -25,10 +25,11 @@ from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import NextModel
 from secagg.learning.trainer import Evaluation, Initialises, Trainer, TrainingSettings, Update
+from secagg.messages import Opened
 from secagg.names import IntegerVector, RealVector, SiloId
 from secagg.payload import Payload
 from secagg.session import Aggregate
-from secagg.terms import Terms, is_encrypted
+from secagg.terms import Terms, is_encrypted, training_digest
 from secagg.weighting import decode_mean, encode_mean, is_mean, metric_names
 
 T = TypeVar("T")
@@ -45,12 +46,14 @@ class Pin:
         federation, job: what it was trained in.
         round: that trains from it.
         digest: of weights and state.
+        opened: what this silo said of the sum that the model was computed from, where it alone can say it.
     """
 
     federation: str
     job: str
     round: int
     digest: bytes
+    opened: Opened | None = None
 
 
 class LearningWorkload:
@@ -63,11 +66,13 @@ class LearningWorkload:
         keep: told of every model that comes to be held, so that what it was survives the process.
         base: the model of ``pin``, where this silo keeps models itself.
         keep_base: told of every such model before ``keep`` is.
+        keep_sum: told before that of every sum that the coordinator cannot open, and the model after it.
         most_examples: a silo that has more takes no part, whatever cap is offered; None for no such bound.
 
     Guarantees:
         The model changes only by an opened sum, or by a base that t silos signed for.
         After a restart no other model is taken for the pinned one's round.
+        Model and what was said of its sum are kept together: a round is not applied twice.
         With ``most_examples``, and a policy whose floor it is, refusals tell no more of a count than that.
     """
 
@@ -80,6 +85,7 @@ class LearningWorkload:
         keep: Callable[[Pin], None] | None = None,
         base: GlobalModel | None = None,
         keep_base: Callable[[Pin, GlobalModel], None] | None = None,
+        keep_sum: Callable[[Terms, Aggregate, GlobalModel], None] | None = None,
         most_examples: float | None = None,
     ) -> None:
         self._silo = silo
@@ -88,6 +94,7 @@ class LearningWorkload:
         self._keep = keep
         self._most_examples = most_examples
         self._keep_base = keep_base
+        self._keep_sum = keep_sum
         self._model = base
         self._metrics: Mapping[str, float] = {}
         self._candidate: GlobalModel | None = None
@@ -200,29 +207,34 @@ class LearningWorkload:
 
         return self._call("evaluate", Evaluation, evaluated)
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
+    def apply(self, terms: Terms, aggregate: Aggregate, *, faulty: tuple[SiloId, ...] = ()) -> Opened:
         """Compute the next model; see ``Workload.apply``."""
         mean = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors))
         self._metrics = mean.metrics
-        if mean.update is None:
-            return terms.base
-        step = NextModel(self._base(terms), TrainingPlan.of(terms).strategy, mean.update)
-        model = GlobalModel.gathered(step)
-        self._hold(terms, model)
-        return model.digest
+        model = self._base(terms)
+        if mean.update is not None:
+            model = GlobalModel.gathered(NextModel(model, TrainingPlan.of(terms).strategy, mean.update))
+        opened = Opened(training_digest(terms), model.digest, aggregate.survivors, faulty)
+        if is_encrypted(terms.scheme):
+            if self._keep_sum is not None:
+                self._keep_sum(terms, aggregate, model)
+            self._hold(terms, model, opened)
+        elif mean.update is not None:
+            self._hold(terms, model)
+        return opened
+
+    def said(self, terms: Terms) -> Opened | None:
+        """Return what ``apply`` returned; see ``Workload.said``."""
+        opened = None if self._pin is None else self._pin.opened
+        return opened if opened is not None and opened.training == training_digest(terms) else None
 
     @property
     def metrics(self) -> Mapping[str, float]:
         """Means over the survivors, by name, as the last sum carried them."""
         return self._metrics
 
-    @property
-    def weights(self) -> RealVector | None:
-        """Weights of the model that is held."""
-        return None if self._model is None else self._model.weights
-
-    def _hold(self, terms: Terms, model: GlobalModel) -> None:
-        self._model, self._pin = model, Pin(terms.federation, terms.job, model.round, model.digest)
+    def _hold(self, terms: Terms, model: GlobalModel, opened: Opened | None = None) -> None:
+        self._model, self._pin = model, Pin(terms.federation, terms.job, model.round, model.digest, opened)
         if self._keep_base is not None and is_encrypted(terms.scheme):
             # Nobody else keeps it. It is on disk before the pin says so.
             self._keep_base(self._pin, model)

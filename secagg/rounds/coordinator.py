@@ -13,7 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from secagg.encrypted.cipher import SEAL_SIZE, Adder
-from secagg.encrypted.coordinator import EncryptedCoordinator
+from secagg.encrypted.coordinator import EncryptedCoordinator, agreed, faults
 from secagg.errors import (
     FaultySilo,
     ProtocolError,
@@ -34,6 +34,7 @@ from secagg.messages import (
     KeyForwarded,
     KeyTaken,
     KeyWanted,
+    Opened,
     Ready,
     Refused,
     TrainingOpened,
@@ -45,13 +46,20 @@ from secagg.names import SiloId
 from secagg.payload import Payload
 from secagg.phases import Gate
 from secagg.plain import PlainCoordinator
-from secagg.records import InputAccepted, PhaseClosed, SiloLost
+from secagg.records import CoordinatorRecord, InputAccepted, PhaseClosed, SiloLost
 from secagg.roster import Roster
 from secagg.rounds.base_desk import BaseDesk
 from secagg.rounds.memory import MAX_PAST_ATTEMPTS, Asked, Memory
 from secagg.session import Aggregate, CoordinatorStep, Outbox, SealedSum, Step
 from secagg.survivors import valid_voids
-from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest, voids_needed
+from secagg.terms import (
+    MaskingParameters,
+    PlainParameters,
+    Terms,
+    is_encrypted,
+    training_digest,
+    voids_needed,
+)
 
 _Session: TypeAlias = MaskingCoordinator | EncryptedCoordinator | PlainCoordinator
 
@@ -108,6 +116,8 @@ class RoundCoordinator:
         A dealer convicted by evidence, or reported by c + 1 silos, is left out of the next attempt.
         While too few silos to void a set are there, the next attempt is for that set alone.
         Silos that were lost are not waited for, unless no sum can be opened without them.
+        A sum that more silos opened than may collude ends the round whenever they say so: in time, late, or
+        to another process than the one that had them open it.
     """
 
     def __init__(
@@ -141,6 +151,9 @@ class RoundCoordinator:
         self._failed: RoundAborted | None = None  # The attempt cannot go on; known before it is advanced.
         self._bound_to: frozenset[SiloId] | None = None  # The only set that locked silos sign.
         self._first_failure: SecaggError | None = None
+        self._said: dict[SiloId, Opened] = {}  # of this round's sum, in whichever attempt it was opened
+        # Whether silos may have opened the sum: where another process left off is not known here.
+        self._may_be_open = is_encrypted(terms.scheme) and bool(self._memory.asked)
         self._losses: dict[SiloId, str] = {}
         self._faults: dict[SiloId, str] = {}  # stay, whatever the silo sends afterwards
         self._absent: set[SiloId] = set()  # not waited for until heard of
@@ -204,6 +217,11 @@ class RoundCoordinator:
     def invitation(self) -> TrainingOpened:
         """What a silo is told that joins while the round goes on; it takes part from the next attempt."""
         return TrainingOpened(self._terms, self._training_seconds)
+
+    @property
+    def may_be_open(self) -> bool:
+        """Whether silos may have opened the sum, and only too few said so yet."""
+        return not isinstance(self._state, _Done) and (self._may_be_open or self.phase == "Opened")
 
     @property
     def memory(self) -> Memory:
@@ -325,6 +343,9 @@ class RoundCoordinator:
                 self._absent.discard(sender)
             case Ready() if not isinstance(self._state, _Training):
                 self._absent.discard(sender)  # For the next attempt; to this one it is lost.
+            case Opened() if self.phase not in {"Training", "Opened"}:
+                self._losses.pop(sender, None)
+                self._absent.discard(sender)
             case _:
                 self._losses.pop(sender, None)
                 self._absent.discard(sender)
@@ -337,6 +358,8 @@ class RoundCoordinator:
                     # Of an earlier round or job, for all that can be known: nothing in it is signed.
                     raise UnexpectedMessage(f"{sender} is ready for other terms")
                 state.gate.admit(sender, None)
+            case ((_Training() | _Attempting() | _Voiding()), Opened()) if is_encrypted(self._terms.scheme):
+                return self._hear(sender, message)
             case (_, Refused(attempt=attempt)) if attempt not in {0, self.attempt}:
                 raise UnexpectedMessage(f"{sender} refuses an earlier attempt")
             case ((_Training() | _Voiding()) as state, Refused()):
@@ -356,6 +379,24 @@ class RoundCoordinator:
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted in {self.phase}")
         return Step((InputAccepted(sender, message),), {})
+
+    def _hear(self, sender: SiloId, opened: Opened) -> CoordinatorStep:
+        """Take what a silo says of the sum, which it may have opened in an earlier attempt."""
+        if opened.training != self._training:
+            raise UnexpectedMessage(f"{sender} opened the sum of another round")
+        survivors = opened.survivors
+        if sender not in survivors or survivors != self._roster.ordered(frozenset(survivors)):
+            raise FaultySilo(sender, "it opened a sum that it cannot be in")
+        step = Step[CoordinatorRecord, Outbox]((InputAccepted(sender, opened),), {})
+        match self._state:
+            case _Training() as state:
+                state.gate.admit(sender, None)  # It answers attempts with the vector that it keeps.
+            case _Attempting(session) if session.phase == "Opened":
+                step = session.receive(sender, opened)
+            case _:
+                pass
+        self._said[sender] = opened
+        return step
 
     def _wanted(self, voids: tuple[Void, ...]) -> tuple[Void, ...]:
         """Return one void for each round that was asked about; what else a silo sends goes to nobody."""
@@ -405,7 +446,11 @@ class RoundCoordinator:
 
     def advance(self, now: float) -> CoordinatorStep:
         """Close the phase if it can close, or ask others for what silos lack; see ``CoordinatorSession``."""
-        step = self._advance(now)
+        try:
+            step = self._advance(now)
+        except RoundAborted as failure:
+            failure.opened |= self.may_be_open
+            raise
         if step.output:  # One message a silo in each step; the alarm is still due.
             return step
         self._bases.advance(now)
@@ -414,6 +459,9 @@ class RoundCoordinator:
         return Step(step.records, self._ask_holders())
 
     def _advance(self, now: float) -> CoordinatorStep:
+        opened = self._agreed()
+        if opened is not None and self.phase != "Opened":  # There the others are waited for.
+            return self._end(opened, now)
         match self._state:
             case (_Training() | _Voiding()) as state if state.gate.closable(now):
                 self._note_silence(now)
@@ -512,7 +560,8 @@ class RoundCoordinator:
             step = session.advance(now)
         except (RoundAborted, FaultySilo) as failure:
             self._note_silence(now)  # Not who was merely not needed any more.
-            return self._retry(session, failure, now)
+            opened = self._agreed()
+            return self._retry(session, failure, now) if opened is None else self._end(opened, now)
         if deadline is not None and now >= deadline and session.phase != phase:
             self._note(phase, waiting)
         if session.outcome is not None:
@@ -526,9 +575,23 @@ class RoundCoordinator:
                 session.lose(silo)
         return step
 
+    def _agreed(self) -> SealedSum | None:
+        """Return the sum that more silos say they opened than may collude."""
+        done = isinstance(self._state, _Done) or not self._said
+        return None if done else agreed(self._said, c=self._colluders)
+
+    def _end(self, outcome: SealedSum, now: float) -> CoordinatorStep:
+        """End the round with a sum that silos opened before the phase in which they are asked for it."""
+        self._memory = self.memory
+        for silo, fault in faults(self._said, outcome, c=self._colluders).items():
+            self._blame(FaultySilo(silo, fault))
+        self._state = _Done(outcome)
+        return Step((PhaseClosed(now),), {})
+
     def _retry(self, session: _Session, failure: SecaggError, now: float) -> CoordinatorStep:
         if isinstance(failure, FaultySilo):
             self._blame(failure)
+        self._may_be_open |= isinstance(failure, RoundAborted) and failure.opened
         self._memory = self.memory
         for dealer in self.excluded - self._faults.keys():
             self._blame(FaultySilo(dealer, "its boxes or shares are not what it committed to", dealer=True))
@@ -589,6 +652,11 @@ class RoundCoordinator:
         return Step((PhaseClosed(now),), dict.fromkeys(self._roster.silos, request))
 
     # --- small parts ---------------------------------------------------------------------------------------
+
+    @property
+    def _colluders(self) -> int:
+        scheme = self._terms.scheme
+        return 0 if isinstance(scheme, PlainParameters) else scheme.cohort.c
 
     def _needed_adder(self) -> Adder:
         if self._adder is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import nullcontext
-from typing import TypedDict, cast
+from typing import NamedTuple, TypedDict, cast
 
 from secagg import wire
 from secagg.encrypted.cipher import SEAL_SIZE, Keys, SharedKeyCipher, SiloCipher, ThresholdCipher
@@ -81,6 +81,13 @@ def base_key(own: AgreementKey, peer: bytes, base: bytes, recipient: SiloId) -> 
     return own.derive(peer, "sealed base model", base, recipient)
 
 
+class OpenedSum(NamedTuple):
+    """A sum that a silo opened, and the digest of the terms that it is of."""
+
+    training: bytes
+    aggregate: Aggregate
+
+
 class _Common(TypedDict):
     """What every protected session takes."""
 
@@ -113,6 +120,7 @@ class Participant:
         Nothing leaves before the policy accepted the terms.
         A silo that holds a model for a round never adopts another.
         While no other terms are announced, terms are trained once, whatever the number of attempts.
+        Where silos alone open a sum, it is applied once; the coordinator is told of it as often as it asks.
         An attempt is joined at most once, also after a crash.
     """
 
@@ -148,12 +156,12 @@ class Participant:
         self._cipher: SiloCipher | None = None
         self._session: SiloSession | None = None
         self._attempt = 0
-        self._opened: Aggregate | None = None
+        self._opened: OpenedSum | None = None
         self._base_box: AgreementKey | None = None
 
     @property
-    def opened(self) -> Aggregate | None:
-        """The sum that the last message let this silo open, where the coordinator cannot read it."""
+    def opened(self) -> OpenedSum | None:
+        """The sum that this silo opened last, until other terms come; None where the coordinator reads it."""
         return self._opened
 
     @property
@@ -184,7 +192,6 @@ class Participant:
             UnexpectedMessage: not accepted now; nothing changed.
             SecaggError: this silo leaves the round; ``refusal`` is what the coordinator may know.
         """
-        self._opened = None
         match message:
             case TrainingOpened():
                 return self._open_training(message)
@@ -207,6 +214,8 @@ class Participant:
         terms = opened.terms
         if terms == self._terms and self._session is not None:
             return self._ready(terms)  # A repetition: the answer is the same, and the attempt goes on.
+        if self._opened is not None and self._opened.training != training_digest(terms):
+            self._opened = None
         self._terms, self._cipher, self._session, self._attempt = None, None, None, 0
         self._policy.check(terms, self._roster)
         if is_encrypted(terms.scheme):
@@ -215,6 +224,12 @@ class Participant:
                 return wanted  # When the key is here, the coordinator says again what to train.
         cipher = self._cipher_of(terms)
         self._workload.accept(terms)
+        said = self._workload.said(terms)
+        if said is not None:
+            # The base may be held nowhere any more. If too few silos say so, the attempt that follows is
+            # answered with the vector that is kept, and the same sum is opened again.
+            self._terms, self._cipher = terms, cipher
+            return Step((), said)
         held = self._workload.holds(terms)
         if held is not None and held != terms.base:
             raise FaultyCoordinator(
@@ -388,13 +403,15 @@ class Participant:
         if session is None or terms is None or session.outcome is None:
             return None
         self._workload.confirm(terms)
-        base = self._workload.apply(terms, session.outcome)
         self._session = None
         match session:
             case SharedKeySilo() | ThresholdSilo():
-                self._opened = session.outcome
-                return Opened(training_digest(terms), base, session.faulty)
+                self._opened = OpenedSum(training_digest(terms), session.outcome)
+                # A model is made of a sum once: of one that is opened again the same is said again.
+                said = self._workload.said(terms)
+                return said or self._workload.apply(terms, session.outcome, faulty=session.faulty)
             case _:
+                self._workload.apply(terms, session.outcome)
                 return None
 
     def _void(self, requested: VoidRequested) -> SiloStep:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from secagg.names import IntegerVector
+from secagg.messages import Opened
+from secagg.names import IntegerVector, SiloId
 from secagg.payload import Payload
 from secagg.session import Aggregate
 from secagg.terms import Terms
@@ -58,6 +59,20 @@ class Workload(Protocol):
         """
         ...
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
-        """Compute the next model from the opened sum; return its digest, the base's if none comes of it."""
+    def apply(self, terms: Terms, aggregate: Aggregate, *, faulty: tuple[SiloId, ...] = ()) -> Opened:
+        """Compute the next model from the opened sum; return what is to be said of it.
+
+        Args:
+            terms: of the round.
+            aggregate: the sum.
+            faulty: silos whose part of its opening was wrong.
+        """
+        ...
+
+    def said(self, terms: Terms) -> Opened | None:
+        """Return what ``apply`` returned for these terms, for which it is not called again, or None.
+
+        Where silos alone have models, it is kept with the model: once all have applied the sum, nobody holds
+        the base, and no sum can be applied to it again.
+        """
         ...

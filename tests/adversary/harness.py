@@ -44,6 +44,7 @@ from secagg.messages import (
     KeyBundle,
     KeysAnnounced,
     MaskedInput,
+    Opened,
     Opening,
     RoundOpened,
     ShareKeys,
@@ -117,9 +118,12 @@ class Work:
     def vector(self, terms: Terms) -> IntegerVector:
         return self.data(terms)
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
+    def apply(self, terms: Terms, aggregate: Aggregate, *, faulty: tuple[SiloId, ...] = ()) -> Opened:
         self.applied.append(aggregate)
-        return terms.base
+        return Opened(training_digest(terms), terms.base, aggregate.survivors, faulty)
+
+    def said(self, terms: Terms) -> None:
+        pass
 
 
 class Host(SimulatedSilo):

@@ -84,7 +84,7 @@ def ciphertexts() -> list[Any]:
         OpeningRequested(key, signed, data),
         PartialDecryption(key, sealed, data),
         PartialsAnnounced(key, sealed, data),
-        Opened(key, key, ("west",)),
+        Opened(key, key, ("west", "east"), ("west",)),
     ]
 
 

@@ -20,6 +20,7 @@ from secagg.fixedpoint import plan_sum
 from secagg.hazmat.identity import IdentityKey
 from secagg.messages import (
     DealerEvidence,
+    Opened,
     Opening,
     RoundOpened,
     ShareKeys,
@@ -67,8 +68,11 @@ class _Vector:
     def vector(self, terms: Terms) -> IntegerVector:
         return np.arange(3, dtype=np.uint32)
 
-    def apply(self, terms: Terms, aggregate: Aggregate) -> bytes:
-        return terms.base
+    def apply(self, terms: Terms, aggregate: Aggregate, *, faulty: tuple[SiloId, ...] = ()) -> Opened:
+        return Opened(training_digest(terms), terms.base, aggregate.survivors, faulty)
+
+    def said(self, terms: Terms) -> None:
+        pass
 
 
 @dataclass

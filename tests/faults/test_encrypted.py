@@ -23,10 +23,12 @@ from secagg.learning.request import asked_of
 from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.policy import Policy
 from secagg.scheme import EncryptedScheme
+from secagg.simulation import Dropouts
 from secagg.terms import KeyScheme
 from silo.model_files import ModelFiles, describe
 from tests.faults.app import Counted
 from tests.faults.orders import Kill
+from tests.faults.test_coordinator_killed import kill_and_start_again, marks
 from tests.faults.world import SETTINGS, World
 
 KILLED = "south"
@@ -97,20 +99,70 @@ def test_a_silo_is_killed_and_the_model_stays_at_the_silos(world: World, scheme:
     assert [KILLED in there for there in survivors] == [True, False, True, True]
     assert all(record.metrics == {} for record in outcome.records)
     world.check_honest(outcome)
-    alone = in_one_process(world, run.weights, rounds)
+    alone = in_one_process(world, run.weights, rounds, lost={KILLED: "Training"})
     for silo in world.silos:
         path = held_by(world, silo, run.run)
         model = load_file(path)["weights"]
         np.testing.assert_array_equal(model, alone.model.astype(np.float32))
         card = ModelFiles(world.state(silo)).card(path.stem.removeprefix("model-"))
         assert len(digest) == 16
-        assert f"  digest {digest}, by which" in describe(card, world.state(silo))
+        assert f"  digest {digest}, as the coordinator tells it" in describe(card, world.state(silo))
         assert card.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         expected = {record.report.round: dict(record.metrics) for record in alone.records}
         opened = {each.round: each.metrics for each in card.sums}
         assert opened == {number: expected[number] for number in opened}
         assert opened.keys() == expected.keys() - ({2} if silo == KILLED else set())
     check_told(world, run.run, outcome.text.split()[-1])
+    check_coordinator_has_none(world, run.run)
+
+
+LAST = 3
+"""The sum of metrics alone, after two rounds."""
+KILLS = [
+    ("ckks", Kill("taken", "Opened", 2, 2)),
+    ("ckks", Kill("taken", "Opened", 1)),
+    ("ckks", Kill("closed", "ConsistencyCheck", 2)),
+    ("ckks", Kill("closed", "Opened", 2)),
+    ("ckks", Kill("writing", "add_record", 2)),
+    ("ckks", Kill("taken", "Opened", LAST, 3)),
+    ("threshold-paillier", Kill("taken", "Opened", 2, 2)),
+    ("threshold-paillier", Kill("closed", "PartialDecryption", 2)),
+    ("paillier", Kill("taken", "Opened", LAST, 2)),
+]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "kill"),
+    [
+        pytest.param(
+            scheme,
+            kill,
+            id=f"{scheme}-{kill.round}-{kill.what}-{kill.at}-{kill.time}",
+            marks=pytest.mark.full if at else (),
+        )
+        for at, (scheme, kill) in enumerate(KILLS)
+    ],
+)
+def test_a_coordinator_that_is_killed_while_silos_open_ends_with_the_same_model(
+    world: World, scheme: KeyScheme, kill: Kill
+) -> None:
+    """No silo holds the base of that round any more: each says again what it opened."""
+    make_key(world, scheme)
+    said = marks(world)
+    world.order("coordinator", kill)
+    run = world.begin(LAST - 1, scheme=asked_of(SCHEMES[scheme][0]))
+    kill_and_start_again(world, said)
+    outcome = run.outcome()
+    assert (outcome.state, outcome.exit) == ("completed", 0), outcome.text
+    assert [record.report.round for record in outcome.records] == [1, 2, 3]
+    assert {record.report.survivors for record in outcome.records} == {world.silos}
+    alone = in_one_process(world, run.weights, LAST - 1, lost={})
+    for silo in world.silos:
+        assert world.trained(silo) == {1: 1, 2: 1}
+        path = held_by(world, silo, run.run)
+        np.testing.assert_array_equal(load_file(path)["weights"], alone.model.astype(np.float32))
+        card = ModelFiles(world.state(silo)).card(path.stem.removeprefix("model-"))
+        assert [each.metrics for each in card.sums] == [dict(record.metrics) for record in alone.records]
     check_coordinator_has_none(world, run.run)
 
 
@@ -142,11 +194,11 @@ def check_told(world: World, run: str, digest: str) -> None:
     )
 
 
-def in_one_process(world: World, weights: Any, rounds: int) -> Any:
+def in_one_process(world: World, weights: Any, rounds: int, *, lost: Dropouts) -> Any:
     federation = Federation(
         silos={silo: Counted(seed) for seed, silo in enumerate(world.silos)}, initial=weights, **SETTINGS
     )
-    return federation.run(rounds, dropouts={2: {KILLED: "Training"}}, progress=False)
+    return federation.run(rounds, dropouts={2: lost}, progress=False)
 
 
 def check_coordinator_has_none(world: World, run: str) -> None:

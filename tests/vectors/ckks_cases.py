@@ -172,7 +172,7 @@ def ckks_coordinator() -> Json:
         ticked(60.0),
         *(took(silo, ConsistencyCheck(ROUND, signature)) for silo, signature in SIGNATURES),
         ticked(60.0),
-        *(took(silo, Opened(TRAINING, NEXT_BASE)) for silo in SURVIVORS),
+        *(took(silo, Opened(TRAINING, NEXT_BASE, tuple(SURVIVORS))) for silo in SURVIVORS),
         ticked(60.0),
     ]
     script = Script(

@@ -22,12 +22,10 @@ from secagg.messages import (
 from secagg.names import SiloId
 from secagg.payload import Payload
 from secagg.survivors import sign_survivors
-from secagg.terms import training_digest
 from tests.paillier_keys import SAFE_P, shared_key, threshold_key
 from tests.vectors import world
 from tests.vectors.coordinator_cases import happened, ticked, took
 from tests.vectors.encrypted_world import (
-    NEXT_BASE,
     PAILLIER,
     THRESHOLD,
     Scheme,
@@ -171,18 +169,18 @@ def _leave_at_signatures(script: Script, honest: Transcript) -> None:
 
 def _leave_at_models(script: Script, honest: Transcript) -> None:
     """What silos made of the sum: more than c equal digests end the round."""
-    training = training_digest(honest.scheme.terms)
     at = 1 + honest.position("a", Opened)
-    a, b, c = (took(silo, Opened(training, NEXT_BASE)) for silo in "abc")
-    other = took("c", Opened(training, fixed("another model")))
-    of_another_round = took("a", Opened(fixed("t"), NEXT_BASE))
+    opened = honest.sent("a", Opened)
+    a, b, c = (took(silo, opened) for silo in "abc")
+    other = took("c", replace(opened, base=fixed("another model")))
+    of_another_round = took("a", replace(opened, training=fixed("t")))
     script.leave("a model of another round", at, of_another_round, expected=UNEXPECTED)
     script.leave("a model twice", at + 1, a, expected=UNEXPECTED)
     script.leave("fewer than c + 1 models", at + 1, ticked(9e9), expected="TooFewSilos")
-    different = took("b", Opened(training, fixed("another model")))
+    different = took("b", replace(opened, base=fixed("another model")))
     script.leave("no model of more than c silos", at, a, different, ticked(9e9), expected="RoundAborted")
     script.leave("another model of one silo names it", at, a, b, other, ticked(9e9), expected="accepted")
-    blaming = [took(silo, Opened(training, NEXT_BASE, ("c",))) for silo in "ab"]
+    blaming = [took(silo, replace(opened, faulty=("c",))) for silo in "ab"]
     script.leave("c is named by more than c silos", at, *blaming, c, ticked(9e9), expected="accepted")
     script.leave("b is named by c silos", at, a, blaming[1], c, ticked(9e9), expected="accepted")
 
@@ -237,7 +235,7 @@ def _leave_at_parts(script: Script, honest: Transcript) -> None:
         "a part with a box for a stranger", replace(good, boxes=(*good.boxes[:-1], ("stranger", bytes(48))))
     )
     sends("a part of another length", replace(good, sealed=bytes_of(content(good.sealed)[:-1])))
-    sends("a model before the parts", Opened(training_digest(honest.scheme.terms), NEXT_BASE), UNEXPECTED)
+    sends("a model before the parts", honest.sent("b", Opened), UNEXPECTED)
     # What is in it, the coordinator cannot see.
     junk = replace(good, sealed=bytes_of(flipped(content(good.sealed))))
     sends("a part that does not open is passed on", junk, "accepted")

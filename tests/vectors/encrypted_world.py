@@ -17,11 +17,9 @@ from secagg.encrypted.cipher import SiloCipher
 from secagg.encrypted.coordinator import EncryptedCoordinator
 from secagg.encrypted.silo import SharedKeySilo, ThresholdSilo
 from secagg.messages import (
-    AggregateAnnounced,
     FromCoordinator,
     FromSilo,
     Opened,
-    PartialsAnnounced,
     RoundOpened,
     SignedUpload,
     TrainingOpened,
@@ -161,8 +159,8 @@ def run(scheme: Scheme) -> Transcript:
             reply = session.receive(message).output
             if isinstance(session, SharedKeySilo):
                 session.proceed()
-            if isinstance(message, AggregateAnnounced | PartialsAnnounced):
-                reply = Opened(training_digest(scheme.terms), NEXT_BASE)
+            if session.outcome is not None:
+                reply = Opened(training_digest(scheme.terms), NEXT_BASE, session.outcome.survivors)
             if reply is not None:
                 coordinator.receive(name, reply)
                 made.events.append(Sent(name, reply))

@@ -91,7 +91,7 @@ def frames() -> Group:
         EncryptedInput(ROUND, shared, data),
         EncryptedInput(ROUND, whole, words),
         PartialDecryption(ROUND, (("a", sealed_key), ("b", sealed_key)), data),
-        Opened(TRAINING, fixed("next base"), ("b",)),
+        Opened(TRAINING, fixed("next base"), ("a", "b"), ("b",)),
     ):
         group.passes(_name(message), SILO, **write_frame(message))
     for sent in (
