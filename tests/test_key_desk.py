@@ -346,6 +346,38 @@ def test_a_cipher_is_given_for_a_key_that_is_held_and_not_too_old() -> None:
         assert refused.value.rule == "key"
 
 
+def test_a_key_that_fewer_silos_open_than_the_round_says_or_the_policy_demands_is_not_used() -> None:
+    """The floors rose after the key was made: what the terms say of t binds nobody who has shares."""
+    made = Ceremony.of("threshold-paillier")
+    key = made.run().document
+    assert key.threshold == 3
+    strict = Policy(schemes=frozenset({"threshold-paillier"}), colluders=2)
+    lax = Policy(schemes=frozenset({"threshold-paillier"}))
+
+    def cipher(policy: Policy, **cohort: int) -> Any:
+        scheme = ThresholdPaillier(bits=2048, **cohort).parameters(4, key=key.key)
+        return holder("a", [made.held("a")], policy=policy).cipher(terms(scheme=scheme))
+
+    assert cipher(lax).key == key.key
+    for policy, cohort, why in (
+        (strict, {"colluders": 2}, "3 is offered, 4 is the least"),
+        (strict, {}, "3 is offered, 4 is the least"),
+        (lax, {"colluders": 2}, "3 silos open with the key that the round names, and its t is 4"),
+        (lax, {"threshold": 4}, "3 silos open with the key that the round names, and its t is 4"),
+    ):
+        with pytest.raises(PolicyRefused, match=why) as refused:
+            cipher(policy, **cohort)
+        assert refused.value.rule == "threshold"
+
+
+@pytest.mark.parametrize("schemes", [{"ckks"}, {"threshold-paillier"}])
+def test_a_key_of_a_scheme_that_is_not_allowed_any_more_is_not_used(schemes: set[str]) -> None:
+    keys = having("a", policy=Policy(schemes=frozenset(schemes)))
+    with pytest.raises(PolicyRefused) as refused:
+        keys.cipher(terms())
+    assert refused.value.rule == "scheme"
+
+
 def test_a_clock_that_is_read_for_every_round() -> None:
     time = [NOW]
     keys = having("a", clock=lambda: time[0])
