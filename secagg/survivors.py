@@ -69,7 +69,7 @@ class Lock:
 
     survivors: frozenset[SiloId]
     rounds: tuple[bytes, ...]
-    thresholds: Mapping[bytes, int]  # session id -> t of that session
+    thresholds: Mapping[bytes, int]  # session id -> voids that it needed; under masks and shares, its t
     rosters: frozenset[bytes]  # digests of the rosters under which the set was signed
 
 
@@ -194,6 +194,14 @@ class Locks:
     ) -> SetSigned:
         """Return the record that locks ``key`` to ``survivors``.
 
+        Args:
+            key: what is locked.
+            round_id: that is signed.
+            session: what it belongs to.
+            threshold: as many silos must void the round before another set may be signed: ``voids_needed``.
+            survivors: the set.
+            roster: the pinned one.
+
         Raises:
             LockRefused: the key is locked to another set, or the round is void here.
         """
@@ -234,14 +242,16 @@ class Locks:
     ) -> LockLifted | None:
         """Return the record that lifts the lock, or None.
 
-        Only if **every** round that this silo signed for the key has ``threshold`` valid voids of
-        distinct silos: one round that may still be opened keeps the lock. So does another roster.
+        Only if **every** round that this silo signed for the key has enough valid voids of distinct silos:
+        one round that may still be opened keeps the lock. So does another roster. Enough are ``threshold``,
+        which the present terms need, and what each signed round needed: under a key that every silo holds a
+        void of all of them, whatever terms come after it, and a silo that released the round gives none.
         """
         held = self._held_under(key, roster)
         if held is None:
             return None
-        voided = valid_voids(voids, roster)
-        if all(len(voided.get(round_id, frozenset())) >= threshold for round_id in held.rounds):
+        voided, needed = valid_voids(voids, roster), max(threshold, *held.thresholds.values())
+        if all(len(voided.get(round_id, frozenset())) >= needed for round_id in held.rounds):
             return LockLifted(key.data_set, key.base)
         return None
 

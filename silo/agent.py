@@ -316,6 +316,9 @@ class Agent:
             raise error  # What was not kept cannot be relied on: the process ends.
         if error is not None:
             self._tell(error)
+        doubted = self._participant.doubted
+        if doubted is not None:
+            log.warning("asking another silo", silo=doubted.silo, why=str(doubted))
         if reply is not None:
             log.debug("answered", **_described(reply))
         return reply

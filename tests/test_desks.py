@@ -31,6 +31,7 @@ from secagg.rounds.base_desk import MAX_BASES, BaseDesk
 from secagg.rounds.bases import sign_base_wanted
 from secagg.session import Outbox
 from tests.ceremonies import IDENTITIES, MAKER, NOW, POLICY, ROSTER, Ceremony
+from tests.federations import roster_of
 
 BASE = bytes(range(32))
 NOBODY: frozenset[SiloId] = frozenset()
@@ -228,6 +229,61 @@ def test_who_asks_again_with_another_key_is_answered_for_that_one() -> None:
     assert isinstance(desk.receive("c", sealed(number=2), absent=NOBODY)["a"], BaseForwarded)
 
 
+def test_who_could_not_open_what_it_was_sent_is_sent_it_by_everybody_else_first() -> None:
+    """A holder that had its turn is asked again when all others that are there had theirs."""
+    desk = at_silos("b", "c")
+    assert asked(desk.receive("a", wanted(), absent=NOBODY)) == {"c": "a"}
+    desk.receive("c", sealed(), absent=NOBODY)
+    assert asked(desk.receive("a", wanted(number=2), absent=NOBODY)) == {"b": "a"}
+    desk.receive("b", sealed(number=2), absent=NOBODY)
+    assert desk.receive("a", wanted(number=3), absent=NOBODY) == {}, "d may come to hold it"
+    desk.advance(0.0)
+    desk.advance(100.0)
+    assert desk.ask(absent=NOBODY) == {}
+    assert asked(desk.ask(absent={"d"})) == {"c": "a"}
+
+
+def test_a_silent_holder_had_its_turn_too() -> None:
+    desk = at_silos("b", "c", "d")
+    desk.receive("a", wanted(), absent=NOBODY)
+    desk.advance(0.0)
+    desk.advance(10.0)
+    assert asked(desk.ask(absent=NOBODY)) == {"c": "a"}
+    desk.receive("c", sealed(), absent=NOBODY)
+    assert asked(desk.receive("a", wanted(number=2), absent=NOBODY)) == {"b": "a"}
+
+
+def test_two_that_could_not_open_it_do_not_wait_for_each_other() -> None:
+    desk = at_silos("d")
+    for silo in ("a", "b"):
+        assert asked(desk.receive(silo, wanted(silo), absent={"c"})) == {"d": silo}
+        desk.receive("d", sealed(silo), absent={"c"})
+    assert desk.receive("a", wanted(number=2), absent={"c"}) == {}, "b may hold it"
+    assert asked(desk.receive("b", wanted("b", number=2), absent={"c"})) == {"d": "a"}
+
+
+def test_a_silo_that_was_lost_may_be_sent_it_by_the_same_holder() -> None:
+    desk = at_silos("b", "c")
+    desk.receive("a", wanted(), absent=NOBODY)
+    desk.receive("c", sealed(), absent=NOBODY)
+    desk.lose("a")
+    assert asked(desk.receive("a", wanted(number=2), absent=NOBODY)) == {"c": "a"}
+
+
+def test_in_a_large_roster_every_other_silo_may_be_asked() -> None:
+    roster, identities = roster_of(MAX_BASES + 4)
+    joiner, *others = roster.silos
+    desk = BaseDesk(roster, BASE, None, seconds=10.0)
+    for silo in others:
+        desk.ready(silo)
+    holders: list[SiloId] = []
+    for number, _ in enumerate(others, 1):
+        message = sign_base_wanted(identities[joiner], joiner, BASE, key(number).public)
+        holders += desk.receive(joiner, message, absent=NOBODY)
+        desk.receive(holders[-1], sealed(joiner, number), absent=NOBODY)
+    assert sorted(holders) == sorted(others)
+
+
 # --- the key -----------------------------------------------------------------------------------------------
 
 
@@ -315,11 +371,26 @@ def test_a_joiner_that_does_not_take_its_key_may_ask_again() -> None:
     assert at(desk, 10.0) == {}
     assert desk.alarm is None
     _, message = joining("a", key)
-    assert [*desk.receive("a", message).outbox] == [MAKER]
+    assert [*desk.receive("a", message).outbox] == ["c"]
     for _ in range(MOST_REQUESTS - 2):
         desk.receive("a", message)
     with pytest.raises(UnexpectedMessage, match=f"{MOST_REQUESTS} times"):
         desk.receive("a", message)
+
+
+def test_who_could_not_open_its_key_is_sent_it_by_everybody_else_first() -> None:
+    done, key, desk = made()
+    holders: list[SiloId] = []
+    for _ in range(4):
+        outbox = desk.receive("a", joining("a", key)[1]).outbox
+        holders += outbox
+        forwarded = answer(done, holders[-1], outbox)
+        assert isinstance(forwarded, KeyForwarded)
+        desk.receive(holders[-1], forwarded)
+    assert holders == [MAKER, "c", "d", MAKER]
+    desk.lose("a")
+    assert [*desk.receive("a", joining("a", key)[1]).outbox] == [MAKER]
+    assert [*desk.receive("a", joining("a", key)[1], absent={MAKER, "c"}).outbox] == ["d"]
 
 
 def test_two_that_lack_the_key_wait_for_two_holders_and_never_for_each_other() -> None:

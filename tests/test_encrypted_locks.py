@@ -7,15 +7,19 @@ signed, released and voided outlives its process.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace as replace_policy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from secagg import wire
 from secagg.encrypted.coordinator import EncryptedCoordinator
 from secagg.errors import RoundAborted
+from secagg.masking.params import Masking
 from secagg.messages import (
+    AdvertiseKeys,
     AggregateAnnounced,
     ConsistencyCheck,
     EncryptedInput,
@@ -35,7 +39,7 @@ from secagg.records import LockLifted, Released, SetSigned, SiloRecord, VoidSign
 from secagg.rounds.silo import Participant, answer
 from secagg.scheme import Scheme
 from secagg.survivors import LockRefused, sign_void
-from secagg.terms import voids_needed
+from secagg.terms import training_digest, voids_needed
 from silo.journal import Journal
 from tests.federations import CKKS_4096, PAILLIER, THRESHOLD_PAILLIER, Federation, Tamper, Witness
 
@@ -156,7 +160,7 @@ def test_a_set_that_was_signed_is_the_only_one_that_is_signed(
     signed = [record for record in here.site.records if isinstance(record, SetSigned)]
     assert [record.survivors for record in signed] == [ALL, ALL]
     assert len({record.round_id for record in signed}) == 2
-    assert {record.threshold for record in signed} == {here.federation.t}
+    assert {record.threshold for record in signed} == {needed}
 
 
 @light_schemes
@@ -196,6 +200,22 @@ def test_as_many_voids_as_could_open_lift_the_lock_and_one_fewer_does_not(
     assert isinstance(here.site.say(smaller), ConsistencyCheck)
     [lifted] = [record for record in here.site.records if isinstance(record, LockLifted)]
     assert lifted == LockLifted("default", here.federation.terms.base)
+
+
+def test_a_sum_that_one_silo_opened_stays_locked_when_the_next_terms_are_of_masks(tmp_path: Path) -> None:
+    """t voids lift a lock under masks; north opened this set alone, and signs no other for its base."""
+    here = Attempts(CKKS_4096, tmp_path)
+    coordinator, announced = here.signed(1)
+    assert isinstance(here.site.say(announced), Opened)
+    others = here.voids([coordinator.round_id], ALL[1:])
+    federation = here.federation
+    federation.terms = replace(federation.terms, job="again", scheme=Masking().parameters(N))
+    federation.policy = replace_policy(federation.policy, schemes=frozenset({"masking"}))
+    assert len(others) == federation.t
+    here.site.restart()
+    opened = RoundOpened(training_digest(federation.terms), 2, 60.0, others, ())
+    assert isinstance(here.site.say(opened), AdvertiseKeys)
+    assert not any(isinstance(record, LockLifted) for record in here.site.records)
 
 
 def forged(rounds: tuple[bytes, ...]) -> tuple[bytes, bytes]:

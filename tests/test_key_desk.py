@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from secagg.errors import FaultySilo, PolicyRefused, UnexpectedMessage
+from secagg import wire
+from secagg.errors import FaultySilo, FaultySiloOrCoordinator, PolicyRefused, UnexpectedMessage
 from secagg.fixedpoint import Encoding
 from secagg.keys.adders import adder_of
 from secagg.keys.coordinator import EstablishedKey
@@ -31,7 +32,7 @@ from secagg.names import SiloId
 from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.policy import Policy
 from secagg.rounds.coordinator import RoundCoordinator
-from secagg.rounds.silo import Participant
+from secagg.rounds.silo import Participant, answer
 from secagg.sums import policy_for
 from secagg.terms import Terms
 from tests.ceremonies import (
@@ -313,6 +314,55 @@ def test_silos_that_lost_their_key_take_part_in_the_round_that_needs_it(lost: se
     assert coordinator.losses == {}
 
 
+def lied_to(*liars: SiloId) -> tuple[RoundCoordinator, Participant, list[SiloId]]:
+    """Let silo "a" lack its key and ``liars`` seal another; return who was doubted, in order."""
+    coordinator = RoundCoordinator(ROSTER, terms=terms(), base=MODEL, adder=ADDER, desk=KeyDesk(ROSTER, KEY))
+    silos, doubted = participants(frozenset({"a"})), []
+    queue: list[Any] = list(coordinator.open(0.0).output.items())
+    while queue:
+        silo, message = queue.pop(0)
+        reply, _ = answer(silos[silo], wire.encode(message), lambda _: None)
+        fault = silos[silo].doubted
+        doubted += [] if fault is None else [fault.silo]
+        if reply is not None:
+            said: Any = wire.decode_from_silo(*reply)
+            if isinstance(said, KeyForwarded) and silo in liars:
+                said = replace(said, sealed=said.sealed[:-1] + bytes([said.sealed[-1] ^ 1]))
+            queue += coordinator.receive(silo, said).output.items()
+            queue += coordinator.advance(0.0).output.items()
+    return coordinator, silos["a"], doubted
+
+
+@pytest.mark.parametrize("liars", [("b",), ("b", "c"), ("d",)])
+def test_holders_that_seal_something_else_keep_nobody_from_the_key(liars: tuple[SiloId, ...]) -> None:
+    coordinator, _, doubted = lied_to(*liars)
+    assert doubted == [silo for silo in liars if silo != "d"]  # Which is not asked.
+    assert coordinator.outcome is not None
+    assert coordinator.outcome.survivors == SILOS
+    assert coordinator.losses == {}
+
+
+def test_where_everybody_seals_something_else_the_silo_refuses_and_names_the_last() -> None:
+    coordinator, _, doubted = lied_to("b", "c", "d")
+    assert doubted == ["b", "c"]
+    assert coordinator.losses == {"a": "refused: faulty silo or coordinator (needs d)"}
+    assert coordinator.outcome is not None
+    assert coordinator.outcome.survivors == ("b", "c", "d")
+
+
+def test_a_key_that_was_not_asked_for_is_not_asked_for_again() -> None:
+    """A silo outside a round asks for nothing, whatever comes."""
+    lacks, asks = wanted("a")
+    desk = KeyDesk(ROSTER, KEY)
+    forwarded = answered("b", desk.receive("a", asks).outbox["b"])
+    passed: Any = desk.receive("b", replace(forwarded, sealed=forwarded.sealed + b"1")).outbox["a"]
+    silo = participants(frozenset())["a"]
+    silo._keys = lacks
+    with pytest.raises(FaultySiloOrCoordinator) as fault:
+        silo.receive(passed)
+    assert (fault.value.silo, silo.doubted) == ("b", None)
+
+
 def test_a_holder_that_is_lost_or_refuses_is_replaced_without_waiting_for_anybody() -> None:
     coordinator = RoundCoordinator(ROSTER, terms=terms(), base=MODEL, adder=ADDER, desk=KeyDesk(ROSTER, KEY))
     coordinator.open(0.0)
@@ -344,6 +394,38 @@ def test_a_cipher_is_given_for_a_key_that_is_held_and_not_too_old() -> None:
         with pytest.raises(PolicyRefused) as refused:
             keys.cipher(terms(**changes))
         assert refused.value.rule == "key"
+
+
+def test_a_key_that_fewer_silos_open_than_the_round_says_or_the_policy_demands_is_not_used() -> None:
+    """The floors rose after the key was made: what the terms say of t binds nobody who has shares."""
+    made = Ceremony.of("threshold-paillier")
+    key = made.run().document
+    assert key.threshold == 3
+    strict = Policy(schemes=frozenset({"threshold-paillier"}), colluders=2)
+    lax = Policy(schemes=frozenset({"threshold-paillier"}))
+
+    def cipher(policy: Policy, **cohort: int) -> Any:
+        scheme = ThresholdPaillier(bits=2048, **cohort).parameters(4, key=key.key)
+        return holder("a", [made.held("a")], policy=policy).cipher(terms(scheme=scheme))
+
+    assert cipher(lax).key == key.key
+    for policy, cohort, why in (
+        (strict, {"colluders": 2}, "3 is offered, 4 is the least"),
+        (strict, {}, "3 is offered, 4 is the least"),
+        (lax, {"colluders": 2}, "3 silos open with the key that the round names, and its t is 4"),
+        (lax, {"threshold": 4}, "3 silos open with the key that the round names, and its t is 4"),
+    ):
+        with pytest.raises(PolicyRefused, match=why) as refused:
+            cipher(policy, **cohort)
+        assert refused.value.rule == "threshold"
+
+
+@pytest.mark.parametrize("schemes", [{"ckks"}, {"threshold-paillier"}])
+def test_a_key_of_a_scheme_that_is_not_allowed_any_more_is_not_used(schemes: set[str]) -> None:
+    keys = having("a", policy=Policy(schemes=frozenset(schemes)))
+    with pytest.raises(PolicyRefused) as refused:
+        keys.cipher(terms())
+    assert refused.value.rule == "scheme"
 
 
 def test_a_clock_that_is_read_for_every_round() -> None:

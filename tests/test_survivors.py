@@ -313,6 +313,35 @@ def test_voids_for_the_last_round_only_lift_nothing() -> None:
         assert (locks.lift(KEYS[0], voids, ROSTER, threshold=T) is not None) == lifts
 
 
+def test_a_round_that_needed_more_voids_keeps_needing_them_under_whatever_terms() -> None:
+    """What one silo opens alone is not lifted by t voids because the next terms are those of masks."""
+    locks = Locks()
+    for round_id, needed in ((ROUNDS[0], 5), (ROUNDS[1], T)):
+        record = locks.sign(
+            KEYS[0],
+            round_id=round_id,
+            session=round_id,
+            threshold=needed,
+            survivors=SILOS,
+            roster=ROSTER,
+        )
+        locks.apply(decode_silo_record(encode_record(record)))
+    locks.apply(locks.release(ROUNDS[0]))
+    others = [voided(silo, round_id) for round_id in ROUNDS[:2] for silo in SILOS[1:]]
+    for threshold in (1, T, 5):
+        assert locks.lift(KEYS[0], others, ROSTER, threshold=threshold) is None
+    own = [voided(SILOS[0], round_id) for round_id in ROUNDS[:2]]
+    assert locks.lift(KEYS[0], others + own, ROSTER, threshold=1) is not None
+
+
+def test_terms_may_need_more_voids_than_the_round_did() -> None:
+    locks = Locks()
+    sign(locks, ROUNDS[0], SILOS)
+    voids = [voided(silo, ROUNDS[0]) for silo in SILOS[:T]]
+    assert locks.lift(KEYS[0], voids, ROSTER, threshold=5) is None
+    assert locks.lift(KEYS[0], voids, ROSTER, threshold=T) is not None
+
+
 def test_a_round_that_the_lifting_killed_is_signed_no_more_although_it_was_released() -> None:
     locks = Locks()
     sign(locks, ROUNDS[0], SILOS)

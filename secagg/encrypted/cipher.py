@@ -190,7 +190,8 @@ class Keys(Protocol):
         """Return the cipher of the key and the encoding of ``terms``.
 
         Raises:
-            PolicyRefused: ``key``: it is not held here, or not to be used any more.
+            PolicyRefused: ``key``: it is not held here, or not to be used any more. Or it is not what the
+                policy allows, or not opened by as many silos as the terms say.
         """
         ...
 

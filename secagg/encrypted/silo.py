@@ -57,7 +57,14 @@ from secagg.survivors import (
     sign_survivors,
     signed_survivors,
 )
-from secagg.terms import EncryptedParameters, MaskingParameters, PlainParameters, Terms, training_digest
+from secagg.terms import (
+    EncryptedParameters,
+    MaskingParameters,
+    PlainParameters,
+    Terms,
+    training_digest,
+    voids_needed,
+)
 
 C = TypeVar("C", bound=Cipher)
 
@@ -232,7 +239,7 @@ class _EncryptedSilo(Generic[C]):
             self._key,
             round_id=state.round_id,
             session=state.round_id,
-            threshold=self._scheme.cohort.t,
+            threshold=voids_needed(self._scheme),
             survivors=survivors,
             roster=self._roster,
         )

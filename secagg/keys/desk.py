@@ -1,4 +1,8 @@
-"""The coordinator in a round, for silos that lack its key: each gets it from a peer, sealed, and joins."""
+"""The coordinator in a round, for silos that lack its key: each gets it from a peer, sealed, and joins.
+
+A silo that asks again could not open what it was sent: everybody else who is there gets a turn before a
+holder is asked for it a second time.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from secagg.roster import Roster
 from secagg.session import Outbox
 
 MOST_REQUESTS = 8
-"""How often one silo is helped to a key in one round."""
+"""How often one silo is helped to a key in one round, or once for each silo of a larger roster."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class KeyDesk:
         A silo that lacks the key itself is not asked for it, and neither is one that is asked already.
         A request stays until it is answered, or its silo asks anew.
         A silo that is silent holds nobody up for longer than ``seconds``, if another has the key.
+        A silo that seals something else keeps nobody from the key, if another has it.
     """
 
     def __init__(self, roster: Roster, key: EstablishedKey, *, seconds: float = 60.0) -> None:
@@ -53,8 +58,9 @@ class KeyDesk:
         self._wanting: dict[SiloId, KeyWanted] = {}
         self._open: dict[SiloId, KeyForwarding] = {}  # By who wants the key, once a holder is asked.
         self._requests: dict[SiloId, int] = {}
+        self._most = max(MOST_REQUESTS, roster.n)
         self._faulty: set[SiloId] = set()
-        self._silent: dict[SiloId, set[SiloId]] = {}  # Who wants the key -> who took too long.
+        self._turns: dict[SiloId, set[SiloId]] = {}  # Who wants the key -> who sent it, or took too long.
         self._patience = Patience(seconds)  # By who wants the key.
 
     @property
@@ -91,9 +97,8 @@ class KeyDesk:
 
     def lose(self, silo: SiloId) -> None:
         """Wait for the answer of ``silo`` to others no longer; ``ask`` asks another one."""
-        for joiner, forwarding in [*self._open.items()]:
-            if joiner != silo and silo in forwarding.waiting:
-                self._close(joiner)
+        self._turns.pop(silo, None)  # If it asks again, it may not have got what it was sent.
+        self._excuse(silo)
 
     def advance(self, now: float) -> None:
         """Wait no longer where one took too long; ``ask`` asks another one."""
@@ -101,7 +106,7 @@ class KeyDesk:
             forwarding = self._open.pop(joiner)
             if joiner in forwarding.waiting:
                 self._wanting.pop(joiner)  # It did not take what it asked for; it may ask anew.
-            self._silent.setdefault(joiner, set()).update(forwarding.waiting)
+            self._turns.setdefault(joiner, set()).update(forwarding.waiting)
 
     def ask(self, *, absent: AbstractSet[SiloId] = frozenset()) -> Outbox:
         """Ask one holder for each silo that lacks the key and for whom nobody is asked yet."""
@@ -110,24 +115,28 @@ class KeyDesk:
         for joiner, wanted in self._wanting.items():
             if joiner in self._open:
                 continue
-            unfit = absent | self._wanting.keys() | self._faulty | busy | outbox.keys()
-            fit = [silo for silo in self._roster.silos if silo not in unfit]
-            if fit:
-                # Those that took too long come last: false sorts before true.
-                holder = min(fit, key=self._silent.get(joiner, set()).__contains__)
-                self._open[joiner] = self._forwarding(joiner, wanted, (holder,))
+            others = {*self._roster.silos} - absent - self._wanting.keys() - self._faulty
+            due = others - self._turns.get(joiner, set()) or others  # Those without a turn first.
+            free = self._roster.ordered(frozenset(due - busy - outbox.keys()))
+            if free:
+                self._open[joiner] = self._forwarding(joiner, wanted, free[:1])
                 self._patience.begin(joiner)
                 outbox |= self._open[joiner].open(0.0).output
         return outbox
 
     def _want(self, joiner: SiloId, wanted: KeyWanted) -> None:
         self._requests[joiner] = self._requests.get(joiner, 0) + 1
-        if self._requests[joiner] > MOST_REQUESTS:
-            raise UnexpectedMessage(f"{joiner} asked for the key {MOST_REQUESTS} times")
+        if self._requests[joiner] > self._most:
+            raise UnexpectedMessage(f"{joiner} asked for the key {self._most} times")
         self._forwarding(joiner, wanted)  # Which checks the request.
-        self.lose(joiner)  # It answers nobody: it has no key.
+        self._excuse(joiner)  # It answers nobody: it has no key.
         self._close(joiner)
         self._wanting[joiner] = wanted
+
+    def _excuse(self, silo: SiloId) -> None:
+        for joiner, forwarding in [*self._open.items()]:
+            if joiner != silo and silo in forwarding.waiting:
+                self._close(joiner)
 
     def _close(self, joiner: SiloId) -> None:
         self._open.pop(joiner, None)
@@ -150,6 +159,7 @@ class KeyDesk:
             raise
         outbox = forwarding.advance(0.0).output
         if forwarding.outcome is None:
+            self._turns.setdefault(joiner, set()).add(sender)
             self._patience.begin(joiner)
             return Helped({**self.ask(absent=absent), **outbox})
         self._close(joiner)

@@ -84,8 +84,15 @@ class KeyHolder:
         """Return the cipher of the key and the encoding of ``terms``; see ``Keys.cipher``."""
         if not is_encrypted(terms.scheme):
             raise PolicyRefused("key", "these terms need no key")
-        scheme = key_scheme(terms.scheme)
+        scheme, t = key_scheme(terms.scheme), terms.scheme.cohort.t
         held = self._keyring.held(terms.scheme.key, scheme=scheme, now=self._clock())
+        threshold = held.document.threshold
+        # The floors are of today, the key of another day; and who opens is decided by the key alone.
+        self._policy.check_key(scheme, roster=self._roster, threshold=threshold)
+        if threshold is not None and threshold != t:
+            raise PolicyRefused(
+                "threshold", f"{threshold} silos open with the key that the round names, and its t is {t}"
+            )
         return cipher_of(held, terms.encoding, random=self._random, opened=self._opened)
 
     def want(self, terms: Terms) -> SiloStep | None:

@@ -2,7 +2,8 @@
 
 Where silos alone have the model, one that lacks it asks with a key to seal to. A silo that was ready holds
 the model and is asked for it; if no answer came in time, the next one is asked as well, and whichever answers
-first is passed on.
+first is passed on. A silo that asks again could not open that: everybody else who is there gets a turn, once
+ready, before a holder is asked for it a second time.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from secagg.rounds.bases import base_wanted_fault
 from secagg.session import Outbox
 
 MAX_BASES = 8
-"""How often one silo is sent the base of a round: once for each process that it starts, if all goes well."""
+"""How often one silo is sent the base of a round, or once for each silo of a larger roster.
+
+If all goes well that is once for each process that it starts.
+"""
 
 
 class BaseDesk:
@@ -44,15 +48,18 @@ class BaseDesk:
         A fault names its maker; nobody else is ever named.
         No silo is asked for two others at once.
         A silo that is silent holds nobody up for longer than ``seconds``, if another has the model.
+        A silo that seals something else keeps nobody from the model, if another has it.
     """
 
     def __init__(self, roster: Roster, base: bytes, model: Payload | None, *, seconds: float) -> None:
         self._roster = roster
         self._base = base
         self._model = model
+        self._most = max(MAX_BASES, roster.n)
         self._sent: dict[SiloId, int] = {}
         self._wanting: dict[SiloId, BaseWanted] = {}
         self._asked: dict[SiloId, list[SiloId]] = {}  # Who wants the base -> who was asked for it.
+        self._turns: dict[SiloId, set[SiloId]] = {}  # Who asked -> who was asked before it got an answer.
         self._holders: tuple[SiloId, ...] = ()  # Who was ready, the last one last.
         self._patience = Patience(seconds)
 
@@ -96,6 +103,7 @@ class BaseDesk:
 
     def lose(self, silo: SiloId) -> None:
         """Wait for the answer of ``silo`` to others no longer; ``ask`` asks another one."""
+        self._turns.pop(silo, None)  # If it asks again, it may not have got what it was sent.
         for wanting, asked in self._asked.items():
             if silo in asked:
                 asked.remove(silo)
@@ -110,12 +118,18 @@ class BaseDesk:
         outbox: dict[SiloId, FromCoordinator] = {}
         for silo, wanted in self._wanting.items():
             busy = {holder for asked in self._asked.values() for holder in asked}
-            free = [one for one in reversed(self._holders) if one not in {silo} | busy | absent]
+            due = self._due(silo, absent)
+            free = [one for one in reversed(self._holders) if one in due and one not in busy]
             if free and not self._patience.lasts(silo):
                 self._asked.setdefault(silo, []).append(free[0])
                 self._patience.begin(silo)
                 outbox[free[0]] = BaseAsked(wanted.base, silo, wanted.box, wanted.signature)
         return outbox
+
+    def _due(self, silo: SiloId, absent: AbstractSet[SiloId]) -> set[SiloId]:
+        """Return who may be asked for ``silo``, now or once ready: those without a turn first."""
+        others = {*self._roster.silos} - self._wanting.keys() - absent
+        return others - self._turns.get(silo, set()) or others
 
     def _want(self, sender: SiloId, wanted: BaseWanted) -> None:
         self._check(sender, wanted.base)
@@ -134,6 +148,7 @@ class BaseDesk:
             check_point(sealed.box)
         except MalformedMessage as error:
             raise FaultySilo(sender, f"the key that it sealed a base model with: {error}") from error
+        self._turns.setdefault(sealed.silo, set()).update(self._asked[sealed.silo])
         self._forget(sealed.silo)
         return {sealed.silo: BaseForwarded(sealed.base, sender, sealed.box, sealed.sealed)}
 
@@ -147,5 +162,5 @@ class BaseDesk:
         if wanted != self._base:
             raise UnexpectedMessage(f"{sender} asks for a base model that this round does not start from")
         self._sent[sender] = self._sent.get(sender, 0) + 1
-        if self._sent[sender] > MAX_BASES:
-            raise UnexpectedMessage(f"{sender} was sent the base model {MAX_BASES} times")
+        if self._sent[sender] > self._most:
+            raise UnexpectedMessage(f"{sender} was sent the base model {self._most} times")

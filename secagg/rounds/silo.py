@@ -121,6 +121,7 @@ class Participant:
         A silo that holds a model for a round never adopts another.
         While no other terms are announced, terms are trained once, whatever the number of attempts.
         Where silos alone open a sum, it is applied once; the coordinator is told of it as often as it asks.
+        No silo alone that seals a key or a base wrongly keeps this one out, if another holds it.
         An attempt is joined at most once, also after a crash.
     """
 
@@ -158,11 +159,19 @@ class Participant:
         self._attempt = 0
         self._opened: OpenedSum | None = None
         self._base_box: AgreementKey | None = None
+        self._keyless: Terms | None = None  # Of which a peer is asked for the key.
+        self._tries = 0  # How often what a peer sealed did not open, for these terms.
+        self._doubted: FaultySiloOrCoordinator | None = None
 
     @property
     def opened(self) -> OpenedSum | None:
         """The sum that this silo opened last, until other terms come; None where the coordinator reads it."""
         return self._opened
+
+    @property
+    def doubted(self) -> FaultySiloOrCoordinator | None:
+        """Whose sealed key or base, in the last message, did not open; another silo is asked for it."""
+        return self._doubted
 
     @property
     def attempt(self) -> int:
@@ -192,6 +201,7 @@ class Participant:
             UnexpectedMessage: not accepted now; nothing changed.
             SecaggError: this silo leaves the round; ``refusal`` is what the coordinator may know.
         """
+        self._doubted = None
         match message:
             case TrainingOpened():
                 return self._open_training(message)
@@ -205,8 +215,10 @@ class Participant:
                 return self._join(message)
             case VoidRequested():
                 return self._void(message)
-            case KeyRequested() | SealingKeysAnnounced() | KeyDelivered() | KeyAsked() | KeyPassed():
+            case KeyRequested() | SealingKeysAnnounced() | KeyDelivered() | KeyAsked():
                 return self._needed_keys().receive(message)
+            case KeyPassed():
+                return self._take_key(message)
             case _:
                 return self._forward(message)
 
@@ -217,10 +229,12 @@ class Participant:
         if self._opened is not None and self._opened.training != training_digest(terms):
             self._opened = None
         self._terms, self._cipher, self._session, self._attempt = None, None, None, 0
+        self._keyless, self._tries = None, 0
         self._policy.check(terms, self._roster)
         if is_encrypted(terms.scheme):
             wanted = self._needed_keys().want(terms)
             if wanted is not None:
+                self._keyless = terms
                 return wanted  # When the key is here, the coordinator says again what to train.
         cipher = self._cipher_of(terms)
         self._workload.accept(terms)
@@ -239,6 +253,22 @@ class Participant:
         if held is None:
             return Step((), self._base_wanted(terms))
         return self._ready(terms)
+
+    def _take_key(self, passed: KeyPassed) -> SiloStep:
+        keys, terms = self._needed_keys(), self._keyless
+        try:
+            return keys.receive(passed)
+        except FaultySiloOrCoordinator as fault:
+            return self._ask_another(fault, lambda: None if terms is None else keys.want(terms))
+
+    def _ask_another(self, fault: FaultySiloOrCoordinator, ask: Callable[[], SiloStep | None]) -> SiloStep:
+        """Ask anew for what did not open, as often as there are other silos: one alone shuts nobody out."""
+        self._tries += 1
+        again = ask() if self._tries < self._roster.n - 1 else None
+        if again is None:
+            raise fault
+        self._doubted = fault
+        return again
 
     def _base_wanted(self, terms: Terms) -> BaseRequested | BaseWanted:
         """Return how this silo asks for the base: of a peer, where the coordinator may not have it."""
@@ -290,7 +320,8 @@ class Participant:
             self._workload.adopt(terms, Payload.over("f8", len(opened) // 8, memoryview(opened)))
         except (MalformedMessage, FaultyCoordinator) as error:
             # The holder sealed something else, or the coordinator changed it: no other can see which.
-            raise FaultySiloOrCoordinator(holder, f"the base model that it sealed: {error}") from error
+            fault = FaultySiloOrCoordinator(holder, f"the base model that it sealed: {error}")
+            return self._ask_another(fault, lambda: Step((), self._base_wanted(terms)))
         return self._ready(terms)
 
     def _ready(self, terms: Terms) -> SiloStep:

@@ -18,11 +18,13 @@ import msgspec
 import numpy as np
 import pytest
 from safetensors import safe_open
+from structlog.testing import capture_logs
 
 import silo.agent
 from coordinator.authority import Authority
 from coordinator.development import write_development_federation
 from secagg import wire
+from secagg.errors import FaultySiloOrCoordinator
 from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAvg
@@ -42,7 +44,7 @@ from secagg.messages import (
 from secagg.payload import Payload
 from secagg.policy import Policy
 from secagg.roster import Roster
-from secagg.session import Aggregate
+from secagg.session import Aggregate, Step
 from secagg.terms import PlainParameters, Terms, training_digest
 from secagg.weighting import plan_mean
 from silo.agent import Agent
@@ -709,3 +711,30 @@ def test_a_silo_that_has_nothing_to_do_gives_memory_back(site: Site, monkeypatch
                 await task
 
     run(test)
+
+
+def test_a_silo_that_sealed_something_else_is_named_in_the_log(site: Site) -> None:
+    class Doubting:
+        """A participant that was sent what does not open, and asks another silo."""
+
+        doubted = FaultySiloOrCoordinator("south", "the base model that it sealed: it does not open")
+        attempt = 0
+
+        def receive(self, message: Any) -> Any:
+            return Step((), None)
+
+        def proceed(self) -> None:
+            return None
+
+    with Agent(SiloConfig.load(site.home / "silo.toml")) as agent, capture_logs() as logs:
+        participant: Any = Doubting()
+        agent._participant = participant
+        assert agent._answer(wire.encode(VoidRequested(()))) is None
+    assert [entry for entry in logs if entry["log_level"] == "warning"] == [
+        {
+            "event": "asking another silo",
+            "log_level": "warning",
+            "silo": "south",
+            "why": str(Doubting.doubted),
+        }
+    ]

@@ -145,8 +145,10 @@ def _leave_before_the_set(script: Script, honest: Transcript) -> None:
     if scheme.shares:
         told_of_a("a signed upload without a box", signed(scheme, a.content, None))
 
+    voids = COHORT.t if scheme.shares else COHORT.n
+
     def locked(survivors: tuple[SiloId, ...]) -> Json:
-        fields = world.TERMS.base, fixed("earlier round"), fixed("earlier round"), COHORT.t, survivors
+        fields = world.TERMS.base, fixed("earlier round"), fixed("earlier round"), voids, survivors
         record = SetSigned(world.DATA_SET, *fields, ROSTER.digest)
         return {"journal": write([encode_record(record)])}
 

@@ -32,9 +32,14 @@ FIRST, SECOND, UNSEEN = fixed("first round"), fixed("second round"), fixed("unse
 
 
 def signed(
-    round_id: bytes, survivors: tuple[str, ...] = SET, *, session: bytes = SESSION, roster: Roster = ROSTER
+    round_id: bytes,
+    survivors: tuple[str, ...] = SET,
+    *,
+    session: bytes = SESSION,
+    roster: Roster = ROSTER,
+    needed: int = COHORT.t,
 ) -> SetSigned:
-    return SetSigned(world.DATA_SET, BASE, round_id, session, COHORT.t, survivors, roster.digest)
+    return SetSigned(world.DATA_SET, BASE, round_id, session, needed, survivors, roster.digest)
 
 
 def locks() -> Group:
@@ -157,6 +162,11 @@ def _voids(group: Group) -> None:
     twice = [signed(FIRST), signed(SECOND)]
     lift("t voids", of(FIRST, "abd"), [signed(FIRST)], lifts=True)
     lift("t voids of each of two rounds", of(FIRST, "abd") + of(SECOND, "bcd"), twice, lifts=True)
+    opened_alone = [signed(FIRST, session=FIRST, needed=COHORT.n), signed(SECOND)]
+    every = of(FIRST, "abcd") + of(SECOND, "abcd")
+    lift("n voids of what one silo could open", every, opened_alone, lifts=True)
+    lift("t voids of what one silo could open", of(FIRST, "bcd") + of(SECOND, "abcd"), opened_alone)
+    lift("t voids where the terms need more", of(FIRST, "abd"), [signed(FIRST)], threshold=COHORT.n)
     lift("no lock", of(FIRST, "abd"), [])
     lift("fewer than t voids", of(FIRST, "ab"), [signed(FIRST)])
     lift("one silo's void three times", of(FIRST, "aaa"), [signed(FIRST)])
