@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 from secagg.encrypted.cipher import Opening
-from secagg.errors import MalformedMessage, TooFewSilos
+from secagg.errors import MalformedMessage
 from secagg.fixedpoint import Encoding
 from secagg.names import IntegerVector, RandomSource
 from secagg.paillier.ciphertexts import encrypt, read
@@ -111,7 +111,7 @@ class ThresholdPaillierCipher(_PaillierCipher):
             else:
                 right[slot + 1] = partials
         if len(right) < key.threshold:
-            raise TooFewSilos(len(right), key.threshold, "Opened")
+            return Opening(None, tuple(faulty))
         rows = key.open(right, size=self._row_size)
         return Opening(self.packing.unpack(rows, length=self.length, silos=silos), tuple(faulty))
 
