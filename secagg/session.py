@@ -74,7 +74,8 @@ class SiloSession(Protocol):
 
         Raises:
             UnexpectedMessage: this state does not accept it; the state is unchanged.
-            FaultyCoordinator, FaultySiloOrCoordinator, PolicyRefused: the silo leaves the attempt.
+            FaultyCoordinator, FaultySiloOrCoordinator, PolicyRefused, RoundAborted: the silo leaves the
+                attempt.
         """
         ...
 

@@ -17,7 +17,9 @@ from secagg.errors import (
     FaultySiloOrCoordinator,
     InputRefused,
     PolicyRefused,
+    RoundAborted,
     SecaggError,
+    TooFewSilos,
     UnexpectedMessage,
 )
 from secagg.messages import (
@@ -37,6 +39,7 @@ from secagg.names import SiloId
 from secagg.paillier.silo import ThresholdPaillierCipher
 from secagg.payload import Payload
 from secagg.plain import Plain
+from secagg.rounds.silo import refusal
 from secagg.scheme import Scheme
 from secagg.survivors import Locks
 from secagg.terms import training_digest
@@ -232,14 +235,14 @@ def test_an_opening_of_another_round_is_refused(scheme: Scheme) -> None:
 
 
 @pytest.mark.parametrize("scheme", SHARED.values(), ids=SHARED)
-def test_what_is_announced_and_does_not_open_names_the_coordinator_and_leaves_nothing(scheme: Scheme) -> None:
+def test_what_is_announced_and_does_not_open_names_nobody_and_leaves_nothing(scheme: Scheme) -> None:
     here, told = opening(scheme)
     assert isinstance(told, AggregateAnnounced)
     silo = cast(SharedKeySilo, here.silos[SELF])
     garbage = Payload.of(np.full(told.total.length, 255, told.total.dtype))
     step = silo.receive(replace(told, total=garbage))
     assert step.output is None
-    with pytest.raises(FaultyCoordinator, match="does not open"):
+    with pytest.raises(RoundAborted, match=r"does not open.*a silo or the coordinator"):
         silo.proceed()
     assert silo.outcome is None
     silo.proceed()  # There is nothing left to open.
@@ -345,15 +348,111 @@ def test_a_wrong_part_is_left_out_and_its_silo_is_named_by_all_others(lie: Calla
     assert list(cast(Any, here.coordinator).faulty) == [PEER]
 
 
-def test_two_wrong_parts_of_four_open_nothing() -> None:
+def test_two_wrong_parts_of_four_open_nothing_and_are_named_by_all_others() -> None:
     here, parts = with_liars(PEER, "east", lie=flipped(100))
     here.take(parts)
     for silo in (SELF, "south"):
-        with pytest.raises(FaultyCoordinator, match="open nothing"):
+        with pytest.raises(TooFewSilos) as few:
             here.deliver(silo, here.inbox[silo])
+        assert (few.value.have, few.value.need) == (2, 3)
+        assert set(few.value.missing) == {PEER, "east"}
         assert here.silos[silo].outcome is None
         with pytest.raises(UnexpectedMessage):
             here.deliver(silo, here.inbox[silo])
+        said = refusal(few.value, 1)
+        assert (said.rule, set(said.silos)) == ("wrong parts", {PEER, "east"})
+        here.coordinator.receive(silo, said)
+    with pytest.raises(TooFewSilos):
+        here.coordinator.advance(60.0)
+    assert set(cast(Any, here.coordinator).faulty) == {PEER, "east"}
+
+
+def test_a_whole_round_names_whose_part_is_wrong_where_too_few_are_right() -> None:
+    """West's part is lost and east's is wrong: those two open with their own, the others tell of east."""
+    federation = Federation(N, scheme=THRESHOLD_PAILLIER)
+
+    def wrong(reply: Any) -> Any:
+        if not isinstance(reply, PartialDecryption):
+            return reply
+        content = reply.sealed.array().copy()
+        content[0] ^= 1
+        return replace(reply, sealed=Payload.of(content))
+
+    federation.silos["east"].tamper = wrong
+    federation.silos["west"].tamper = lambda reply: None if isinstance(reply, PartialDecryption) else reply
+    coordinator = federation.coordinator(attempts=1)
+    assert federation.run(coordinator).survivors == federation.roster.silos
+    assert "its part of the opening is wrong" in coordinator.losses["east"]
+    for silo in (SELF, "south"):
+        assert [type(error) for error in federation.silos[silo].errors] == [TooFewSilos]
+        assert "names east" in coordinator.losses[silo]
+
+
+def garbage(federation: Federation, content: Callable[[], bytes]) -> Any:
+    """Return what changes the upload of "east" to other content, signed as its own."""
+
+    def tamper(reply: Any) -> Any:
+        if not isinstance(reply, EncryptedInput):
+            return reply
+        data = content()
+        payload = Payload.over("u1", len(data), memoryview(data))
+        fields = transcript.upload_fields(
+            federation.adder, reply.round_id, "east", payload.digest, reply.upload.box
+        )
+        signature = federation.identities["east"].sign(transcript.UPLOAD, *fields)
+        upload = SignedUpload(payload.digest, reply.upload.box, signature)
+        return EncryptedInput(reply.round_id, upload, payload)
+
+    return tamper
+
+
+def blames_nobody(federation: Federation, why: str) -> None:
+    coordinator = federation.coordinator(attempts=1)
+    with pytest.raises(RoundAborted):
+        federation.run(coordinator)
+    for silo in ("north", "south", "west"):
+        [error] = federation.silos[silo].errors
+        assert type(error) is RoundAborted
+        assert why in str(error)
+        assert "one of the silos did it" in str(error)
+        assert coordinator.losses[silo] == "refused: no sum"
+
+
+def test_random_ciphertexts_of_one_silo_make_no_sum_and_nobody_is_blamed() -> None:
+    federation = Federation(N, scheme=THRESHOLD_PAILLIER)
+    size, drawn = federation.adder.public.ciphertext_size, np.random.default_rng(1)
+    federation.silos["east"].tamper = garbage(
+        federation, lambda: b"".join(b"\0" + drawn.bytes(size - 1) for _ in range(federation.adder.count))
+    )
+    blames_nobody(federation, "sum")
+
+
+def test_uploads_that_cancel_each_other_make_no_sum_and_nobody_is_blamed() -> None:
+    """East, which is asked last, saw the others' uploads and sends the inverse of their product."""
+    federation = Federation(N, scheme=THRESHOLD_PAILLIER)
+    coordinator = federation.coordinator(attempts=1)
+    size = federation.adder.public.ciphertext_size
+    square = int(federation.adder.public.n) ** 2
+
+    def inverse() -> bytes:
+        uploads = [m for s, m in coordinator.log if isinstance(m, EncryptedInput) and s != "east"]
+        numbers = []
+        for at in range(federation.adder.count):
+            product = 1
+            for upload in uploads:
+                data = upload.ciphertexts.array()[at * size :][:size].tobytes()
+                product = product * int.from_bytes(data, "big") % square
+            numbers.append(pow(product, -1, square).to_bytes(size, "big"))
+        return b"".join(numbers)
+
+    federation.silos["east"].tamper = garbage(federation, inverse)
+    with pytest.raises(RoundAborted):
+        federation.run(coordinator)
+    for silo in ("north", "south", "west"):
+        [error] = federation.silos[silo].errors
+        assert type(error) is RoundAborted
+        assert "add up to no sum" in str(error)
+        assert coordinator.losses[silo] == "refused: no sum"
 
 
 def parts_announced() -> tuple[Attempt, PartialsAnnounced]:
@@ -382,7 +481,7 @@ def test_parts_down_to_t_open_and_one_fewer_opens_nothing() -> None:
         opened = here.silos[silo].outcome
         assert opened is not None
         assert opened.total.tolist() == everybody
-    with pytest.raises(FaultyCoordinator, match="2 silos answered, 3 are needed"):
+    with pytest.raises(FaultyCoordinator, match="fewer parts"):
         here.deliver("west", of(here.inbox["west"], ["west", "south"]))
     assert here.silos["west"].outcome is None
 

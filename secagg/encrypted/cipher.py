@@ -146,11 +146,11 @@ class Opening:
     """What came of the parts of an opening.
 
     Attributes:
-        vector: the sum, shape (length + 1,).
+        vector: the sum, shape (length + 1,); None if fewer than t parts are right.
         faulty: slots whose part was wrong.
     """
 
-    vector: IntegerVector
+    vector: IntegerVector | None
     faulty: tuple[int, ...]
 
 
@@ -162,7 +162,7 @@ class ThresholdCipher(Cipher, Protocol):
         ...
 
     def combine(self, total: Payload, parts: Mapping[int, bytes], *, silos: int, round_id: bytes) -> Opening:
-        """Return the sum.
+        """Return the sum, and whose part was wrong.
 
         Args:
             total: what all parts are of.
@@ -171,7 +171,6 @@ class ThresholdCipher(Cipher, Protocol):
             round_id: as of ``encrypt``.
 
         Raises:
-            TooFewSilos: fewer than t parts are right.
             RoundAborted: it is no sum of so many vectors.
         """
         ...
@@ -179,7 +178,7 @@ class ThresholdCipher(Cipher, Protocol):
 
 SiloCipher: TypeAlias = SharedKeyCipher | ThresholdCipher
 
-Opened: TypeAlias = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 """Told, while a sum is opened, how many ciphertexts are done, and of how many; from several threads."""
 
 

@@ -87,6 +87,7 @@ class _Decrypting:
 @dataclass(frozen=True)
 class _Opening:
     gate: Gate[Opened]
+    accused: dict[SiloId, tuple[SiloId, ...]]  # by whom: silos whose part is wrong
     survivors: tuple[SiloId, ...]
 
 
@@ -286,9 +287,12 @@ class EncryptedCoordinator:
                     # Of an earlier round, for all that can be known: nothing in it is signed.
                     raise UnexpectedMessage(f"{sender} opened the sum of another round")
                 state.gate.admit(sender, message)
+                state.accused[sender] = message.faulty
             case (_Start() | _Done(), _):
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted now")
             case (state, Refused()):
+                if isinstance(state, _Opening) and message.rule == transcript.WRONG_PARTS:
+                    state.accused.setdefault(sender, message.silos)
                 state.gate.strike(sender)
             case (state, _):
                 raise UnexpectedMessage(f"{type(message).__name__} is not accepted in {state.gate.phase}")
@@ -384,14 +388,15 @@ class EncryptedCoordinator:
 
     def _await_opened(self, survivors: tuple[SiloId, ...], now: float) -> None:
         gate: Gate[Opened] = self._gate("Opened", frozenset(survivors), now, quorum=self._cohort.c + 1)
-        self._state = _Opening(gate, survivors)
+        self._state = _Opening(gate, {}, survivors)
 
     def _finish(self, state: _Opening) -> None:
+        self._faulty = named(state.accused.values(), state.survivors, c=self._cohort.c)
         replies = state.gate.close()
         outcome = agreed(replies, c=self._cohort.c)
         if outcome is None:
             raise RoundAborted("silos computed different models from one sum: none is trusted")
-        self._faulty = faults(replies, outcome, c=self._cohort.c)
+        self._faulty |= differing(replies, outcome)
         self._state = _Done(outcome)
 
     # --- small parts -----------------------------------------------------------------------------------
@@ -416,14 +421,19 @@ def agreed(said: Mapping[SiloId, Opened], *, c: int) -> SealedSum | None:
     return next((outcome for outcome, count in sums.items() if count > c), None)
 
 
-def faults(said: Mapping[SiloId, Opened], outcome: SealedSum, *, c: int) -> dict[SiloId, str]:
-    """Return who did not open as the others did that are believed, and why it is thought to be faulty."""
-    named = Counter(silo for opened in said.values() for silo in frozenset(opened.faulty))
+def named(by: Iterable[tuple[SiloId, ...]], survivors: Iterable[SiloId], *, c: int) -> dict[SiloId, str]:
+    """Return whose part of the opening is wrong, and in what words: whom more silos name than may collude."""
+    votes = Counter(silo for accused in by for silo in frozenset(accused))
     return {
         silo: "its part of the opening is wrong, as more silos say than may collude"
-        for silo in outcome.survivors
-        if named[silo] > c
-    } | {
+        for silo in survivors
+        if votes[silo] > c
+    }
+
+
+def differing(said: Mapping[SiloId, Opened], outcome: SealedSum) -> dict[SiloId, str]:
+    """Return who did not open as the others did that are believed, and in what words."""
+    return {
         silo: "it computed another model from the sum than the others"
         for silo, opened in said.items()
         if SealedSum(opened.base, opened.survivors) != outcome

@@ -137,6 +137,8 @@ class _EncryptedSilo(Generic[C]):
         InputRefused: the vector is not of the encoding's length and word.
     """
 
+    _culprit: str
+
     def __init__(
         self,
         silo: SiloId,
@@ -188,7 +190,7 @@ class _EncryptedSilo(Generic[C]):
         """Take one message of the coordinator; see ``SiloSession.receive``."""
         try:
             return self._receive(self._state, message)
-        except (FaultyCoordinator, FaultySiloOrCoordinator, PolicyRefused):
+        except (FaultyCoordinator, FaultySiloOrCoordinator, PolicyRefused, RoundAborted):
             self._state = _Left()
             raise
 
@@ -270,7 +272,7 @@ class _EncryptedSilo(Generic[C]):
 
     def _finish(self, total: IntegerVector, survivors: tuple[SiloId, ...]) -> None:
         if not count_matches(total, survivors):
-            raise FaultyCoordinator("the count entry of the opened sum is not the number of survivors")
+            raise RoundAborted(f"the count entry of the sum is not the number of survivors: {self._culprit}")
         total.flags.writeable = False
         self._state = _Done(Aggregate(total[:-1], survivors))
 
@@ -280,10 +282,13 @@ class SharedKeySilo(_EncryptedSilo[SharedKeyCipher]):
 
     Guarantees:
         A vector is encrypted anew for every attempt.
+        A sum that is none names nobody: a silo's garbage and a coordinator's look the same.
         Nothing is opened before the record of it is synced.
         Nothing is opened but what t silos signed to be the sum of one set; that it is, the coordinator is
         trusted for.
     """
+
+    _culprit = "a silo or the coordinator did it, and it cannot be told which"
 
     def _receive(self, state: _State, message: FromCoordinator) -> SiloStep:
         match state, message:
@@ -305,7 +310,7 @@ class SharedKeySilo(_EncryptedSilo[SharedKeyCipher]):
         """Open the sum that was announced, if one was; called when its records are synced.
 
         Raises:
-            FaultyCoordinator: it is not the sum of the set that was signed; the silo leaves the attempt.
+            RoundAborted: it is not the sum of vectors of the set; the silo leaves the attempt.
         """
         match self._state:
             case _Released() as state:
@@ -315,7 +320,8 @@ class SharedKeySilo(_EncryptedSilo[SharedKeyCipher]):
                         state.total, silos=len(state.survivors), round_id=state.round_id
                     )
                 except (MalformedMessage, RoundAborted) as error:
-                    raise FaultyCoordinator(f"the announced sum does not open: {error}") from error
+                    why = f"the announced sum does not open: {error}: {self._culprit}"
+                    raise RoundAborted(why) from error
                 self._finish(total, state.survivors)
             case _:
                 pass
@@ -326,11 +332,14 @@ class ThresholdSilo(_EncryptedSilo[ThresholdCipher]):
 
     Guarantees:
         A vector is encrypted anew for every attempt.
+        A sum that is none names nobody: this silo added it, and a silo made it so.
         This silo's part of an opening is of the sum of the uploads that t silos signed, and of nothing else:
         it added them itself.
         The part leaves sealed to the survivors.
         A part that is wrong is left out, and names its silo.
     """
+
+    _culprit = "one of the silos did it, and it cannot be told which"
 
     def _new_box(self) -> AgreementKey:
         return AgreementKey.generate(self._random)
@@ -362,7 +371,10 @@ class ThresholdSilo(_EncryptedSilo[ThresholdCipher]):
         self._check_signatures(state, requested.signatures)
         total = self._added(state, requested.ciphertexts)
         record = self._locks.release(state.round_id)
-        part = self._cipher.part(total, round_id=state.round_id)
+        try:
+            part = self._cipher.part(total, round_id=state.round_id)
+        except MalformedMessage as error:
+            raise RoundAborted(f"the uploads add up to no sum: {error}: {self._culprit}") from error
         # One seal for all, and its key sealed to each: a part is large.
         key = self._random(32)
         boxes = tuple(
@@ -389,7 +401,10 @@ class ThresholdSilo(_EncryptedSilo[ThresholdCipher]):
                 total.add(payload)
             except MalformedMessage as error:
                 raise FaultySiloOrCoordinator(silo, f"its upload: {error}") from error
-        return total.total()
+        try:
+            return total.total()
+        except MalformedMessage as error:
+            raise RoundAborted(f"the uploads add up to no sum: {error}: {self._culprit}") from error
 
     # --- step 6 ------------------------------------------------------------------------------------------
 
@@ -397,14 +412,19 @@ class ThresholdSilo(_EncryptedSilo[ThresholdCipher]):
         self._check_round(state.round_id, announced.round_id)
         parts = {**dict(self._unsealed(state, announced)), self._silo: state.part}
         survivors = transcript.names(state.uploads)
+        if len(parts) < self._scheme.cohort.t:
+            raise FaultyCoordinator("fewer parts of the opening are passed on than open it")
         by_slot = {self._roster.slot(silo): part for silo, part in parts.items()}
         try:
             opening = self._cipher.combine(
                 state.total, by_slot, silos=len(survivors), round_id=state.round_id
             )
-        except (RoundAborted, TooFewSilos) as error:
-            raise FaultyCoordinator(f"the parts of the opening open nothing: {error}") from error
+        except RoundAborted as error:
+            raise RoundAborted(f"the uploads add up to no sum: {error}: {self._culprit}") from error
         self._faulty = tuple(self._roster.silos[slot] for slot in opening.faulty)
+        if opening.vector is None:
+            right = len(parts) - len(opening.faulty)
+            raise TooFewSilos(right, self._scheme.cohort.t, "PartialDecryption", self._faulty)
         self._finish(opening.vector, survivors)
         return Step((), None)
 

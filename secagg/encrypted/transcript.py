@@ -20,6 +20,8 @@ from secagg.roster import Roster
 
 UPLOAD = "upload"
 """Label of the signature over an upload."""
+WRONG_PARTS = "wrong parts"
+"""Rule of a silo's refusal to say what it opened, with those whose part of the opening is wrong."""
 
 
 def round_id(opened: RoundOpened, adder: Adder) -> bytes:

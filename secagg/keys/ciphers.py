@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, cast
 
-from secagg.encrypted.cipher import Opened, SiloCipher
+from secagg.encrypted.cipher import Progress, SiloCipher
 from secagg.fixedpoint import Encoding
 from secagg.keys.keyring import HeldKey
 from secagg.names import RandomSource
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def cipher_of(
-    held: HeldKey, encoding: Encoding, *, random: RandomSource = os.urandom, opened: Opened | None = None
+    held: HeldKey, encoding: Encoding, *, random: RandomSource = os.urandom, opened: Progress | None = None
 ) -> SiloCipher:
     """Return the cipher of a key for vectors of ``encoding``.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
-from secagg.encrypted.cipher import Opened, SiloCipher
+from secagg.encrypted.cipher import Progress, SiloCipher
 from secagg.errors import PolicyRefused, UnexpectedMessage
 from secagg.hazmat.identity import IdentityKey
 from secagg.keys.ciphers import cipher_of
@@ -60,7 +60,7 @@ class KeyHolder:
         keep: Callable[[HeldKey], None] | None = None,
         random: RandomSource = os.urandom,
         make: KeyMaker = make_key,
-        opened: Opened | None = None,
+        opened: Progress | None = None,
     ) -> None:
         self._silo = silo
         self._identity = identity

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
-from secagg.encrypted.cipher import Opened, Opening
-from secagg.errors import MalformedMessage, TooFewSilos
+from secagg.encrypted.cipher import Opening, Progress
+from secagg.errors import MalformedMessage
 from secagg.fixedpoint import Encoding
 from secagg.names import IntegerVector, RandomSource, SiloId
 from secagg.paillier.ciphertexts import encrypt, read
@@ -29,7 +29,7 @@ class _PaillierCipher(PaillierAdder):
         Every ciphertext that leaves has an obfuscator of its own, also where a vector is sent again.
     """
 
-    def __init__(self, pool: Pool, random: RandomSource, opened: Opened | None) -> None:
+    def __init__(self, pool: Pool, random: RandomSource, opened: Progress | None) -> None:
         self._pool = pool
         self._random = random
         self._opened = opened
@@ -94,7 +94,7 @@ class PaillierCipher(_PaillierCipher):
         encoding: Encoding,
         *,
         random: RandomSource = os.urandom,
-        opened: Opened | None = None,
+        opened: Progress | None = None,
     ) -> None:
         PaillierAdder.__init__(self, secret.public, encoding)
         super().__init__(Pool(secret.public, random=random), random, opened)
@@ -124,7 +124,7 @@ class ThresholdPaillierCipher(_PaillierCipher):
         encoding: Encoding,
         *,
         random: RandomSource = os.urandom,
-        opened: Opened | None = None,
+        opened: Progress | None = None,
     ) -> None:
         PaillierAdder.__init__(self, share.key, encoding)
         super().__init__(Pool(share.key.public, random=random), random, opened)
@@ -150,7 +150,7 @@ class ThresholdPaillierCipher(_PaillierCipher):
             else:
                 right[slot + 1] = partials
         if len(right) < key.threshold:
-            raise TooFewSilos(len(right), key.threshold, "Opened")
+            return Opening(None, tuple(faulty))
         rows = key.open(right, size=self._row_size)
         return Opening(self.packing.unpack(rows, length=self.length, silos=silos), tuple(faulty))
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from secagg.encrypted.cipher import SEAL_SIZE, Adder
-from secagg.encrypted.coordinator import EncryptedCoordinator, agreed, faults
+from secagg.encrypted.coordinator import EncryptedCoordinator, agreed, differing, named
 from secagg.errors import (
     FaultySilo,
     ProtocolError,
@@ -334,7 +334,8 @@ class RoundCoordinator:
         match message:
             case Refused():
                 known = [silo for silo in dict.fromkeys(message.silos) if silo in self._roster]
-                missing = f" (needs {', '.join(known)})" if known else ""
+                how = "needs" if message.rule == "lock" else "names"
+                missing = f" ({how} {', '.join(known)})" if known else ""
                 rule = "".join(c if c.isprintable() else " " for c in message.rule)
                 self._losses[sender] = f"refused: {rule}{missing}"
                 self._absent.add(sender)
@@ -567,8 +568,7 @@ class RoundCoordinator:
         if session.outcome is not None:
             self._memory = known
             if isinstance(session, EncryptedCoordinator):
-                for silo, fault in session.faulty.items():
-                    self._blame(FaultySilo(silo, fault))
+                self._blame_all(session.faulty)
             self._state = _Done(session.outcome)
         elif session.phase != phase:
             for silo in self._apart:
@@ -583,14 +583,16 @@ class RoundCoordinator:
     def _end(self, outcome: SealedSum, now: float) -> CoordinatorStep:
         """End the round with a sum that silos opened before the phase in which they are asked for it."""
         self._memory = self.memory
-        for silo, fault in faults(self._said, outcome, c=self._colluders).items():
-            self._blame(FaultySilo(silo, fault))
+        by = (opened.faulty for opened in self._said.values())
+        self._blame_all(named(by, outcome.survivors, c=self._colluders) | differing(self._said, outcome))
         self._state = _Done(outcome)
         return Step((PhaseClosed(now),), {})
 
     def _retry(self, session: _Session, failure: SecaggError, now: float) -> CoordinatorStep:
         if isinstance(failure, FaultySilo):
             self._blame(failure)
+        if isinstance(session, EncryptedCoordinator):
+            self._blame_all(session.faulty)
         self._may_be_open |= isinstance(failure, RoundAborted) and failure.opened
         self._memory = self.memory
         for dealer in self.excluded - self._faults.keys():
@@ -665,6 +667,10 @@ class RoundCoordinator:
 
     def _blame(self, fault: FaultySilo) -> None:
         self._faults[fault.silo] = f"faulty: {fault}"
+
+    def _blame_all(self, faults: Mapping[SiloId, str]) -> None:
+        for silo, fault in faults.items():
+            self._blame(FaultySilo(silo, fault))
 
     def _leave(self, silo: SiloId, *, struck: bool) -> None:
         match self._state:

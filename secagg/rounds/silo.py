@@ -14,13 +14,16 @@ from typing import NamedTuple, TypedDict, cast
 from secagg import wire
 from secagg.encrypted.cipher import SEAL_SIZE, Keys, SharedKeyCipher, SiloCipher, ThresholdCipher
 from secagg.encrypted.silo import SharedKeySilo, ThresholdSilo
+from secagg.encrypted.transcript import WRONG_PARTS
 from secagg.errors import (
     FaultyCoordinator,
     FaultySiloOrCoordinator,
     InputRefused,
     MalformedMessage,
     PolicyRefused,
+    RoundAborted,
     SecaggError,
+    TooFewSilos,
     TrainerFailed,
     UnexpectedMessage,
     UsageError,
@@ -495,6 +498,10 @@ def refusal(error: SecaggError, attempt: int = 0) -> Refused:
             return Refused(f"input: {error.rule}", (), attempt)
         case TrainerFailed():
             return Refused("trainer", (), attempt)
+        case TooFewSilos():
+            return Refused(WRONG_PARTS, error.missing, attempt)
+        case RoundAborted():
+            return Refused("no sum", (), attempt)
         case FaultySiloOrCoordinator():
             return Refused("faulty silo or coordinator", (error.silo,), attempt)
         case FaultyCoordinator():

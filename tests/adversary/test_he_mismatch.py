@@ -315,7 +315,7 @@ def opened(here: World, data: bytes) -> IntegerVector | None:
     try:
         silo.receive(replace(announced, total=here.payload(data, announced.total.dtype)))
         silo.proceed()
-    except FaultyCoordinator:
+    except (FaultyCoordinator, RoundAborted):
         return None
     assert silo.outcome is not None
     return silo.outcome.total

@@ -122,7 +122,7 @@ def ckks_silo() -> Json:
         steps,
     )
 
-    def opens(name: str, recipe: Json, expected: str = "FaultyCoordinator", dtype: Any = "u8") -> None:
+    def opens(name: str, recipe: Json, expected: str = "RoundAborted", dtype: Any = "u8") -> None:
         script.leave(name, 2, announced(recipe, dtype), expected=expected)
 
     opens("values off by less than a quarter", sum_of([0.24, 1.0, -2.24, 3.0]), "accepted")
@@ -138,9 +138,9 @@ def ckks_silo() -> Json:
     modulus = RING.modulus.to_bytes(8, "little")
     opens("a word that is the modulus", sum_of(changes={"with": [[8, modulus]]}))
     opens("another word", sum_of(changes={"with": [[8 * 4096, b"\0\0\0\0\0\0\0\0"]]}))
-    opens("a word less", sum_of(changes={"size": 16 * 4096 - 8}))
-    opens("an upload as the sum", upload_of("a"))
-    opens("words of another type", sum_of(), dtype="u1")
+    opens("a word less", sum_of(changes={"size": 16 * 4096 - 8}), "FaultyCoordinator")
+    opens("an upload as the sum", upload_of("a"), "FaultyCoordinator")
+    opens("words of another type", sum_of(), "FaultyCoordinator", dtype="u1")
     other = UploadsAnnounced(ROUND, (("a", signed("a", upload_of("a"), key=fixed("key"))), *UPLOADS[1:]))
     script.leave(
         "an upload under another key", 1, {"receive": described(other)}, expected="FaultySiloOrCoordinator"

@@ -47,6 +47,7 @@ from tests.vectors.scripts import Script
 from tests.vectors.world import COHORT, IDENTITIES, ROSTER, SILOS
 
 FAULT = "FaultyCoordinator"
+NO_SUM = "RoundAborted"
 BOTH = "FaultySiloOrCoordinator"
 UNEXPECTED = "UnexpectedMessage"
 
@@ -201,16 +202,17 @@ def _leave_at_the_sum(script: Script, honest: Transcript) -> None:
     opens("a sum of another length", total=bytes_of(total + total))
     opens("a sum of another type", total=Payload.over("u8", len(total) // 8, memoryview(total)))
     uploads = {silo: honest.sent(silo, EncryptedInput).ciphertexts for silo in "abc"}
-    opens("one silo's upload as the sum", total=uploads["a"])
-    opens("the sum of fewer uploads", total=added(scheme, [uploads["a"], uploads["c"]]))
-    opens("the sum of more uploads", total=added(scheme, [*uploads.values(), uploads["a"]]))
+    opens("one silo's upload as the sum", NO_SUM, total=uploads["a"])
+    opens("the sum of fewer uploads", NO_SUM, total=added(scheme, [uploads["a"], uploads["c"]]))
+    opens("the sum of more uploads", NO_SUM, total=added(scheme, [*uploads.values(), uploads["a"]]))
     other = PaillierCipher(secret_key(), scheme.terms.encoding, random=CounterSource("another key"))
     other._pool.fill(other.count, threads=1)
     vector = np.array([1, 2, 3, 3], np.uint32)
-    opens("a sum under another key", total=other.encrypt(vector, silo="a", round_id=scheme.round_id))
+    elsewhere = other.encrypt(vector, silo="a", round_id=scheme.round_id)
+    opens("a sum under another key", NO_SUM, total=elsewhere)
     n = int(shared_key().public.n)
     for name, number in {"zero": 0, "a plaintext in clear": 1 + 5 * n, "n squared": n * n}.items():
-        opens(f"{name} is no ciphertext", total=bytes_of(reduced(number)))
+        opens(f"{name} is no ciphertext", NO_SUM, total=bytes_of(reduced(number)))
     # Who holds the key cannot tell: that is what L0 means.
     swapped = added(scheme, [uploads["a"], uploads["a"], uploads["b"]])
     opens("a sum of as many uploads that are not those of the set", "accepted", total=swapped)
@@ -297,9 +299,9 @@ def _leave_at_the_parts(script: Script, honest: Transcript) -> None:
     of("t parts", "accepted", "abc")
     of("a changed part is left out", "accepted", "abcd", {"a": flipped(sealed["a"], 9)})
     wrong = {silo: flipped(sealed[silo], 9) for silo in "ad"}
-    of("fewer than t parts are right", FAULT, "abcd", wrong)
+    of("fewer than t parts are right", "TooFewSilos", "abcd", wrong)
     exchanged = (("a", boxes["c"]), announced.boxes[1], ("c", boxes["a"]), announced.boxes[3])
-    told("keys of parts exchanged", boxes=exchanged)
+    told("keys of parts exchanged", "TooFewSilos", boxes=exchanged)
 
     # Well sealed by its silo.
     cipher = scheme.cipher("a", CounterSource("a wrong part"))
