@@ -140,8 +140,7 @@ class AppWorkload:
         log.info("metrics", **{name: round(value, 6) for name, value in metrics.items()})
         trainer = self._apps.trainer(TrainingPlan.of(terms).app)
         path = self._models.keep(terms, aggregate, trainer, weights=workload.weights, metrics=metrics)
-        if terms.kind == "train":
-            log.info("model written", file=str(path))
+        log.info("model written", file=str(path))
 
     def _of(self, terms: Terms) -> LearningWorkload:
         return self._workloads[TrainingPlan.of(terms).app]

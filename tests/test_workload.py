@@ -186,6 +186,8 @@ def test_the_metrics_only_sum_trains_nothing() -> None:
     assert not trainer.trained
     assert mean.values is None
     assert workload.holds(at(1)) == model.digest, "a sum of metrics changes no model"
+    assert workload.weights is not None
+    np.testing.assert_array_equal(workload.weights, model.weights)
 
 
 @pytest.mark.parametrize("cap", [1000.0, 400.0])
