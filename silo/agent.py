@@ -147,8 +147,7 @@ class AppWorkload:
         path = self._models.keep(
             terms, aggregate, trainer, digest=model.digest, weights=model.weights, metrics=metrics
         )
-        if terms.kind == "train":
-            log.info("model written", file=str(path))
+        log.info("model written", file=str(path))
 
     def _of(self, terms: Terms) -> LearningWorkload:
         return self._workloads[TrainingPlan.of(terms).app]

@@ -1,6 +1,6 @@
 """The models of encrypted runs, which silos alone have: each a file, and a card of what was opened.
 
-    state/model-<job>.safetensors      the model after the last sum that this silo opened
+    state/model-<job>.safetensors      the model after the last sum that this silo opened, or that it was of
     state/model-<job>.card.json        what made it, and the metrics of every sum
 
 The coordinator has neither, and no metric: what a scientist is to know, a silo's operator hands on.
@@ -75,7 +75,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def rounds(self) -> int:
         """How many rounds of training are in the model."""
-        return max((each.round for each in self.sums if each.kind == "train"), default=0)
+        # Metrics are of the model that the round began with, which may have come from a peer.
+        return max((each.round - (each.kind == "metrics") for each in self.sums), default=0)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class ModelFiles:
             aggregate: that was opened.
             trainer: whose names the tensors get.
             digest: of the model that follows, or that was measured.
-            weights: of the model that follows; None if the sum was of metrics alone.
+            weights: of the model that follows, also after a sum of metrics: this silo may not have opened the
+                sum that it came of. None if there is no model here.
             metrics: that were opened.
 
         Raises:
@@ -119,7 +121,7 @@ class ModelFiles:
         before = self._before(terms.job)
         sums = () if before is None else tuple(each for each in before.sums if each.round < terms.round)
         length = 0 if before is None else before.parameters
-        if terms.kind == "train" and weights is not None:
+        if weights is not None:
             write_tensors(path, trainer, weights.astype(np.float32))
             length = int(weights.size)
         try:

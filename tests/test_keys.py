@@ -34,7 +34,7 @@ from secagg.errors import (
 from secagg.hazmat import agreement, framing, identity
 from secagg.hazmat.content import CONTENT_DIGEST_SIZE, content_digest
 from secagg.hazmat.identity import IdentityKey
-from secagg.keys.coordinator import EstablishedKey
+from secagg.keys.coordinator import EstablishedKey, KeyCeremony
 from secagg.keys.document import (
     DAY,
     DEFAULT_LIFETIME,
@@ -527,6 +527,29 @@ def test_a_coordinator_asks_for_no_such_key(changes: dict[str, Any]) -> None:
             "paillier" if scheme == "masking" else scheme,
             **changes | ({"size": 1} if scheme == "masking" else {}),
         )
+
+
+@pytest.mark.parametrize(("n", "scheme"), [(64, "threshold-paillier"), (65, "paillier"), (65, "ckks")])
+def test_as_many_silos_as_there_are_shares_may_have_a_key(n: int, scheme: KeyScheme) -> None:
+    large_ceremony(n, scheme)
+
+
+def test_more_silos_than_there_are_shares_are_told_before_anybody_is_asked() -> None:
+    with pytest.raises(ParameterError, match="has 64 shares, too few for 65 silos"):
+        large_ceremony(65, "threshold-paillier")
+
+
+def large_ceremony(n: int, scheme: KeyScheme) -> None:
+    keys = {f"silo-{number:02}": IdentityKey.generate().public for number in range(n)}
+    threshold = 40 if scheme == "threshold-paillier" else None
+    KeyCeremony(
+        Roster.of(keys),
+        federation="federation",
+        scheme=scheme,
+        size=SIZES[scheme],
+        maker="silo-00",
+        threshold=threshold,
+    )
 
 
 def test_sessions_are_single_use() -> None:

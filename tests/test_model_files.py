@@ -70,6 +70,24 @@ def test_a_card_says_what_made_the_model(tmp_path: Path) -> None:
         assert line in text.splitlines()
 
 
+def test_metrics_of_a_model_that_came_from_a_peer_are_kept_with_it(tmp_path: Path) -> None:
+    """This silo missed the last round of training: the final model is not the one that it opened last."""
+    keep(tmp_path, 1)
+    path = keep(tmp_path, 3, WEIGHTS + 2, kind="metrics")
+    np.testing.assert_array_equal(load_file(path)["weights"], (WEIGHTS + 2).astype(np.float32))
+    card = ModelFiles(tmp_path).card("scans")
+    assert card.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert card.rounds == 2
+    assert [(each.round, each.kind) for each in card.sums] == [(1, "train"), (3, "metrics")]
+
+
+def test_a_silo_that_opened_no_round_of_training_has_the_final_model_too(tmp_path: Path) -> None:
+    path = keep(tmp_path, 3, kind="metrics")
+    np.testing.assert_array_equal(load_file(path)["weights"], WEIGHTS.astype(np.float32))
+    card = ModelFiles(tmp_path).card("scans")
+    assert (card.rounds, card.parameters) == (2, 5)
+
+
 def test_a_round_that_is_opened_again_leaves_the_same(tmp_path: Path) -> None:
     for number in (1, 2):
         keep(tmp_path, number)

@@ -335,3 +335,23 @@ def test_what_is_no_threshold_key_is_malformed(change: Any) -> None:
 def test_what_is_no_share_is_malformed(change: Any) -> None:
     with pytest.raises(MalformedMessage):
         KeyShare.from_bytes(change(SHARES[0].to_bytes()), KEY)
+
+
+ORDER = mpz(SAFE_P >> 1) * mpz(SAFE_Q >> 1)
+
+
+@pytest.mark.parametrize("more", [0, 1, 64, 256, 262, 300, 4000])
+def test_a_share_that_no_proof_has_room_for_is_malformed(more: int) -> None:
+    """The maker may hand out a share and a multiple of the order: it opens, and its proof is refused."""
+    share = SHARES[1]._share + (KEY.public.n * ORDER << more)
+    data = SHARES[1].to_bytes()[:27] + share.to_bytes((share.bit_length() + 7) // 8, "big")
+    with pytest.raises(MalformedMessage, match="no share of this threshold key"):
+        KeyShare.from_bytes(data, KEY)
+
+
+def test_the_largest_share_that_is_taken_has_proofs_that_fit() -> None:
+    largest = KEY.public.n_squared >> 2
+    assert all(0 < share._share < KEY.public.n * ORDER < largest for share in SHARES)
+    exponent = KEY.delta * largest
+    # The blinding is one bit shorter than a response, and what it blinds is 2^256 times shorter.
+    assert (2**256 * exponent).bit_length() + 256 < KEY.response_bits

@@ -18,8 +18,8 @@ from secagg.errors import MalformedMessage, ParameterError
 from secagg.hazmat.framing import Field, digest
 from secagg.hazmat.identity import IdentityKey, verify
 from secagg.messages import KeyRequested, Lifetime, Signature
+from secagg.paillier.params import MOST_PARTIES, check_bits
 from secagg.paillier.params import SECRET_MAGIC as PAILLIER_SECRET
-from secagg.paillier.params import check_bits
 from secagg.ranges import shown
 from secagg.roster import Roster
 from secagg.terms import Counter, Digest, KeyScheme, Name
@@ -152,7 +152,8 @@ def check_shape(scheme: KeyScheme, *, size: int, threshold: int | None, parties:
     """Check that there are such keys.
 
     Raises:
-        ParameterError: an unknown scheme or size, or a threshold that does not belong to it.
+        ParameterError: an unknown scheme or size, a threshold that does not belong to it, or more silos than
+            one key has shares for.
     """
     match scheme:
         case "paillier" | "threshold-paillier":
@@ -166,6 +167,8 @@ def check_shape(scheme: KeyScheme, *, size: int, threshold: int | None, parties:
         raise ParameterError("a threshold belongs to threshold-paillier, and to no other scheme")
     if threshold is not None and not 1 <= threshold <= parties:
         raise ParameterError(f"{threshold} of {parties} silos cannot open together")
+    if threshold is not None and parties > MOST_PARTIES:
+        raise ParameterError(f"a threshold key has {MOST_PARTIES} shares, too few for {parties} silos")
 
 
 def audit_line(document: KeyDocument) -> str:

@@ -39,7 +39,8 @@ class KeyShare:
         share: the secret integer.
 
     Raises:
-        ParameterError: the share is not the one that the verification key of ``party`` stands for.
+        ParameterError: the share is not the one that the verification key of ``party`` stands for, or is
+            larger than any that is dealt.
 
     Guarantees:
         Its repr shows no part of the share.
@@ -53,7 +54,9 @@ class KeyShare:
         self.party = party
         self._share = mpz(share)
         self._exponent = key.delta * self._share
-        if not 1 <= party <= key.parties or self._exponent <= 0:
+        # A dealt one is below n (p - 1) (q - 1) / 4. With a multiple of that added it stands for the same and
+        # opens as well, but no proof has room for it.
+        if not 1 <= party <= key.parties or not 0 < 4 * self._share < key.public.n_squared:
             raise ParameterError(f"party {party} has no such share of a key of {key.parties}")
         stands_for = gmpy2.powmod_sec(key.generator, self._exponent, key.public.n_squared)
         if stands_for != key.verification[party - 1]:
