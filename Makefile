@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,examples]'
 	@touch $@
 
-demo: $(READY) ## six hospitals and a coordinator as processes over mutual TLS, one is killed; also SCHEME=ckks
+demo: $(READY) ## six hospitals and a coordinator as processes over mutual TLS, one is killed; SCHEME=masking, paillier, threshold-paillier or ckks
 	$(BIN)/python -m examples.medical_imaging --scheme $(SCHEME)
 
 demo-inprocess: $(READY) ## the same with all parties in one process, two hospitals lost

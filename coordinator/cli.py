@@ -237,6 +237,10 @@ def make_key(
     address: Address = None,
 ) -> None:
     """Let the silos make a key; the next rounds use it in the place of the last one (rotation)."""
+    from secagg.paillier.params import short_key
+
+    if size is not None and scheme != "ckks" and (text := short_key(size)):
+        typer.echo(text, err=True)
     with _coordinator(address, credentials) as coordinator:
         key = coordinator.make_key(scheme, size=size, threshold=threshold, maker=maker, days=days)
     typer.echo(key.line)

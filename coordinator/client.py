@@ -46,7 +46,7 @@ from secagg.operator_files import read_text
 import grpc  # isort: skip
 
 from secagg.address import split_address
-from secagg.errors import EnvironmentFault, MalformedMessage, TrustError
+from secagg.errors import EnvironmentFault, MalformedMessage, TrustError, UsageError
 from secagg.keys.document import DAY, DEFAULT_LIFETIME
 from secagg.learning.history import Record
 from secagg.learning.progress import Observer
@@ -280,6 +280,8 @@ class Coordinator:
     def _fault(self, error: Any) -> Exception:
         code, text = error.code(), error.details() or ""
         match code:
+            case grpc.StatusCode.PERMISSION_DENIED if _is_role(text):
+                return UsageError(f"{self.address} refuses: {text}. Give its credentials (--credentials)")
             case grpc.StatusCode.PERMISSION_DENIED:
                 return TrustError(f"{self.address} refuses: {text}")
             case grpc.StatusCode.UNAVAILABLE if _is_handshake(text):
@@ -307,6 +309,10 @@ def _read(data: object, kind: type[M]) -> M:
     if isinstance(reply, Failed):
         raise reply.error()
     return reply  # type: ignore[no-any-return]  # One of two, and not the other.
+
+
+def _is_role(text: str) -> bool:
+    return "may not make this call" in text  # As ``tls.caller`` words it; the certificate itself is good.
 
 
 def _is_handshake(text: str) -> bool:

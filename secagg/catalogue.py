@@ -71,8 +71,8 @@ def _wrap(label: str, sentence: str, width: int) -> list[str]:
 
 NOTHING_LEFT = "yes: nothing left a silo; {model}"
 SILO_KEPT = "yes: nothing of this round left {silo}; {model}"
-MASKED = "yes: what arrived stays masked and no sum was opened; {model}"
-STOPPED = "yes: this silo answers no more of this attempt, and what it sent is masked; {model}"
+MASKED = "yes: what arrived stays masked or encrypted and no sum was opened; {model}"
+STOPPED = "yes: this silo answers no more of this attempt, and what it sent is masked or encrypted; {model}"
 KEYS_STAY = "yes: no data is touched when a key is made, and a key that there is stays in use"
 OPENED = (
     "yes: only silos open the sum, and some may have; they keep the model after it and say so when the "

@@ -83,15 +83,17 @@ def explain(
     from secagg.errors import UsageError
     from secagg.topics import answer, configuration, contents
 
+    word = " ".join(words or ())
     if silos is not None:
-        word = " ".join(words or ())
         typer.echo(
             configuration(word, silos=silos, colluders=colluders, parameters=parameters, width=_width())
         )
     elif colluders is not None or parameters is not None:
-        raise UsageError("--colluders and --parameters go with --silos: secagg explain paillier --silos 5")
+        raise UsageError(
+            f"--colluders and --parameters go with --silos: secagg explain {word or 'masking'} --silos 5"
+        )
     else:
-        typer.echo(answer(" ".join(words), width=_width()) if words else contents(width=_width()))
+        typer.echo(answer(word, width=_width()) if words else contents(width=_width()))
 
 
 @app.command()

@@ -51,6 +51,9 @@ _UNITS = (
 )
 """Name, seconds, and up to how many of them it is used."""
 
+_LEAST = 1e-4
+"""Seconds; what takes less is not worth a figure."""
+
 _LEVELS = {
     "L0": "L0: protects while the coordinator follows the protocol, and no silo gives it the key",
     "L1": "L1: protects also from a coordinator that lies, to anyone",
@@ -241,14 +244,9 @@ def machine_memory() -> int:
 
 def duration(seconds: float) -> str:
     """Return ``seconds`` for people: ``"9.4 ms"``, ``"510 ms"``, ``"1.2 s"``, ``"19 min"``, ``"2.3 h"``."""
-    units = (
-        ("ms", 1e-3, 999.5),
-        ("s", 1.0, 119.5),
-        ("min", 60.0, 119.5),
-        ("h", 3600.0, 71.5),
-        ("d", 86400.0, 999.5),
-    )
-    for unit, length, most in units:
+    if seconds < _LEAST:
+        return f"< {1000 * _LEAST:.1f} ms"
+    for unit, length, most in _UNITS:
         value = seconds / length
         if value < most:
             return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"

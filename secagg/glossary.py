@@ -209,6 +209,13 @@ _TERMS = (
         see=("lock", "release"),
     ),
     Term(
+        "key ceremony",
+        "How silos make the key of an encrypted scheme: one makes it, and each gets it, or its share of it, "
+        "sealed through the coordinator, which learns none of it. All of the roster take part. An operator "
+        "types `coordinator key make`.",
+        see=("dealer", "rotation", "shared key", "threshold key"),
+    ),
+    Term(
         "lock",
         "A silo that signed a survivor set for a data set and base model signs no other one for them, "
         "across attempts, rounds and jobs: the difference of two sums would be single silos' updates. It "
@@ -289,6 +296,13 @@ _TERMS = (
         "The ordered list of all silos with their identity keys. Every silo pins its own copy, confirmed "
         "out of band; a round under another roster is refused.",
         see=("cohort", "fingerprint", "slot"),
+    ),
+    Term(
+        "rotation",
+        "A key ceremony whose key replaces the last one of its scheme. Rounds that begin later use the new "
+        "one; silos keep the old one to the end of its lifetime.",
+        ("rotate",),
+        ("key ceremony",),
     ),
     Term(
         "round",

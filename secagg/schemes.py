@@ -42,7 +42,8 @@ from secagg.terms import SchemeTag
 Protected: TypeAlias = Literal["Masking", "Paillier", "ThresholdPaillier", "CKKS"]
 
 SCHEMES: tuple[SchemeName, ...] = get_args(SchemeName)
-_TAGS: Mapping[SchemeName, SchemeTag] = dict(zip(SCHEMES, get_args(SchemeTag), strict=True))
+TAGS: Mapping[SchemeName, SchemeTag] = dict(zip(SCHEMES, get_args(SchemeTag), strict=True))
+"""Each scheme's name as files and commands spell it."""
 
 BYTES_A_SILO = 1000
 """What a silo sends in an attempt besides its vector stays below this, times the silos of the roster."""
@@ -96,9 +97,9 @@ def _encrypted(scheme: Literal["Paillier", "ThresholdPaillier", "CKKS"]) -> Iter
     lost = "any before upload, down to max(t, k_min + c) silos; the sum is that of the survivors"
     yield "lost", f"{lost}; n - t at opening" if scheme == "ThresholdPaillier" else lost
     yield "sent", _sent(scheme)
-    yield "phases", ", ".join(phases_of(_TAGS[scheme]))
+    yield "phases", ", ".join(phases_of(TAGS[scheme]))
     if scheme == "CKKS":
-        yield "arithmetic", "exact: limbs of words have a proven error below one half, and sums are rounded"
+        yield "arithmetic", "exact: limbs of words have a proven error below a quarter, and sums are rounded"
         degrees = " or ".join(map(str, RINGS))
         yield "key", f"degree {degrees}, {DEFAULT_DEGREE} by default; one silo makes it, all hold it"
         return

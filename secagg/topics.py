@@ -22,7 +22,7 @@ from secagg.estimates import explain as explain_configuration
 from secagg.explanation import codes_of, lookup
 from secagg.glossary import GLOSSARY
 from secagg.learning.strategies import Strategy
-from secagg.schemes import SCHEMES, table
+from secagg.schemes import SCHEMES, TAGS, table
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 _CODE = re.compile(r"\s*(?:SA-.*|\d+\s*)", re.IGNORECASE)
@@ -90,7 +90,7 @@ def configuration(
     for scheme in BY_DEFAULT:
         if _key(name_of(scheme)) == _key(word):
             return explain_configuration(scheme, n=silos, c=colluders, parameters=parameters, width=width)
-    raise UsageError(f"{word!r} is no scheme; there are {', '.join(name.lower() for name in SCHEMES)}")
+    raise UsageError(f"{word!r} is no scheme; there are {', '.join(TAGS.values())}")
 
 
 def contents(*, width: int = 80) -> str:
@@ -98,7 +98,7 @@ def contents(*, width: int = 80) -> str:
     lines = [line for code in CATALOGUE for line in _code_line(code, width)]
     for label, names in (
         ("errors", ERRORS),
-        ("schemes", (name.lower() for name in SCHEMES)),
+        ("schemes", TAGS.values()),
         ("strategies", STRATEGIES),
         ("terms", GLOSSARY),
     ):
@@ -188,6 +188,6 @@ _ERROR_NAMES = {_key(name): name for name in ERRORS}
 
 
 def _near(key: str) -> list[str]:
-    names = {_key(scheme): scheme.lower() for scheme in SCHEMES} | _NAMES | _STRATEGY_NAMES | _ERROR_NAMES
+    names = {_key(tag): tag for tag in TAGS.values()} | _NAMES | _STRATEGY_NAMES | _ERROR_NAMES
     holding = [name for name in names if len(key) > 2 and key in name]
     return list(dict.fromkeys(names[name] for name in (*get_close_matches(key, names), *holding)))[:4]

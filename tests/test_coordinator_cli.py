@@ -160,6 +160,18 @@ def test_a_state_folder_that_cannot_be_made_is_said(here: Hospitals) -> None:
     assert "cannot be written" in typed("up", "--config", here.config_file, code=3).stderr
 
 
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+def test_who_asks_for_a_small_key_is_told(tmp_path: Path) -> None:
+    make = ("key", "make", "--credentials", tmp_path, "--scheme")
+    warning = "a Paillier key of 2048 bits has less than 128 bits of security: take 3072\n"
+    for scheme in ("paillier", "threshold-paillier"):
+        assert typed(*make, scheme, "--size", "2048", code=3).stderr.startswith(warning)
+        assert "security" not in typed(*make, scheme, "--size", "3072", code=3).stderr
+    assert "security" not in typed(*make, "ckks", "--size", "2048", code=3).stderr
+
+
 # --- runs ---------------------------------------------------------------------------------------------------
 
 

@@ -85,8 +85,8 @@ x SA-2002  there are too few silos for a sum that hides each of them
         """\
 x SA-4102  round 2 halted: 2 of 4 silos answered, 3 are needed in Unmasking
   cause    east (lost in Unmasking), west (lost in MaskedInput)
-  safe     yes: what arrived stays masked and no sum was opened; the model is
-           the one of round 1
+  safe     yes: what arrived stays masked or encrypted and no sum was opened;
+           the model is the one of round 1
   you can  run again once that is mended; the threshold cannot be lowered inside
            a run
   they can east, west: come back, or correct the cause                    exit 4""",
@@ -109,8 +109,8 @@ x SA-4102  round 1 halted: 0 of 4 silos answered, 1 are needed in PlainInput
         """\
 x SA-4102  the round halted: 2 of 3 silos answered, 3 are needed in ShareKeys
   cause    b (lost in ShareKeys)
-  safe     yes: what arrived stays masked and no sum was opened; the model is
-           unchanged
+  safe     yes: what arrived stays masked or encrypted and no sum was opened;
+           the model is unchanged
   you can  run again once that is mended; the threshold cannot be lowered inside
            a run
   they can b: come back, or correct the cause                             exit 4""",

@@ -359,6 +359,9 @@ def test_a_configuration_takes_its_own_number_of_colluders() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
+        (0.0, "< 0.1 ms"),
+        (0.00009, "< 0.1 ms"),
+        (0.0001, "0.1 ms"),
         (0.0094, "9.4 ms"),
         (0.51, "510 ms"),
         (0.9996, "1.0 s"),
@@ -492,8 +495,17 @@ def test_the_command_explains_a_configuration() -> None:
     assert done.stdout == explain(ThresholdPaillier(), n=5, c=2, parameters=5000) + "\n"
     for scheme in BY_DEFAULT:
         assert configuration(name_of(scheme).upper(), silos=5) == explain(scheme, n=5)
-    with pytest.raises(UsageError, match="no scheme"):
+    with pytest.raises(
+        UsageError, match="no scheme; there are masking, paillier, threshold-paillier, ckks, "
+    ):
         configuration("lock", silos=5)
+    for words, named in (
+        (["ckks"], "ckks"),
+        (["threshold", "paillier"], "threshold paillier"),
+        ([], "masking"),
+    ):
+        done = run("explain", *words, "--parameters", "10")
+        assert f"secagg explain {named} --silos 5" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(

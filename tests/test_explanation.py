@@ -163,8 +163,8 @@ def test_too_few_silos_reads_as_designed() -> None:
     assert explain(error, round_number=6, reasons=reasons).text(width=90) == (
         "x SA-4102  round 6 halted: 3 of 5 silos answered, 4 are needed in Unmasking\n"
         "  cause    east-clinic (no answer), west-clinic (refused: lock)\n"
-        "  safe     yes: what arrived stays masked and no sum was opened; the model is the one of\n"
-        "           round 5\n"
+        "  safe     yes: what arrived stays masked or encrypted and no sum was opened; the model is\n"
+        "           the one of round 5\n"
         "  you can  run again once that is mended; the threshold cannot be lowered inside a run\n"
         "  they can east-clinic, west-clinic: come back, or correct the cause                exit 4"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import linecache
 import os
 import pickle
 import pkgutil
@@ -28,7 +29,7 @@ from secagg.hazmat.framing import frame
 from secagg.packing import Packing
 from secagg.paillier.ciphertexts import Total, encrypt, read, rerandomise
 from secagg.paillier.obfuscators import FixedBase, Pool
-from secagg.paillier.params import LEAST_BITS
+from secagg.paillier.params import LEAST_BITS, Paillier
 from secagg.paillier.phe import (
     ciphertext_from_phe,
     ciphertext_to_phe,
@@ -212,8 +213,18 @@ def test_a_fresh_key_opens_what_it_closes(bits: int) -> None:
 
 
 def test_a_small_key_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="take 3072"):
+    with pytest.warns(UserWarning, match="take 3072") as caught:
         SecretKey.generate(LEAST_BITS, random=stream("small"))
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_who_asks_for_a_sum_under_a_small_key_is_shown_the_line() -> None:
+    vectors = {silo: [1.0] for silo in "abc"}
+    with pytest.warns(UserWarning, match="take 3072") as caught:
+        secagg.secure_sum(vectors, clip=1.0, scheme=Paillier(bits=LEAST_BITS))
+    (warning,) = caught
+    assert warning.filename == __file__
+    assert "secagg.secure_sum" in linecache.getline(__file__, warning.lineno)
 
 
 def test_two_keys_are_different() -> None:

@@ -254,7 +254,9 @@ def test_a_safe_prime_is_not_small() -> None:
 
 
 def test_a_key_is_dealt_from_nothing() -> None:
-    key, shares = deal(parties=3, threshold=2, bits=2048)
+    with pytest.warns(UserWarning, match="less than 128 bits of security: take 3072") as caught:
+        key, shares = deal(parties=3, threshold=2, bits=2048)
+    assert [warning.filename for warning in caught] == [__file__]
     pool = Pool(key.public)
     ciphertexts = read(next(encrypt(np.full((1, 4), 7, np.uint8), pool)), key.public)
     opened = key.open({share.party: share.decrypt(ciphertexts) for share in shares[1:]}, size=4)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from secagg.catalogue import CATALOGUE
+from secagg.ckks.limbs import WORST_ERROR
 from secagg.costs import name_of
 from secagg.errors import FaultySilo, InputRefused, ParameterError, SecaggError, TooFewSilos, UsageError
 from secagg.estimates import BY_DEFAULT
@@ -85,7 +86,7 @@ def test_terms_stand_in_alphabetical_order_and_point_to_terms() -> None:
         ("maskin", "masking"),
         ("plian", "plain"),
         ("pallier", "paillier"),
-        ("threshold palier", "thresholdpaillier"),
+        ("threshold palier", "threshold-paillier"),
         ("rooster", "roster"),
         ("clipp", "clip"),
         ("weightcaps!", "weight cap"),
@@ -128,6 +129,16 @@ def test_lines_fit_the_width(width: int) -> None:
     assert max(map(len, contents(width=width).splitlines())) <= width
 
 
+def test_a_name_in_two_words_is_taken_however_it_is_joined() -> None:
+    for typed in ("thresholdpaillier", "threshold-paillier", "Threshold Paillier", "ThresholdPaillier"):
+        assert answer(typed).startswith("ThresholdPaillier: ")
+
+
+def test_the_limbs_of_ckks_are_bounded_as_the_specification_says() -> None:
+    assert WORST_ERROR == 0.25
+    assert "below a quarter" in " ".join(answer("ckks").split())
+
+
 def test_the_contents_name_everything_once() -> None:
     text = contents()
     codes = re.findall(r"^SA-\d{4}", text, re.MULTILINE)
@@ -136,7 +147,7 @@ def test_the_contents_name_everything_once() -> None:
         [name.strip() for name in re.sub(r"\s+", " ", part).split(",")]
         for part in re.split(r"^(?:errors|schemes|strategies|terms) ", text, flags=re.MULTILINE)[1:]
     )
-    assert schemes == [scheme.lower() for scheme in SCHEMES]
+    assert schemes == ["masking", "paillier", "threshold-paillier", "ckks", "plain"]
     assert terms == list(GLOSSARY)
     assert named == list(ERRORS)
     assert strategies == [kind.__name__ for kind in get_args(Strategy)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from dataclasses import dataclass
 
 from secagg.errors import ParameterError
@@ -13,6 +15,8 @@ from secagg.terms import PaillierParameters, ThresholdPaillierParameters
 LEAST_BITS, DEFAULT_BITS, MOST_BITS = 2048, 3072, 8192
 MOST_PARTIES = 64
 """Silos with a share of one key at the most."""
+_OURS = ("secagg.", "contextlib")
+"""Modules between a caller and a key; ``explained`` decorates through ``contextlib``."""
 SECRET_MAGIC = b"secagg paillier secret 1\n"
 """First bytes of a serialised secret key. Its code is elsewhere; public decoders refuse it by them."""
 
@@ -27,6 +31,23 @@ def check_bits(bits: int) -> None:
         raise ParameterError(
             f"a Paillier key has {LEAST_BITS} to {MOST_BITS} bits, in steps of 16, not {bits}"
         )
+
+
+def short_key(bits: int) -> str:
+    """Return what is to be said of a key of so many bits; empty if it is long enough."""
+    if bits >= DEFAULT_BITS:
+        return ""
+    return f"a Paillier key of {bits} bits has less than 128 bits of security: take {DEFAULT_BITS}"
+
+
+def warn_if_short(bits: int) -> None:
+    """Give a UserWarning for a key of fewer than 3072 bits, at the line that called this library."""
+    text = short_key(bits)
+    if text:
+        frame, level = sys._getframe(1), 2
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
+            frame, level = frame.f_back, level + 1
+        warnings.warn(text, stacklevel=level)
 
 
 def ciphertext_size(bits: int) -> int:

@@ -12,7 +12,6 @@ section 10 (blinding by a factor that is squared for the next number).
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
@@ -26,7 +25,7 @@ from secagg.names import RandomSource
 from secagg.paillier.ciphertexts import plaintext_rows
 from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.obfuscators import random_unit
-from secagg.paillier.params import DEFAULT_BITS, SECRET_MAGIC, check_bits
+from secagg.paillier.params import DEFAULT_BITS, SECRET_MAGIC, check_bits, warn_if_short
 from secagg.paillier.public import Obfuscation, PublicKey
 
 _TESTS = 32
@@ -87,9 +86,7 @@ class SecretKey:
             UserWarning: fewer than 3072 bits, which is less than 128 bits of security.
         """
         check_bits(bits)
-        if bits < DEFAULT_BITS:
-            text = f"a Paillier key of {bits} bits has less than 128 bits of security: take {DEFAULT_BITS}"
-            warnings.warn(text, stacklevel=2)
+        warn_if_short(bits)
         while True:
             p, q = _prime(bits // 2, random), _prime(bits // 2, random)
             if gmpy2.gcd(p - 1, q - 1) == 2 and abs(p - q).bit_length() >= bits // 2 - _CLOSE:

@@ -20,7 +20,7 @@ from secagg.hazmat.cores import usable_cores
 from secagg.names import RandomSource
 from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.obfuscators import random_unit
-from secagg.paillier.params import DEFAULT_BITS, SECRET_MAGIC, check_bits
+from secagg.paillier.params import DEFAULT_BITS, SECRET_MAGIC, check_bits, warn_if_short
 from secagg.paillier.public import PublicKey
 from secagg.paillier.threshold import Proof, ThresholdKey, check_parties
 
@@ -159,9 +159,13 @@ def deal(
 
     Raises:
         ParameterError: a number is out of its range.
+
+    Warns:
+        UserWarning: fewer than 3072 bits, which is less than 128 bits of security.
     """
     check_bits(bits)
     check_parties(parties, threshold)
+    warn_if_short(bits)
     p = safe_prime(bits // 2, random=random)
     q = p
     while q == p:

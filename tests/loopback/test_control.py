@@ -59,6 +59,7 @@ from secagg.errors import (
     UsageError,
     exit_code,
 )
+from secagg.explanation import explain
 from secagg.learning.model import GlobalModel
 from secagg.learning.progress import Silent, State
 from secagg.learning.remote import Outcome
@@ -626,6 +627,22 @@ def test_a_silo_may_not_call(name: str, tmp_path: Path) -> None:
             refused: Any = caught.value
             assert refused.code() is grpc.StatusCode.PERMISSION_DENIED
             assert "silo north may not make this call" in refused.details()
+
+    run(work)
+
+
+def test_a_scientist_who_asks_for_a_key_is_told_whose_call_it_is(tmp_path: Path) -> None:
+    here = hospitals(tmp_path / "f", 3)
+
+    def ask() -> None:
+        with Coordinator(credentials=here.folder / "scientist") as scientist:
+            scientist.make_key("ckks")
+
+    async def work() -> None:
+        async with running(here, silos=()):
+            with pytest.raises(UsageError, match="it is for operator") as refused:
+                await asyncio.to_thread(ask)
+            assert "fingerprint" not in explain(refused.value).text()
 
     run(work)
 
