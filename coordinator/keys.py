@@ -119,9 +119,8 @@ class _Ceremony:
             for silo in frozenset(self._lines.roster.silos) - self._lines.present:
                 self._lose(silo, "not connected")
             while (outcome := self._ceremony.outcome) is None:
-                self._take(await self._next(box))
-                # Checking what the maker dealt, and reading its key, is arithmetic with large numbers.
-                self._send(await asyncio.to_thread(self._ceremony.advance, loop.time()))
+                await self._take(await self._next(box))
+                self._send(self._ceremony.advance(loop.time()))
         except SecaggError as error:
             annotate(error, explain(error, reasons=self._reasons))
             raise
@@ -137,12 +136,12 @@ class _Ceremony:
         except TimeoutError:
             return None
 
-    def _take(self, event: Event | None) -> None:
+    async def _take(self, event: Event | None) -> None:
         match event:
             case None:
                 pass
             case Arrived(silo, frame):
-                self._receive(silo, frame)
+                await self._receive(silo, frame)
                 self._lines.read(event)
             case Joined(silo):
                 self._lose(silo, "it restarted")
@@ -156,12 +155,13 @@ class _Ceremony:
             case Unkept(fault):
                 raise fault
 
-    def _receive(self, silo: SiloId, frame: Frame) -> None:
+    async def _receive(self, silo: SiloId, frame: Frame) -> None:
         try:
             message = wire.decode_from_silo(*frame)
             if isinstance(message, Refused):
                 self._reasons[silo] = f"refused: {message.rule}"
-            self._ceremony.receive(silo, message)
+            # Checking what the maker dealt, its key above all, is arithmetic with large numbers.
+            await asyncio.to_thread(self._ceremony.receive, silo, message)
         except UnexpectedMessage:
             pass  # Of a run or a ceremony that is over.
         except (FaultySilo, MalformedMessage) as fault:
