@@ -138,7 +138,7 @@ class _Ceremony:
             self._send(self._ceremony.open(loop.time()))
             self._miss(loop.time())
             while (outcome := self._ceremony.outcome) is None:
-                self._take(await self._next(box))
+                await self._take(await self._next(box))
                 if self._hears(loop.time()):
                     continue
                 # Checking what the maker dealt, and reading its key, is arithmetic with large numbers.
@@ -183,12 +183,12 @@ class _Ceremony:
             self._lose(silo, "not connected", struck=True)  # So that all who are missing are named.
         return False
 
-    def _take(self, event: Event | None) -> None:
+    async def _take(self, event: Event | None) -> None:
         match event:
             case None:
                 pass
             case Arrived(silo, frame):
-                self._receive(silo, frame)
+                await self._receive(silo, frame)
                 self._lines.read(event)
             case Joined(silo):
                 self._join(silo)
@@ -199,12 +199,13 @@ class _Ceremony:
             case Unkept(fault):
                 raise fault
 
-    def _receive(self, silo: SiloId, frame: Frame) -> None:
+    async def _receive(self, silo: SiloId, frame: Frame) -> None:
         try:
             message = wire.decode_from_silo(*frame)
             if isinstance(message, Refused):
                 self._reasons[silo] = f"refused: {message.rule}"
-            self._ceremony.receive(silo, message)
+            # Checking what the maker dealt, its key above all, is arithmetic with large numbers.
+            await asyncio.to_thread(self._ceremony.receive, silo, message)
         except UnexpectedMessage:
             pass  # Of a run or a ceremony that is over.
         except (FaultySilo, MalformedMessage) as fault:

@@ -200,6 +200,7 @@ class Agent:
         apps = Apps(config.name, config.policy.apps, config.data.arguments)
         policy = config.policy.policy()
         files = KeyFiles(config.state / "keys")
+        files.tidy()  # The journal is held, so no other process keeps keys here.
 
         def keep(key: HeldKey) -> None:
             files.keep(key)

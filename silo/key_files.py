@@ -28,6 +28,20 @@ class KeyFiles:
 
     folder: Path
 
+    def tidy(self) -> None:
+        """Take away what a crash left of a key that was not kept, which has the secret in it.
+
+        For the process that keeps keys alone: beside another one it would take away what that one writes.
+
+        Raises:
+            StateFault: it cannot be taken away.
+        """
+        for path in self.folder.glob("*.new"):
+            try:
+                path.unlink()
+            except OSError as error:
+                raise StateFault(f"{path} cannot be taken away: {error.strerror}") from error
+
     def read(self) -> tuple[HeldKey, ...]:
         """Return the keys, the oldest first.
 

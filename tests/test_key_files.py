@@ -99,6 +99,25 @@ def test_what_a_crash_left_half_written_is_no_key_and_in_nobodys_way(tmp_path: P
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "keys").iterdir()} == {0o600}
 
 
+def test_of_a_key_that_a_crash_kept_from_its_place_nothing_is_left(tmp_path: Path) -> None:
+    """Its secret would lie there for ever: the ceremony that made it was never told that it is held."""
+    files(tmp_path).tidy()  # Without a folder too.
+    files(tmp_path).keep(held("ckks"))
+    whole = tmp_path / "keys" / f"{held().document.key.hex()[:32]}.new"
+    whole.write_bytes(held().to_bytes())
+    assert len(files(tmp_path).read()) == 1
+    assert whole.exists(), "another process may be writing it"
+    files(tmp_path).tidy()
+    assert not whole.exists()
+    assert [key.document.scheme for key in files(tmp_path).read()] == ["ckks"]
+
+
+def test_what_cannot_be_taken_away_is_named(tmp_path: Path) -> None:
+    (tmp_path / "keys" / "folder.new").mkdir(parents=True)
+    with pytest.raises(StateFault, match=r"folder\.new cannot be taken away"):
+        files(tmp_path).tidy()
+
+
 def test_a_key_that_cannot_be_written_is_not_there_and_leaves_the_old_one(tmp_path: Path) -> None:
     files(tmp_path).keep(held())
     with files_end_at(64), pytest.raises(StateFault, match="the key was not taken"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,12 +26,14 @@ from secagg.errors import (
     UnexpectedMessage,
     exit_code,
 )
+from secagg.keys.document import KeyDocument, document_fault
 from secagg.keys.holder import KeyHolder
 from secagg.keys.keyring import HeldKey
 from secagg.messages import KeyDealt, KeyTaken, Refused
 from secagg.names import SiloId
 from secagg.payload import Frame
 from secagg.policy import Policy
+from secagg.roster import Roster
 from secagg.rounds.silo import refusal
 from tests.ceremonies import IDENTITIES, NOW, POLICY, ROSTER, SILOS, maker
 from tests.loopback.world import Service, Speaker, serving, speak
@@ -136,6 +139,27 @@ def test_a_key_that_is_made_again_replaces_the_last_of_its_scheme_which_silos_ke
                 second.document,
             ]
             assert here.store.key("paillier") == second
+
+    run(work)
+
+
+def test_the_makers_key_is_checked_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its arithmetic would keep every line waiting."""
+    threads = []
+
+    def fault(document: KeyDocument, roster: Roster) -> str | None:
+        threads.append(threading.current_thread())
+        return document_fault(document, roster)
+
+    monkeypatch.setattr("secagg.keys.coordinator.document_fault", fault)
+
+    async def work() -> None:
+        async with world(tmp_path) as here:
+            await here.keys.make("paillier", size=2048, by="operator:lee")
+        assert threads
+        assert threading.current_thread() not in threads
 
     run(work)
 

@@ -713,6 +713,15 @@ def test_a_silo_that_has_nothing_to_do_gives_memory_back(site: Site, monkeypatch
     run(test)
 
 
+def test_a_silo_that_starts_takes_away_what_a_crash_left_of_a_key(site: Site) -> None:
+    config = SiloConfig.load(site.home / "silo.toml")
+    left = config.state / "keys" / "0123.new"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"secret")
+    with Agent(config):
+        assert not left.exists()
+
+
 def test_a_silo_that_sealed_something_else_is_named_in_the_log(site: Site) -> None:
     class Doubting:
         """A participant that was sent what does not open, and asks another silo."""
