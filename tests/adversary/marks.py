@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 LEAST = 12
 """Bytes of the shortest form that is looked for; shorter ones would be found by chance."""
 
@@ -20,12 +22,12 @@ class Mark:
     Attributes:
         what: it is, and whose.
         value: its bytes.
-        home: folder whose files may hold it; None for nowhere.
+        homes: files that may hold it, or folders of such files.
     """
 
     what: str
     value: bytes
-    home: Path | None = None
+    homes: tuple[Path, ...] = ()
 
 
 def forms(value: bytes) -> Iterator[bytes]:
@@ -53,11 +55,14 @@ def found(marks: Iterable[Mark], files: Mapping[Path, bytes]) -> list[str]:
         for form in set(forms(mark.value)):
             if len(form) >= LEAST:
                 patterns.setdefault(form[:LEAST], []).append((form, mark))
+    wanted = np.zeros(1 << 24, bool)
+    wanted[[int.from_bytes(start[:3], "little") for start in patterns]] = True
     hits = []
     for path, content in files.items():
-        for start in range(len(content) - LEAST + 1):
+        data = np.frombuffer(content, "u1").astype("u4")
+        for start in np.flatnonzero(wanted[data[:-2] | data[1:-1] << 8 | data[2:] << 16]).tolist():
             for form, mark in patterns.get(content[start : start + LEAST], ()):
-                at_home = mark.home is not None and path.is_relative_to(mark.home)
+                at_home = any(path.is_relative_to(home) for home in mark.homes)
                 if not at_home and content.startswith(form, start):
                     hits.append(f"{mark.what} is in {path}")
     return sorted(set(hits))

@@ -3,7 +3,8 @@
 While a round is at each of its phases the coordinator's memory is read out, and in the end its disk and all
 logs. One silo's update carries numbers that are known to the test; neither they nor the words that encode
 them may be there. A scientist who asks for a run without protection is refused before anything is sent. Under
-Plain, where the coordinator has each update, the same search finds them.
+Plain, where the coordinator has each update, the same search finds them. Under CKKS the opened sum and the
+model may not be there either.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from typing import Any
 import pytest
 
 from coordinator.client import Coordinator
+from secagg.ckks.parameters import SEED_SIZE
+from secagg.hazmat.content import ContentHash
+from secagg.learning.model import begin_digest
 from secagg.learning.progress import Silent, State
+from secagg.payload import Payload
 from secagg.policy import Policy
 from tests.adversary.marks import Mark, found, found_in_memory
 from tests.adversary.watching import FLOORS, SECONDS, SILOS, Federation, Mutants
@@ -90,6 +95,8 @@ def searched(
     federation = Federation(folder, policy=policy, mutants=mutants)
     held = Gates(federation, *gates.values())
     with federation:
+        if scheme == "ckks":
+            federation.make_key()
         started = federation.start_run(JOB.format(scheme=scheme))
         assert started.returncode == 0, started.stderr
         run, phases = started.stdout.split()[1], Phases()
@@ -105,10 +112,15 @@ def searched(
             phases.wait(phase)
             hits += [f"{what} is in memory at {phase}" for what in in_memory(federation)]
             held.open(step)
+            if hits:
+                return hits
         verdict = verdicts.get(timeout=SECONDS)
-        assert hits or verdict == 0, f"the run ended with {verdict}"
+        assert verdict == 0, f"the run ended with {verdict}"
         hits += [f"{what} is in memory afterwards" for what in in_memory(federation)]
         federation.stop()
+    if scheme == "ckks":
+        assert federation.marks("sum"), "nothing was opened"
+        assert federation.marks("model"), "nothing was opened"
     return hits + found(canary(federation), federation.left())
 
 
@@ -117,7 +129,8 @@ def in_memory(federation: Federation) -> list[str]:
 
 
 def canary(federation: Federation) -> list[Mark]:
-    marks = [m for m in federation.marks("trained", "update", "encoded") if m.what.startswith(CANARY)]
+    kinds = ("trained", "update", "encoded", "sum", "model")
+    marks = [m for m in federation.marks(*kinds) if m.what.startswith(CANARY)]
     assert len(marks) > 20, "the canary was not trained yet"
     return marks
 
@@ -134,6 +147,16 @@ def test_canary_weights(tmp_path: Path) -> None:
         assert not federation.marks("trained", "update", "encoded")
 
 
+ENCRYPTED = {"EncryptedInput": "input", "ConsistencyCheck": "check", "Opened": "open"}
+AT_SILOS = Policy(schemes=frozenset({"ckks"}), min_weight_cap=100.0)
+
+
+def test_canary_weights_under_ciphertexts(tmp_path: Path) -> None:
+    pytest.importorskip("tenseal")
+    hits = searched(tmp_path, "ckks", ENCRYPTED, policy=AT_SILOS, mutants=MUTANTS)
+    assert not hits, "\n".join(["the canary was found:", *hits])
+
+
 def test_the_search_finds_the_canary_where_nothing_protects_it(tmp_path: Path) -> None:
     allowed = Policy(schemes=frozenset({"masking", "plain"}), min_weight_cap=100.0)
     hits = searched(tmp_path, "plain", {"PlainInput": "input"}, policy=allowed)
@@ -141,18 +164,34 @@ def test_the_search_finds_the_canary_where_nothing_protects_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("defence", "leak"),
+    ("attack", "defence", "leak"),
     [
-        ("secagg.masking.silo.add_streams", "encoded is in memory at MaskedInput"),
-        ("secagg.policy.Policy._check_scheme", "a run without protection was not refused"),
+        (test_canary_weights, "secagg.masking.silo.add_streams", "encoded is in memory at MaskedInput"),
+        (
+            test_canary_weights,
+            "secagg.policy.Policy._check_scheme",
+            "a run without protection was not refused",
+        ),
+        pytest.param(
+            test_canary_weights_under_ciphertexts,
+            "secagg.ckks.silo.CKKSCipher.encrypt",
+            "encoded is in memory at EncryptedInput",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            test_canary_weights_under_ciphertexts,
+            "secagg.learning.model.begin_digest",
+            "model is in memory at Opened",
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_canary_weights_mutant(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, defence: str, leak: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, attack: Callable[[Path], None], defence: str, leak: str
 ) -> None:
     monkeypatch.setattr(defence, MUTANTS[defence])
     with pytest.raises(AssertionError, match=leak):
-        test_canary_weights(tmp_path)
+        attack(tmp_path)
 
 
 def no_masks(*_: Any, **__: Any) -> None:
@@ -163,7 +202,37 @@ def any_scheme(_policy: Policy, _name: str) -> None:
     """``Policy._check_scheme`` that allows all."""
 
 
+def seeds_in_clear(self: Any, vector: Any, *, silo: str, round_id: bytes) -> Payload:
+    """``CKKSCipher.encrypt`` with a part of the vector where each chunk has its seed."""
+    ciphertexts, ring = bytearray(self.upload.size), self.limbs.parameters.ring
+    for start in range(0, len(ciphertexts), ring.fresh_size):
+        ciphertexts[start : start + SEED_SIZE] = vector.tobytes()[:SEED_SIZE]
+    return Payload.over("u8", self.upload.length, memoryview(bytes(ciphertexts)))
+
+
+class FirstWords:
+    """What was hashed first, as it is, but for a base of zeros, which the coordinator names itself."""
+
+    def __init__(self, real: ContentHash) -> None:
+        self._real = real
+        self._first = b""
+
+    def update(self, data: Any) -> None:
+        self._first = self._first or bytes(data[:32])
+        self._real.update(data)
+
+    def digest(self) -> bytes:
+        return self._first if any(self._first) else self._real.digest()
+
+
+def named_by_its_weights(length: int, slots: int) -> FirstWords:
+    """``begin_digest`` of a name that is the first weights."""
+    return FirstWords(begin_digest(length, slots))
+
+
 MUTANTS: dict[str, Callable[..., Any]] = {
+    "secagg.ckks.silo.CKKSCipher.encrypt": seeds_in_clear,
+    "secagg.learning.model.begin_digest": named_by_its_weights,
     "secagg.masking.silo.add_streams": no_masks,
     "secagg.policy.Policy._check_scheme": any_scheme,
 }

@@ -71,6 +71,7 @@ def around(
 def watch_keys(secrets: Secrets) -> None:
     """Write down keys, seeds, shares and everything derived from them, at either role."""
     from secagg.hazmat import agreement
+    from secagg.keys import keyring, silo
     from secagg.masking import checks, dealing, transcript
 
     def made(_: None, key: agreement.AgreementKey, *__: object) -> None:
@@ -88,18 +89,26 @@ def watch_keys(secrets: Secrets) -> None:
         secrets.add("share", plain[1:33])
         secrets.add("salt", plain[33:])
 
+    def held(_: object, content: bytes, **__: object) -> None:
+        words = content[len(content) % 8192 :]  # Of a CKKS key: behind what says which it is.
+        for start in range(0, len(words), 8192):
+            secrets.add("held-key", words[start : start + 8 * WINDOW])
+
     around(agreement.AgreementKey, "__init__", after=made)
     around(agreement, "_exchange", after=lambda agreed, *_: secrets.add("agreed-key", agreed))
     around(agreement, "hkdf", after=derived)
     around(transcript, "hkdf", after=derived)
     around(dealing, "split", after=shared)
     around(dealing, "unseal", after=opened)
+    around(keyring, "load_secret", before=held)
+    around(silo, "seal_secret", after=lambda made, *_: secrets.add("content-key", made[0]))
     around(checks, "combine", after=lambda secret, *_: secrets.add("recovered-secret", secret))
 
 
 def watch_learning(secrets: Secrets) -> None:
-    """Write down what a silo trained and how it is encoded."""
+    """Write down what a silo trained and how it is encoded, and what silos alone open."""
     from secagg.learning import workload
+    from secagg.terms import is_encrypted
 
     around(workload, "encode_mean", after=lambda words, *_, **__: secrets.add_words("encoded", words))
 
@@ -107,11 +116,18 @@ def watch_learning(secrets: Secrets) -> None:
         secrets.add_reals("trained", weights)
         secrets.add_reals("update", np.subtract(weights, base, dtype=np.float64))
 
+    def opened(_: object, work: Any, terms: Any, aggregate: Any) -> None:
+        if is_encrypted(terms.scheme) and terms.kind == "train":
+            secrets.add_words("sum", aggregate.total)
+            secrets.add_reals("model", work.weights)
+
     around(workload.LearningWorkload, "_real", before=trained)
+    around(workload.LearningWorkload, "apply", after=opened)
 
 
 def watch_steps(gates: Path | None, dies: int) -> None:
     """Wait before steps that have a pipe; end the process in its ``dies``-th masked input."""
+    from secagg.encrypted.silo import SharedKeySilo
     from secagg.masking.silo import MaskingSilo
     from secagg.messages import RoundOpened
     from secagg.plain import PlainSilo
@@ -133,6 +149,9 @@ def watch_steps(gates: Path | None, dies: int) -> None:
     around(MaskingSilo, "_mask", before=mask)
     around(MaskingSilo, "_sign", before=lambda *_: gate("check"))
     around(MaskingSilo, "_unmask", before=lambda *_: gate("unmask"))
+    around(SharedKeySilo, "_encrypt", before=lambda *_: gate("input"))
+    around(SharedKeySilo, "_sign", before=lambda *_: gate("check"))
+    around(SharedKeySilo, "_release", before=lambda *_: gate("open"))
     around(PlainSilo, "receive", before=lambda _, m: gate("input") if isinstance(m, RoundOpened) else None)
 
 

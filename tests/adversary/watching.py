@@ -124,17 +124,25 @@ class Federation:
         file = self.home / "scientist" / "job.toml"
         file.write_text(f'app = "{APP}"\ninitial = "initial.safetensors"\n{job}', encoding="utf-8")
         self._before[file] = file.read_bytes()
-        command = ("coordinator", "run", "start", str(file), *options)
+        return self._typed("scientist", "run", "start", str(file), *options)
+
+    def make_key(self) -> None:
+        """Let the silos make a CKKS key, as an operator types it."""
+        done = self._typed("operator", "key", "make", "--scheme", "ckks", "--size", "4096")
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+    def _typed(self, role: str, *command: str) -> subprocess.CompletedProcess[str]:
+        credentials = ("--credentials", str(self.home / role))
         done = subprocess.run(
-            [sys.executable, "-m", "tests.adversary.watched", *command, "--credentials", str(file.parent)],
+            [sys.executable, "-m", "tests.adversary.watched", "coordinator", *command, *credentials],
             cwd=ROOT,
-            env=self._environment("scientist"),
+            env=self._environment(role),
             capture_output=True,
             text=True,
             timeout=SECONDS,
             check=False,
         )
-        (self.run / "scientist.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+        (self.run / f"{role}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
         return done
 
     def _start_coordinator(self) -> None:
@@ -191,14 +199,21 @@ class Federation:
 
     def marks(self, *kinds: str) -> list[Mark]:
         """Return what was drawn, derived, recovered, trained and encoded; of all kinds if none is given."""
+        # Under ciphertexts every silo has the model, and the key; an encoded vector is its silo's alone.
+        states = [self.home / "silos" / silo / "state" for silo in SILOS]
+        homes: dict[str, tuple[Path, ...]] = {
+            "held-key": tuple(path for state in states for path in state.glob("keys/*.key")),
+            "model": tuple(
+                path for state in states for path in (state / "base", *state.glob("model-*.safetensors"))
+            ),
+        }
         marks = []
         for file in sorted(self._secrets.iterdir()):
-            kept = self.home / "silos" / file.name / "state" / "vector"
+            homes["encoded"] = (self.home / "silos" / file.name / "state" / "vector",)
             for line in sorted(set(file.read_text(encoding="utf-8").splitlines())):
                 kind, _, value = line.partition(" ")
                 if not kinds or kind in kinds:
-                    home = kept if kind == "encoded" else None
-                    marks.append(Mark(f"{file.name}: {kind}", bytes.fromhex(value), home))
+                    marks.append(Mark(f"{file.name}: {kind}", bytes.fromhex(value), homes.get(kind, ())))
         return marks
 
     def long_lived_marks(self) -> list[Mark]:
@@ -208,6 +223,8 @@ class Federation:
             marks += [Mark(f"{silo}: data", repr(entry).encode()) for entry in data_of(seed).tolist()]
             marks.append(Mark(f"{silo}: data", data_of(seed).tobytes()))
         for path in [*self.home.rglob("*.key"), *self.home.rglob("identity.pem")]:
+            if path not in self._before:  # A key that opens sums; ``marks`` has it.
+                continue
             key = load_pem_private_key(path.read_bytes(), password=None)
             whose = f"{path.relative_to(self.home)}"
             der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
