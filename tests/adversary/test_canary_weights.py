@@ -152,7 +152,6 @@ AT_SILOS = Policy(schemes=frozenset({"ckks"}), min_weight_cap=100.0)
 
 
 def test_canary_weights_under_ciphertexts(tmp_path: Path) -> None:
-    pytest.importorskip("tenseal")
     hits = searched(tmp_path, "ckks", ENCRYPTED, policy=AT_SILOS, mutants=MUTANTS)
     assert not hits, "\n".join(["the canary was found:", *hits])
 

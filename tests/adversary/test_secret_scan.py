@@ -67,7 +67,7 @@ def scan_ciphertexts(folder: Path, mutants: Mutants) -> None:
     with Federation(folder, policy=policy, mutants=mutants, fails={"west": 2}) as federation:
         federation.make_key()
         done = federation.start_run(JOB.format(scheme="ckks", rounds=2), "--wait")
-        assert done.returncode in {0, 8}, f"{done.stdout}\n{done.stderr}"
+        assert done.returncode == 8, f"{done.stdout}\n{done.stderr}"  # Degraded: west was lost in round 2.
         federation.stop()
     check(federation, KINDS_OF_CIPHERTEXTS)
     assert {mark.what for mark in federation.marks("held-key")} == {f"{silo}: held-key" for silo in SILOS}
@@ -94,7 +94,6 @@ def test_secret_scan(tmp_path: Path) -> None:
 
 
 def test_secret_scan_under_ciphertexts(tmp_path: Path) -> None:
-    pytest.importorskip("tenseal")
     scan_ciphertexts(tmp_path, MUTANTS)
 
 
