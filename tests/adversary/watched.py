@@ -116,10 +116,10 @@ def watch_learning(secrets: Secrets) -> None:
         secrets.add_reals("trained", weights)
         secrets.add_reals("update", np.subtract(weights, base, dtype=np.float64))
 
-    def opened(_: object, work: Any, terms: Any, aggregate: Any) -> None:
+    def opened(_: object, work: Any, terms: Any, aggregate: Any, **__: object) -> None:
         if is_encrypted(terms.scheme) and terms.kind == "train":
             secrets.add_words("sum", aggregate.total)
-            secrets.add_reals("model", work.weights)
+            secrets.add_reals("model", work._model.weights)
 
     around(workload.LearningWorkload, "_real", before=trained)
     around(workload.LearningWorkload, "apply", after=opened)
