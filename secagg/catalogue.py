@@ -141,9 +141,11 @@ _ENTRIES = (
     Explanation(
         code="SA-2008",
         what="the run would need more memory than it may have",
-        cause="what all parties would hold is estimated before a run and compared with memory_limit",
+        cause="what all parties in this one process would hold is estimated before a run and compared with "
+        "memory_limit; nothing is checked where silos are processes of their own",
         safe=NOTHING_LEFT,
-        you_can="take what the text says would fit, or raise memory_limit if the machine has more",
+        you_can="take what the text says would fit, raise memory_limit if the machine has more, or run silos "
+        "as processes of their own",
         they_can=NOBODY_ELSE,
     ),
     Explanation(

@@ -95,7 +95,8 @@ def secure_sum(
         word_bits: 32 or 64; None for 32 unless ``precision`` needs 64.
         fraction_bits: the step is 2**-fraction_bits; None for the finest that cannot wrap.
         precision: worst error of an entry of the sum that is accepted; None for any.
-        memory_limit: bytes that all parties together may hold; None for what the machine has.
+        memory_limit: bytes that all parties, which are in this process, may hold together; None for what the
+            machine has.
         timer: measures the phases for the report, for example ``time.perf_counter``.
 
     Raises:

@@ -261,6 +261,11 @@ def test_braces_in_an_error_are_not_filled_in() -> None:
     assert explain(FaultySilo("{model}", "text")).what.startswith("the round: {model} left")
 
 
+def test_the_memory_limit_is_said_to_be_of_one_process() -> None:
+    assert "in this one process" in lookup("SA-2008").cause
+    assert "nothing is checked where silos are processes of their own" in lookup("SA-2008").cause
+
+
 def test_an_error_without_text_is_explained_in_general() -> None:
     assert explain(RoundAborted()).cause == lookup("SA-4101").cause
 

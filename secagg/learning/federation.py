@@ -73,7 +73,7 @@ class Federation:
             used for secrets.
         word_bits: 32 or 64; None lets the planner choose, 32 wherever the precision allows.
         memory_limit: bytes that all parties of this process together may hold beside training; None for what
-            the machine has.
+            the machine has. Silos of a coordinator are processes of their own: nothing is checked for them.
         app: import path of the training code, ``"package.module:function"``; for a coordinator only.
         name: of the run at a coordinator, for people.
 

@@ -42,14 +42,6 @@ def encrypt(rows: NDArray[np.uint8], pool: Pool) -> Iterator[bytes]:
         yield ((plaintext * n + 1) * pool.take() % n_squared).to_bytes(size, "big")
 
 
-def rerandomise(ciphertexts: Iterable[bytes], pool: Pool) -> Iterator[bytes]:
-    """Yield ciphertexts of the same plaintexts that nobody can link to those given, which must be valid."""
-    key = pool.key
-    for ciphertext in ciphertexts:
-        blinded = mpz.from_bytes(ciphertext, "big") * pool.take() % key.n_squared
-        yield blinded.to_bytes(key.ciphertext_size, "big")
-
-
 def read(data: bytes | memoryview, key: PublicKey) -> list[mpz]:
     """Return the ciphertexts in ``data``, each checked.
 

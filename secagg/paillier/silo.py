@@ -26,7 +26,8 @@ class _PaillierCipher(PaillierAdder):
     """Encrypts; see ``encrypted.cipher.Cipher``.
 
     Guarantees:
-        Every ciphertext that leaves has an obfuscator of its own, also where a vector is sent again.
+        Every ciphertext has an obfuscator of its own. A vector is encrypted anew for each attempt, so no two
+        uploads share a ciphertext.
     """
 
     def __init__(self, pool: Pool, random: RandomSource, opened: Progress | None) -> None:
