@@ -240,6 +240,17 @@ def test_an_empty_history_has_no_rounds() -> None:
     assert (len(empty), empty.final_metrics, empty.report()) == (0, {}, "no round was opened")
 
 
+def test_a_history_whose_model_is_at_the_silos_is_shown_without_it(history: History) -> None:
+    for records in ((), history.records):
+        sealed = History(None, records)
+        assert sealed.sealed
+        assert repr(sealed).startswith(f"History(rounds={len(sealed)}, model at the silos")
+        assert sealed.report()
+        assert sealed._repr_html_()
+        with pytest.raises(UsageError, match="at its silos alone"):
+            _ = sealed.model
+
+
 def test_model_is_read_only_and_the_history_keeps_its_own() -> None:
     mine = np.ones(3)
     kept = History(mine, ()).model

@@ -228,7 +228,8 @@ class History:
 
     def __repr__(self) -> str:
         metrics = "".join(f", {name}={self.records[-1].shown(name)}" for name in self.final_metrics)
-        return f"History(rounds={len(self)}, parameters={self.model.size}{metrics})"
+        model = "model at the silos" if self.sealed else f"parameters={self.model.size}"
+        return f"History(rounds={len(self)}, {model}{metrics})"
 
     def _repr_html_(self) -> str:
         names = ("completed rounds", *self.metric_names, *self._error_heading, "silos in the sum")
