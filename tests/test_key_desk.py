@@ -345,7 +345,7 @@ def test_holders_that_seal_something_else_keep_nobody_from_the_key(liars: tuple[
 def test_where_everybody_seals_something_else_the_silo_refuses_and_names_the_last() -> None:
     coordinator, _, doubted = lied_to("b", "c", "d")
     assert doubted == ["b", "c"]
-    assert coordinator.losses == {"a": "refused: faulty silo or coordinator (needs d)"}
+    assert coordinator.losses == {"a": "refused: faulty silo or coordinator (names d)"}
     assert coordinator.outcome is not None
     assert coordinator.outcome.survivors == ("b", "c", "d")
 
