@@ -184,7 +184,12 @@ def unproved(ciphertexts: Any, count: int, proof: bytes, key: Any, *, context: b
     ("defence", "mutant", "make"),
     [
         ("secagg.paillier.knowledge.check_known", unproved, cancelling),
-        ("secagg.paillier.coordinator.PaillierAdder.context", lambda *_: bytes(32), copied),
+        pytest.param(
+            "secagg.paillier.coordinator.PaillierAdder.context",
+            lambda *_: bytes(32),
+            copied,
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_related_upload_mutant(
