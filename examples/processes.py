@@ -138,7 +138,7 @@ def wait_for_all(coordinator: Coordinator) -> None:
     while away := [silo.silo for silo in coordinator.status().silos if not silo.connected]:
         if time.monotonic() > until:
             raise EnvironmentFault(f"{', '.join(away)} did not connect; see their logs")
-        time.sleep(0.2)
+        time.sleep(0.2)  # Between two looks at processes that start; nobody tells when one has.
 
 
 def _drain(source: IO[bytes] | None, log: IO[bytes]) -> None:

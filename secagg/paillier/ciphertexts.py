@@ -22,12 +22,15 @@ _BATCH = 64
 """Ciphertexts that are checked by one greatest common divisor."""
 
 
-def encrypt(rows: NDArray[np.uint8], pool: Pool) -> Iterator[bytes]:
+def encrypt(
+    rows: NDArray[np.uint8], pool: Pool, *, obfuscators: Iterable[mpz] | None = None
+) -> Iterator[bytes]:
     """Yield the ciphertext of every plaintext.
 
     Args:
         rows: shape (count, size), plaintexts as little-endian bytes, each below n.
         pool: of the key; one obfuscator is taken for each.
+        obfuscators: of the pool, taken before: one for each, used nowhere else.
 
     Raises:
         UsageError: a plaintext may not be below n.
@@ -36,10 +39,15 @@ def encrypt(rows: NDArray[np.uint8], pool: Pool) -> Iterator[bytes]:
     n, n_squared, size = key.n, key.n_squared, key.ciphertext_size
     if rows.ndim != 2 or 8 * rows.shape[1] > key.plaintext_bits:
         raise UsageError(f"plaintexts of at most {key.plaintext_bits} bits are encrypted, not {rows.shape}")
-    data, step = rows.tobytes(), rows.shape[1]
-    for start in range(0, len(data), step):
-        plaintext = mpz.from_bytes(data[start : start + step], "little")
-        yield ((plaintext * n + 1) * pool.take() % n_squared).to_bytes(size, "big")
+    taken = (pool.take() for _ in rows) if obfuscators is None else obfuscators
+    for plaintext, obfuscator in zip(plaintexts(rows), taken, strict=True):
+        yield ((plaintext * n + 1) * obfuscator % n_squared).to_bytes(size, "big")
+
+
+def plaintexts(rows: NDArray[np.uint8]) -> Iterator[mpz]:
+    """Yield the plaintexts of ``encrypt``'s rows as numbers."""
+    for row in rows:
+        yield mpz.from_bytes(row.tobytes(), "little")
 
 
 def read(data: bytes | memoryview, key: PublicKey) -> list[mpz]:

@@ -18,15 +18,15 @@ ASIACRYPT 2012 (the hash must be of the statement, too).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import MalformedMessage, UsageError
+from secagg.errors import MalformedMessage
 from secagg.hazmat.framing import frame
 from secagg.names import RandomSource
-from secagg.paillier.ciphertexts import read
+from secagg.paillier.ciphertexts import encrypt, plaintexts, read
 from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.obfuscators import Pool
 from secagg.paillier.params import answer_size, knowledge_size
@@ -51,20 +51,14 @@ def encrypt_known(rows: NDArray[np.uint8], pool: Pool, *, context: bytes, random
     """
     key = pool.key
     n, n_squared, size = key.n, key.n_squared, key.ciphertext_size
-    if rows.ndim != 2 or 8 * rows.shape[1] > key.plaintext_bits:
-        raise UsageError(f"plaintexts of at most {key.plaintext_bits} bits are encrypted, not {rows.shape}")
-    exponents, parts = [], []
-    for plaintext in _plaintexts(rows):
-        exponent, obfuscator = pool.take_known()
-        exponents.append(exponent)
-        parts.append(((plaintext * n + 1) * obfuscator % n_squared).to_bytes(size, "big"))
-    ciphertexts = b"".join(parts)
+    known = [pool.take_known() for _ in rows]
+    ciphertexts = b"".join(encrypt(rows, pool, obfuscators=(obfuscator for _, obfuscator in known)))
     hidden = mpz.from_bytes(random(key.bits // 8 + _HIDING), "big") % n
     hiding = mpz.from_bytes(random(answer_size(key.bits) - 1), "big")
     commitment = (hidden * n + 1) * gmpy2.powmod_sec(key.base, hiding, n_squared) % n_squared
     shown = commitment.to_bytes(size, "big")
-    drawn = _exponents(key, shown, [ciphertexts], len(exponents), context=context)
-    for e, plaintext, exponent in zip(_split(drawn), _plaintexts(rows), exponents, strict=True):
+    drawn = _exponents(key, shown, [ciphertexts], len(known), context=context)
+    for e, plaintext, (exponent, _) in zip(_split(drawn), plaintexts(rows), known, strict=True):
         hidden += e * plaintext
         hiding += e * exponent
     return (
@@ -110,19 +104,10 @@ def check_known(
     right = commitment
     for piece in ciphertexts():
         found = read(piece, key)
-        right = (
-            right
-            * product_of_powers(found, drawn[at : at + EXPONENT_SIZE * len(found)], n_squared)
-            % n_squared
-        )
+        right = right * product_of_powers(found, drawn[at:], n_squared) % n_squared
         at += EXPONENT_SIZE * len(found)
     if at != len(drawn) or (z * key.n + 1) * gmpy2.powmod(key.base, x, n_squared) % n_squared != right:
         raise MalformedMessage("the proof that its plaintexts are known does not hold")
-
-
-def _plaintexts(rows: NDArray[np.uint8]) -> Iterator[mpz]:
-    for row in rows:
-        yield mpz.from_bytes(row.tobytes(), "little")
 
 
 def _exponents(

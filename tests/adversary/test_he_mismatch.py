@@ -48,9 +48,9 @@ from tests.federations import CKKS_4096, PAILLIER, Federation, ckks_key, encodin
 from tests.paillier_keys import secret_key, shared_key
 
 N = 4
-LENGTH = 2100  # Two chunks of CKKS.
+LENGTHS = {"Paillier": 120, "CKKS": 2100}  # Three ciphertexts, two chunks: some can change places.
 UPLOADS, SUMS = 300, 150  # Each kind comes up some times; a mutant needs no more to be found.
-ALL_UPLOADS, ALL_SUMS = count(UPLOADS, full=6_000), count(SUMS, full=4_000)  # 10,000 of each scheme.
+ALL_UPLOADS, ALL_SUMS = count(UPLOADS, full=10_000), count(SUMS, full=10_000)
 NAMES: Mapping[str, Scheme] = {"Paillier": PAILLIER, "CKKS": CKKS_4096}
 
 
@@ -62,7 +62,7 @@ class World:
 
     @cached_property
     def federation(self) -> Federation:
-        return Federation(N, scheme=NAMES[self.name], encoding=encoding_of(N, length=LENGTH))
+        return Federation(N, scheme=NAMES[self.name], encoding=encoding_of(N, length=LENGTHS[self.name]))
 
     @property
     def adder(self) -> Adder:
@@ -129,7 +129,7 @@ class World:
         else:
             cipher = CKKSCipher(CKKSKey.generate(4096) if key else ckks_key(4096), encoding)
         drawn = np.random.default_rng(9)
-        vectors = [drawn.integers(0, 1000, LENGTH + 1).astype(np.uint32) for _ in range(N)]
+        vectors = [drawn.integers(0, 1000, LENGTHS[self.name] + 1).astype(np.uint32) for _ in range(N)]
         for vector in vectors:
             vector[-1] = 1
         named = round_id or self.round_id
