@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from secagg.ckks.params import CKKS
 from secagg.errors import ParameterError
@@ -10,11 +10,10 @@ from secagg.masking.params import Masking
 from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
 from secagg.ranges import shown
+from secagg.terms import SchemeTag
 
 EncryptedScheme: TypeAlias = Paillier | ThresholdPaillier | CKKS
 Scheme: TypeAlias = Masking | EncryptedScheme | Plain
-
-_NAMES = {"masking", "paillier", "thresholdpaillier", "ckks", "plain"}
 
 
 def check_scheme(scheme: object) -> None:
@@ -25,7 +24,8 @@ def check_scheme(scheme: object) -> None:
     """
     if isinstance(scheme, Scheme):
         return
-    named = isinstance(scheme, str) and scheme.casefold().replace("-", "") in _NAMES
+    names = {tag.replace("-", "") for tag in get_args(SchemeTag)}
+    named = isinstance(scheme, str) and scheme.casefold().replace("-", "") in names
     raise ParameterError(
         f"scheme is {repr(scheme) if named else shown(scheme)}, must be Masking(...), Paillier(...), "
         "ThresholdPaillier(...), CKKS(...) or Plain()"

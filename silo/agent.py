@@ -144,9 +144,7 @@ class AppWorkload:
         metrics = dict(self._of(terms).metrics)
         log.info("metrics", **{name: round(value, 6) for name, value in metrics.items()})
         trainer = self._apps.trainer(TrainingPlan.of(terms).app)
-        path = self._models.keep(
-            terms, aggregate, trainer, digest=model.digest, weights=model.weights, metrics=metrics
-        )
+        path = self._models.keep(terms, aggregate, trainer, model=model, metrics=metrics)
         log.info("model written", file=str(path))
 
     def _of(self, terms: Terms) -> LearningWorkload:

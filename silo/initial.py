@@ -50,8 +50,8 @@ def write_initial(path: Path, silo: SiloId, trainer: Trainer, *, seed: int) -> i
     return int(weights.size)
 
 
-def write_tensors(path: Path, trainer: Trainer, weights: NDArray[Any]) -> None:
-    """Write a vector of weights, whole or not at all; the same bytes for the same weights.
+def write_tensors(path: Path, trainer: Trainer, weights: NDArray[Any]) -> bytes:
+    """Write a vector of weights, whole or not at all, and return what was written; the same for the same.
 
     Args:
         path: the file; replaced.
@@ -70,6 +70,16 @@ def write_tensors(path: Path, trainer: Trainer, weights: NDArray[Any]) -> None:
     tensors = _named(trainer, weights)
     # One entry of metadata: safetensors writes several in an order that changes.
     content = save(tensors, metadata={MANIFEST: json.dumps(list(tensors))})
+    write_whole(path, content)
+    return content
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
     new = path.with_name(f".{path.name}.new")
     try:
         new.write_bytes(content)

@@ -17,13 +17,14 @@ import numpy as np
 import structlog
 
 from secagg.errors import EnvironmentFault, UsageError
+from secagg.learning.model import GlobalModel
 from secagg.learning.trainer import Trainer
-from secagg.names import RealVector, SiloId
-from secagg.report import NO_DIFFERENTIAL_PRIVACY, SHARED_KEY, hanging, plural, readers
+from secagg.names import SiloId
+from secagg.report import NO_DIFFERENTIAL_PRIVACY, SchemeName, hanging, level_mark, plural, readers
 from secagg.rounds.reporting import scheme_name
 from secagg.session import Aggregate
 from secagg.terms import PlainParameters, Terms
-from silo.initial import write_tensors
+from silo.initial import write_tensors, write_whole
 
 CARD = ".card.json"
 
@@ -63,7 +64,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     card: int = 1
     federation: str
     job: str
-    scheme: str
+    scheme: SchemeName
     file: str
     sha256: str
     digest: str
@@ -99,8 +100,7 @@ class ModelFiles:
         aggregate: Aggregate,
         trainer: Trainer,
         *,
-        digest: bytes,
-        weights: RealVector | None,
+        model: GlobalModel,
         metrics: dict[str, float],
     ) -> Path:
         """Write what came of an opened sum, and return the path of the model.
@@ -109,37 +109,30 @@ class ModelFiles:
             terms: of the round, under a scheme that encrypts.
             aggregate: that was opened.
             trainer: whose names the tensors get.
-            digest: of the model that follows, or that was measured.
-            weights: of the model that follows, also after a sum of metrics: this silo may not have opened the
-                sum that it came of. None if there is no model here.
+            model: that follows; after a sum of metrics the one that was measured, which this silo may have of
+                a peer.
             metrics: that were opened.
 
         Raises:
             EnvironmentFault: a file cannot be written.
         """
         path = self.folder / f"model-{terms.job}.safetensors"
+        written = write_tensors(path, trainer, model.weights.astype(np.float32))
         before = self._before(terms.job)
         sums = () if before is None else tuple(each for each in before.sums if each.round < terms.round)
-        length = 0 if before is None else before.parameters
-        if weights is not None:
-            write_tensors(path, trainer, weights.astype(np.float32))
-            length = int(weights.size)
-        try:
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise EnvironmentFault(f"{path} cannot be read: {error.strerror}") from error
         card = Card(
             federation=terms.federation,
             job=terms.job,
             scheme=scheme_name(terms.scheme),
             file=path.name,
-            sha256=sha256,
-            digest=digest.hex(),
-            parameters=length,
+            sha256=hashlib.sha256(written).hexdigest(),
+            digest=model.digest.hex(),
+            parameters=model.length,
             who_can_read_one_update=_readers(terms, len(aggregate.survivors)),
             sums=(*sums, OpenedSum(terms.round, terms.kind, aggregate.survivors, metrics)),
         )
-        self._write(card)
+        content = msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
+        write_whole(self.folder / f"model-{card.job}{CARD}", content)
         return path
 
     def cards(self) -> tuple[Card, ...]:
@@ -175,22 +168,12 @@ class ModelFiles:
         path = self.folder / f"model-{job}{CARD}"
         return _read(path) if path.exists() else None
 
-    def _write(self, card: Card) -> None:
-        path = self.folder / f"model-{card.job}{CARD}"
-        new = path.with_name(f".{path.name}.new")
-        try:
-            new.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
-            new.replace(path)
-        except OSError as error:
-            new.unlink(missing_ok=True)
-            raise EnvironmentFault(f"{path} cannot be written: {error.strerror}") from error
-
 
 def describe(card: Card, folder: Path, *, width: int = 80) -> str:
     """Return a card as text: the file, the metrics of every sum, who could have read one update."""
-    level = "L0: " if card.scheme in SHARED_KEY else ""
+    rounds = plural(card.rounds, "round")
     lines = [
-        f"{level}{card.job}, {card.scheme}, {plural(card.rounds, 'round')}, {card.parameters:,} weights",
+        f"{level_mark(card.scheme)}{card.job}, {card.scheme}, {rounds}, {card.parameters:,} weights",
         f"  {folder / card.file}",
         f"  sha256 {card.sha256}",
         f"  digest {card.digest[:16]}, as the coordinator tells it",
@@ -220,5 +203,5 @@ def _read(path: Path) -> Card:
         raise EnvironmentFault(f"{path} cannot be read: {error.strerror}") from error
     except msgspec.MsgspecError as error:
         raise EnvironmentFault(
-            f"{path} is damaged ({error}): take it away; the model itself needs it not"
+            f"{path} is damaged ({error}): take it away, the model file does without it"
         ) from error

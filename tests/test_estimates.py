@@ -468,7 +468,7 @@ def test_a_federation_over_its_memory_is_refused_before_anybody_trains() -> None
     assert all(trainer.trained == [] for trainer in trainers.values())
     for limit in (0, 2.5, "1 GB"):
         with pytest.raises(ParameterError, match="memory_limit"):
-            Federation(trainers, memory_limit=limit)  # type: ignore[arg-type]
+            Federation(trainers, memory_limit=limit)  # type: ignore[arg-type]  # On purpose: it is refused.
 
 
 # --- the commands --------------------------------------------------------------------------------------

@@ -454,7 +454,7 @@ def test_nothing_about_keys_is_taken_that_is_not_under_way() -> None:
     run.turn()
     for message in (announced, run.inbox["a"], KeyPassed("b", bytes(32), bytes(32), *passed_fields())):
         with pytest.raises(UnexpectedMessage, match="outside a ceremony"):
-            keys.receive(message)  # type: ignore[arg-type]
+            keys.receive(message)  # type: ignore[arg-type]  # No message about keys, on purpose.
 
 
 def passed_fields() -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from secagg.errors import EnvironmentFault, UsageError
+from secagg.learning.model import GlobalModel
 from secagg.names import RealVector
 from secagg.session import Aggregate
 from secagg.terms import Terms
@@ -29,15 +30,14 @@ def terms(number: int, **changes: Any) -> Terms:
 
 
 def keep(
-    folder: Path, number: int, weights: RealVector | None = WEIGHTS, *, loss: float = 0.5, **changes: Any
+    folder: Path, number: int, weights: RealVector = WEIGHTS, *, loss: float = 0.5, **changes: Any
 ) -> Path:
     survivors = changes.pop("survivors", SURVIVORS)
     return ModelFiles(folder).keep(
         terms(number, **changes),
         Aggregate(np.zeros(1, np.uint32), survivors),
         Line(),
-        digest=bytes([number]) * 32,
-        weights=weights,
+        model=GlobalModel(number, weights),
         metrics={"loss": loss},
     )
 
@@ -45,7 +45,7 @@ def keep(
 def test_a_card_says_what_made_the_model(tmp_path: Path) -> None:
     keep(tmp_path, 1, loss=0.9)
     path = keep(tmp_path, 2, WEIGHTS + 1, loss=0.7, survivors=SURVIVORS[:3])
-    keep(tmp_path, 3, None, loss=0.6, kind="metrics")
+    keep(tmp_path, 3, WEIGHTS + 1, loss=0.6, kind="metrics")
     assert path == tmp_path / "model-scans.safetensors"
     np.testing.assert_array_equal(load_file(path)["weights"], (WEIGHTS + 1).astype(np.float32))
     (card,) = ModelFiles(tmp_path).cards()
@@ -62,7 +62,7 @@ def test_a_card_says_what_made_the_model(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines()[4:])) <= 80
     for line in (
         "L0: scans, CKKS, 2 rounds, 5 weights",
-        "  digest 0303030303030303, as the coordinator tells it",
+        f"  digest {GlobalModel(3, WEIGHTS + 1).digest.hex()[:16]}, as the coordinator tells it",
         "  before round 1   4 silos  loss 0.9",
         "  before round 2   3 silos  loss 0.7",
         "  the final model  4 silos  loss 0.6",

@@ -345,7 +345,7 @@ def test_a_run_whose_every_opening_comes_late_ends_with_the_model_of_one_that_is
     def run(rounds: int) -> Any:
         run, job = Learning(lines(4), scheme=scheme, clip=20.0, seed=1)._prepare(2)
         for silo in job._silos.values():
-            silo.deliver = Deaf(silo, rounds).deliver  # type: ignore[method-assign]
+            silo.deliver = Deaf(silo, rounds).deliver  # type: ignore[method-assign]  # This silo hears less.
         while not run.finished:
             job.round({}, observer=Silent(), view=None)
         return run, job

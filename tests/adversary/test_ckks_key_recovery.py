@@ -154,7 +154,7 @@ def opened_in_a_round(degree: int) -> tuple[SumParameters, Payload, list[Slots],
     cipher = CKKSCipher(key, encoding)
     parameters, total = cipher.limbs.parameters, cipher.begin()
     assert cipher.limbs.count == 1
-    rng = np.random.default_rng(degree)
+    rng = np.random.default_rng(degree)  # Of updates, which are no secret here.
     for silo in range(SILOS):
         vector = rng.integers(-(10**6), 10**6, encoding.length + 1).astype(np.int32).view(np.uint32)
         total.add(cipher.encrypt(vector, silo=str(silo), round_id=ROUND))

@@ -41,7 +41,7 @@ class Lax(PaillierAdder):
 
 
 def drawn(seed: int) -> dict[SiloId, IntegerVector]:
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)  # Of vectors: what is encrypted, not what encrypts.
     return {silo: random.integers(-1000, 1000, LENGTH).astype(np.int32).view(np.uint32) for silo in NAMES[:N]}
 
 
