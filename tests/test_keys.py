@@ -724,26 +724,26 @@ def test_a_silo_gets_a_lost_key_from_a_peer(scheme: KeyScheme) -> None:
     done, key = finished(scheme)
     wanted, joiner = asking(scheme, key.document.key)
     relay = KeyForwarding(ROSTER, joiner="a", wanted=wanted, key=key)
-    asked = relay.open(0.0).output
-    relay.receive(MAKER, Refused("key"))
-    asked = relay.advance(0.0).output  # The next one is asked.
-    assert list(asked) == ["c"]
-    step = forwarded(done, "c", over_the_wire(asked["c"]))
+    relay.ask(MAKER)
+    relay.drop()
+    asked = relay.ask("c")
+    assert relay.waiting == "c"
+    step = forwarded(done, "c", over_the_wire(asked))
     assert step.records == (KeyPassedOn(key.document.key, key.document.digest, "a"),)
-    relay.receive("c", over_the_wire(step.output))
-    passed = relay.advance(0.0).output
-    assert list(passed) == ["a"]
-    taken = joiner.receive(over_the_wire(passed["a"]))
+    passed = relay.receive("c", over_the_wire(step.output))
+    assert isinstance(passed, KeyPassed)
+    assert relay.waiting == "a"
+    taken = joiner.receive(over_the_wire(passed))
     [record] = taken.records
     assert isinstance(record, KeyAccepted)
     assert record.giver == "c"
     assert isinstance(taken.output, KeyTaken)
-    relay.receive("a", over_the_wire(taken.output))
-    relay.advance(0.0)
+    assert relay.receive("a", over_the_wire(taken.output)) is None
+    assert relay.waiting is None
     assert relay.outcome == dict(key.taken)["a"]  # Ed25519 signs the same in the same way.
     assert joiner.held is not None
     assert joiner.held.content == done.held("a").content
-    for message in (asked["c"], step.output, passed["a"]):
+    for message in (asked, step.output, passed):
         assert done.held("a").content[-64:] not in wire.encode(message)[0]
 
 
@@ -789,7 +789,7 @@ def test_the_coordinator_checks_a_request_and_its_answer() -> None:
         replace(good, sealing=replace(good.sealing, nonce=bytes(32))),
     ):
         relay = KeyForwarding(ROSTER, joiner="a", wanted=wanted, key=key)
-        relay.open(0.0)
+        relay.ask(MAKER)
         with pytest.raises(UnexpectedMessage):
             relay.receive("c", good)
         with pytest.raises(UnexpectedMessage):
@@ -797,23 +797,7 @@ def test_the_coordinator_checks_a_request_and_its_answer() -> None:
         with pytest.raises(FaultySilo) as caught:
             relay.receive(MAKER, wrong)
         assert caught.value.silo == MAKER
-        assert list(relay.advance(0.0).output) == ["c"]
-
-
-def test_holders_are_asked_until_none_is_left() -> None:
-    _, key = finished()
-    wanted, _ = asking(key=key.document.key)
-    relay = KeyForwarding(ROSTER, joiner="a", wanted=wanted, key=key, seconds=10.0)
-    asked = list(relay.open(0.0).output)
-    assert relay.waiting == {MAKER}
-    assert not relay.advance(9.9).output
-    asked += relay.advance(10.0).output
-    relay.lose("c")
-    asked += relay.advance(11.0).output
-    assert asked == [MAKER, "c", "d"]
-    assert relay.deadline == 21.0
-    with pytest.raises(TooFewSilos, match="silent or refused: b, c, d"):
-        relay.advance(21.0)
+        assert relay.outcome is None
 
 
 @pytest.mark.parametrize(

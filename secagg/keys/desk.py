@@ -6,7 +6,6 @@ holder is asked for it a second time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -55,8 +54,7 @@ class KeyDesk:
     def __init__(self, roster: Roster, key: EstablishedKey, *, seconds: float = 60.0) -> None:
         self._roster = roster
         self._key = key
-        self._wanting: dict[SiloId, KeyWanted] = {}
-        self._open: dict[SiloId, KeyForwarding] = {}  # By who wants the key, once a holder is asked.
+        self._wanting: dict[SiloId, KeyForwarding] = {}  # By who wants the key.
         self._requests: dict[SiloId, int] = {}
         self._most = max(MOST_REQUESTS, roster.n)
         self._faulty: set[SiloId] = set()
@@ -103,72 +101,63 @@ class KeyDesk:
     def advance(self, now: float) -> None:
         """Wait no longer where one took too long; ``ask`` asks another one."""
         for joiner in self._patience.over(now):
-            forwarding = self._open.pop(joiner)
-            if joiner in forwarding.waiting:
-                self._wanting.pop(joiner)  # It did not take what it asked for; it may ask anew.
-            self._turns.setdefault(joiner, set()).update(forwarding.waiting)
+            silent = self._wanting[joiner].waiting
+            if silent == joiner:
+                del self._wanting[joiner]  # It did not take what it asked for; it may ask anew.
+            elif silent is not None:
+                self._wanting[joiner].drop()
+                self._turns.setdefault(joiner, set()).add(silent)
 
     def ask(self, *, absent: AbstractSet[SiloId] = frozenset()) -> Outbox:
         """Ask one holder for each silo that lacks the key and for whom nobody is asked yet."""
-        busy = {silo for forwarding in self._open.values() for silo in forwarding.waiting}
         outbox: dict[SiloId, FromCoordinator] = {}
-        for joiner, wanted in self._wanting.items():
-            if joiner in self._open:
+        for joiner, forwarding in self._wanting.items():
+            if forwarding.waiting is not None:
                 continue
+            busy = {one.waiting for one in self._wanting.values()}
             others = {*self._roster.silos} - absent - self._wanting.keys() - self._faulty
             due = others - self._turns.get(joiner, set()) or others  # Those without a turn first.
-            free = self._roster.ordered(frozenset(due - busy - outbox.keys()))
-            if free:
-                self._open[joiner] = self._forwarding(joiner, wanted, free[:1])
+            for holder in self._roster.ordered(frozenset(due - busy))[:1]:
+                outbox[holder] = forwarding.ask(holder)
                 self._patience.begin(joiner)
-                outbox |= self._open[joiner].open(0.0).output
         return outbox
 
     def _want(self, joiner: SiloId, wanted: KeyWanted) -> None:
         self._requests[joiner] = self._requests.get(joiner, 0) + 1
         if self._requests[joiner] > self._most:
             raise UnexpectedMessage(f"{joiner} asked for the key {self._most} times")
-        self._forwarding(joiner, wanted)  # Which checks the request.
+        forwarding = KeyForwarding(self._roster, joiner=joiner, wanted=wanted, key=self._key)
         self._excuse(joiner)  # It answers nobody: it has no key.
-        self._close(joiner)
-        self._wanting[joiner] = wanted
+        self._patience.end(joiner)
+        self._wanting[joiner] = forwarding
 
     def _excuse(self, silo: SiloId) -> None:
-        for joiner, forwarding in [*self._open.items()]:
-            if joiner != silo and silo in forwarding.waiting:
-                self._close(joiner)
-
-    def _close(self, joiner: SiloId) -> None:
-        self._open.pop(joiner, None)
-        self._patience.end(joiner)
+        """Wait for the answer of ``silo`` to others no longer."""
+        for joiner, forwarding in self._wanting.items():
+            if joiner != silo == forwarding.waiting:
+                forwarding.drop()
+                self._patience.end(joiner)
 
     def _answered(
         self, sender: SiloId, message: KeyForwarded | KeyTaken, request: bytes, absent: AbstractSet[SiloId]
     ) -> Helped:
-        here = (joiner for joiner, one in self._open.items() if one.request == request)
+        here = (joiner for joiner, one in self._wanting.items() if one.request == request)
         joiner = next(here, None)
-        if joiner is None or sender not in self._open[joiner].waiting:
+        if joiner is None:
             raise UnexpectedMessage(f"{sender} was not asked for a key")
-        forwarding = self._open[joiner]
+        forwarding = self._wanting[joiner]
         try:
-            forwarding.receive(sender, message)
+            passed = forwarding.receive(sender, message)
         except FaultySilo:
             self._faulty.add(sender)
-            self._close(joiner)
+            forwarding.drop()
+            self._patience.end(joiner)
             self._wanting.pop(sender, None)
             raise
-        outbox = forwarding.advance(0.0).output
-        if forwarding.outcome is None:
+        if passed is not None:
             self._turns.setdefault(joiner, set()).add(sender)
             self._patience.begin(joiner)
-            return Helped({**self.ask(absent=absent), **outbox})
-        self._close(joiner)
+            return Helped({**self.ask(absent=absent), joiner: passed})
+        self._patience.end(joiner)
         del self._wanting[joiner]
         return Helped(self.ask(absent=absent | {joiner}), frozenset({joiner}))
-
-    def _forwarding(
-        self, joiner: SiloId, wanted: KeyWanted, holders: tuple[SiloId, ...] | None = None
-    ) -> KeyForwarding:
-        return KeyForwarding(
-            self._roster, joiner=joiner, wanted=wanted, key=self._key, holders=holders, seconds=math.inf
-        )

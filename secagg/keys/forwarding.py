@@ -1,63 +1,34 @@
 """The coordinator, while one silo gets a key again that it lost: it relays one request and one answer.
 
-The answer is sealed, so that it learns no more than in the ceremony.
+The answer is sealed, so that it learns no more than in the ceremony. Whom to ask, and how long to wait, is
+the desk's to say.
 
 Source: ``docs/keys.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-from secagg.errors import FaultySilo, TooFewSilos, UnexpectedMessage, UsageError
+from secagg.errors import FaultySilo, UnexpectedMessage
 from secagg.keys.coordinator import EstablishedKey, blame, read, taken_fault
 from secagg.keys.transcript import request_digest, sealing_fault
-from secagg.messages import FromSilo, KeyAsked, KeyForwarded, KeyPassed, KeyTaken, KeyWanted, Refused
+from secagg.messages import KeyAsked, KeyForwarded, KeyPassed, KeyTaken, KeyWanted
 from secagg.names import SiloId
-from secagg.phases import Gate
 from secagg.roster import Roster
-from secagg.session import CoordinatorStep, Outbox, Step
-
-
-@dataclass(frozen=True)
-class _Start:
-    pass
-
-
-@dataclass(frozen=True)
-class _Asking:
-    gate: Gate[KeyForwarded]
-    holder: SiloId
-    others: tuple[SiloId, ...]  # Who is asked next.
-
-
-@dataclass(frozen=True)
-class _Passing:
-    gate: Gate[bytes]
-
-
-@dataclass(frozen=True)
-class _Passed:
-    outcome: bytes
-
-
-_State: TypeAlias = _Start | _Asking | _Passing | _Passed
 
 
 class KeyForwarding:
     """The coordinator, while one silo gets a key again that it lost; single use.
-
-    Holders are asked one after the other, until one answers.
 
     Args:
         roster: the pinned roster.
         joiner: the silo that wants the key.
         wanted: its message.
         key: the key, as the ceremony left it.
-        holders: who is asked, in this order; None for everybody else.
-        seconds: how long each silo is waited for.
+
+    Attributes:
+        request: what names the request in its messages.
+        waiting: who is awaited: a holder, then the joiner; None if nobody is.
+        outcome: the joiner's signature over the document that it holds; None before.
 
     Raises:
         UnexpectedMessage: the request is for another key, or for a share, which cannot be forwarded.
@@ -68,16 +39,7 @@ class KeyForwarding:
         A fault names its maker; nobody else is ever named.
     """
 
-    def __init__(
-        self,
-        roster: Roster,
-        *,
-        joiner: SiloId,
-        wanted: KeyWanted,
-        key: EstablishedKey,
-        holders: Sequence[SiloId] | None = None,
-        seconds: float = 60.0,
-    ) -> None:
+    def __init__(self, roster: Roster, *, joiner: SiloId, wanted: KeyWanted, key: EstablishedKey) -> None:
         if wanted.key != key.document.key:
             raise UnexpectedMessage(f"{joiner} wants another key")
         if key.document.threshold is not None:
@@ -88,129 +50,46 @@ class KeyForwarding:
         self._joiner = joiner
         self._wanted = wanted
         self._key = key
-        self._seconds = seconds
-        self._request = request_digest(roster, wanted.key, joiner, wanted.sealing.nonce)
-        blame(joiner, sealing_fault(roster, self._request, joiner, wanted.sealing))
-        others = tuple(silo for silo in roster.silos if silo != joiner)
-        self._holders = others if holders is None else tuple(holders)
-        self._state: _State = _Start()
+        self.request = request_digest(roster, wanted.key, joiner, wanted.sealing.nonce)
+        blame(joiner, sealing_fault(roster, self.request, joiner, wanted.sealing))
+        self.waiting: SiloId | None = None
+        self.outcome: bytes | None = None
 
-    @property
-    def request(self) -> bytes:
-        """What names the request in its messages."""
-        return self._request
+    def ask(self, holder: SiloId) -> KeyAsked:
+        """Return what asks ``holder``, which alone is awaited from now on."""
+        self.waiting = holder
+        return KeyAsked(self._joiner, self._wanted.key, self._wanted.sealing)
 
-    @property
-    def deadline(self) -> float | None:
-        """When the silo that is asked is waited for no longer."""
-        gate = self._gate
-        return None if gate is None else gate.deadline
+    def drop(self) -> None:
+        """Wait for nobody any more; another holder may be asked."""
+        self.waiting = None
 
-    @property
-    def waiting(self) -> frozenset[SiloId]:
-        """Who is awaited."""
-        gate = self._gate
-        return frozenset() if gate is None else gate.waiting
-
-    @property
-    def outcome(self) -> bytes | None:
-        """The joiner's signature over the document that it holds."""
-        return self._state.outcome if isinstance(self._state, _Passed) else None
-
-    @property
-    def _gate(self) -> Gate[Any] | None:
-        match self._state:
-            case _Asking() | _Passing():
-                return self._state.gate
-            case _:
-                return None
-
-    def open(self, now: float) -> CoordinatorStep:
-        """Ask the first holder; call once."""
-        if not isinstance(self._state, _Start):
-            raise UsageError("a request for a key is opened once")
-        return Step((), self._ask(self._holders, now))
-
-    def receive(self, sender: SiloId, message: FromSilo) -> CoordinatorStep:
-        """Take one message of ``sender``; see ``CoordinatorSession.receive``."""
-        try:
-            self._receive(sender, message)
-        except FaultySilo:
-            self.lose(sender, struck=True)
-            raise
-        return Step((), {})
-
-    def lose(self, silo: SiloId, *, struck: bool = False) -> CoordinatorStep:
-        """Wait for ``silo`` no longer; see ``CoordinatorSession.lose``."""
-        gate = self._gate
-        if gate is not None:
-            leave = gate.strike if struck else gate.lose
-            leave(silo)
-        return Step((), {})
-
-    def defer(self, moment: float) -> None:
-        """Wait until ``moment`` at least; see ``CoordinatorSession.defer``."""
-        gate = self._gate
-        if gate is not None:
-            gate.defer(moment)
-
-    def advance(self, now: float) -> CoordinatorStep:
-        """Pass the answer on, or ask the next holder.
+    def receive(self, sender: SiloId, message: KeyForwarded | KeyTaken) -> KeyPassed | None:
+        """Take the answer of who is awaited; return what the joiner is passed, None once it took the key.
 
         Raises:
-            TooFewSilos: no holder answered, or the joiner did not take it.
+            UnexpectedMessage: ``sender`` is not awaited, with a message of this kind for this request.
+            FaultySilo: names the sender.
         """
-        gate = self._gate
-        if gate is None or not gate.closable(now):
-            return Step((), {})
-        match self._state:
-            case _Asking() as state if not state.gate.replies and state.others:
-                return Step((), self._ask(state.others, now))
-            case _Asking() as state:
-                return Step((), self._pass(state, now))
-            case _Passing() as state:
-                self._state = _Passed(state.gate.close()[self._joiner])
-        return Step((), {})
-
-    def _receive(self, sender: SiloId, message: FromSilo) -> None:
-        match self._state, message:
-            case _Asking() as state, KeyForwarded():
-                state.gate.check(sender)
-                self._same(message.request)
-                blame(sender, sealing_fault(self._roster, self._request, sender, message.sealing))
+        match message:
+            case KeyForwarded() if sender == self.waiting != self._joiner:
+                self._check_request(message.request)
+                blame(sender, sealing_fault(self._roster, self.request, sender, message.sealing))
                 if read(sender, message.document).digest != self._key.document.digest:
                     raise FaultySilo(sender, "forwards another key than was asked for")
-                state.gate.admit(sender, message)
-            case _Passing() as state, KeyTaken():
-                state.gate.check(sender)
-                self._same(message.ceremony)
+                self.waiting = self._joiner
+                # The document as the ceremony left it: a holder's may have another signature of the maker.
+                return KeyPassed(
+                    sender, self.request, self._key.content, message.sealing, message.sealed, message.box
+                )
+            case KeyTaken() if sender == self.waiting == self._joiner:
+                self._check_request(message.ceremony)
                 blame(sender, taken_fault(self._roster, sender, self._key.document, message))
-                state.gate.admit(sender, message.signature)
-            case (_Asking() | _Passing()) as state, Refused():
-                state.gate.strike(sender)
+                self.waiting, self.outcome = None, message.signature
+                return None
             case _:
-                raise UnexpectedMessage(f"{type(message).__name__} is not accepted now")
+                raise UnexpectedMessage(f"{sender} was not asked for a key")
 
-    def _same(self, request: bytes) -> None:
-        if request != self._request:
+    def _check_request(self, request: bytes) -> None:
+        if request != self.request:
             raise UnexpectedMessage("a message of another request")
-
-    def _ask(self, holders: Sequence[SiloId], now: float) -> Outbox:
-        holder, *others = holders
-        gate: Gate[KeyForwarded] = self._next("KeyForwarded", holder, now)
-        self._state = _Asking(gate, holder, tuple(others))
-        return {holder: KeyAsked(self._joiner, self._wanted.key, self._wanted.sealing)}
-
-    def _pass(self, state: _Asking, now: float) -> Outbox:
-        if not state.gate.replies:
-            raise TooFewSilos(0, 1, "KeyForwarded", self._holders)
-        found = state.gate.close()[state.holder]
-        self._state = _Passing(self._next("KeyTaken", self._joiner, now))
-        # The document as the ceremony left it: a holder's may have another signature of the maker over it.
-        passed = KeyPassed(
-            state.holder, self._request, self._key.content, found.sealing, found.sealed, found.box
-        )
-        return {self._joiner: passed}
-
-    def _next(self, phase: str, silo: SiloId, now: float) -> Gate[Any]:
-        return Gate(phase, frozenset({silo}), quorum=1, deadline=now + self._seconds)
