@@ -334,6 +334,7 @@ class Deaf:
         return None
 
 
+@pytest.mark.filterwarnings("ignore:a Paillier key of 2048 bits")
 @pytest.mark.parametrize(
     "scheme",
     [CKKS(degree=4096), pytest.param(THRESHOLD_PAILLIER, marks=pytest.mark.full)],
