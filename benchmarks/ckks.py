@@ -150,7 +150,7 @@ def show_peers(
             for one in (own, *theirs[degree])
         )
     show(
-        "Beside `ckks_vector` of TenSEAL: seconds of CPU per 1e6 parameters, and how many times ours",
+        "Beside public implementations: seconds of CPU per 1e6 parameters, and how many times ours",
         (
             *("parameters", "keys", "encrypt, serialise", "**ratio**", "read, add one", "**ratio**"),
             *("read, decrypt", "**ratio**", "bytes a parameter", "**ratio**", "largest error"),
@@ -237,6 +237,14 @@ def arguments() -> argparse.Namespace:
         metavar="PYTHON",
         help="interpreter of the environment that the script needs",
     )
+    parser.add_argument("--filters", type=Path, metavar="SCRIPT", help="measures a framework's filters too")
+    parser.add_argument(
+        "--filters-python",
+        type=Path,
+        default=sys.executable,
+        metavar="PYTHON",
+        help="interpreter of the environment that this one needs",
+    )
     return parser.parse_args()
 
 
@@ -245,8 +253,14 @@ def main() -> None:
     asked = arguments()
     print(f"{machine.facts()}, tenseal {version('tenseal')}. Medians of {asked.runs} rounds.")
     ours = show_speed(int(asked.length), asked.silos, runs=asked.runs)
+    length = int(asked.length)
+    theirs = {degree: list[peer.CkksFigures]() for degree in RINGS}
     if asked.peer is not None:
-        show_peers(ours, peer.measure_ckks(asked.peer, asked.peer_python, length=int(asked.length)))
+        theirs |= peer.measure_ckks(asked.peer, asked.peer_python, length=length)
+    if asked.filters is not None:
+        theirs[8192].append(peer.measure_filters(asked.filters, asked.filters_python, length=length))
+    if any(theirs.values()):
+        show_peers(ours, theirs)
     if asked.memory_length:
         show_memory(int(asked.memory_length), asked.memory_silos)
 

@@ -108,7 +108,7 @@ def main(
     total = Total(key, count)
     adding = rate(lambda: total.add([data]), values, runs=runs)
     found = read(data, key)
-    size = packing.lanes * packing.lane_bytes
+    size = packing.row_bytes
     opening = rate(lambda: secret.open(found, size=size, threads=1), values, runs=runs)
     began = time.perf_counter()
     plain = secret.open(found, size=size)

@@ -1,8 +1,8 @@
 """Public implementations on the same work in the same run, each as a process of its own.
 
 They need environments of their own, and scripts that measure them; neither is part of this repository. Such a
-script counts CPU seconds if ``BENCH_CLOCK=cpu``, and prints a Python list for each case; the functions below
-say what it is called with and what the lists hold.
+script counts CPU seconds if ``BENCH_CLOCK=cpu``, and prints a Python list for each case, one a table; the
+functions below say what it is called with and what the lists hold.
 """
 
 from __future__ import annotations
@@ -104,7 +104,36 @@ def measure_ckks(script: Path, python: Path, *, length: int) -> dict[int, list[C
     return found
 
 
+def measure_filters(script: Path, python: Path, *, length: int) -> CkksFigures:
+    """Return figures of a framework whose filters encrypt whole models under CKKS, of degree 8192.
+
+    The script is called with the number of parameters. It prints a table of steps and what they take: seconds
+    per 1e6 parameters of a client or of the server, bytes a parameter, the largest error of the mean of five.
+    """
+    printed = _run(script, python, str(length))
+    title = next(line for line in printed if line.startswith("### ")).removeprefix("### ")
+    took = {
+        cells[1].strip(): float(cells[2])
+        for cells in (line.split("|") for line in printed if line.startswith("| "))
+        if cells[1].strip() != "step"
+    }
+    return CkksFigures(
+        title.partition(",")[0].replace("(", "").replace(" HE", ""),
+        "symmetric",
+        took["client encrypt"] + took["client FOBS serialize"],
+        took["server deserialize, per client"] + took["server add (weight 1), per client"],
+        took["client deserialize"] + took["client decrypt"],
+        took["upload B/param"],
+        took["max error of the mean"],
+    )
+
+
 def _rows(script: Path, python: Path, *arguments: str) -> list[Any]:
+    printed = _run(script, python, *arguments)
+    return [row for line in printed if line.startswith("[") for row in _row(line)]
+
+
+def _run(script: Path, python: Path, *arguments: str) -> list[str]:
     done = subprocess.run(
         [str(python), script.name, *arguments],
         cwd=script.parent,
@@ -113,7 +142,7 @@ def _rows(script: Path, python: Path, *arguments: str) -> list[Any]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    return [row for line in done.stdout.splitlines() if line.startswith("[") for row in _row(line)]
+    return done.stdout.splitlines()
 
 
 def _row(line: str) -> Iterator[Any]:

@@ -49,6 +49,7 @@ class CoordinatorConfig(PartyFile):
         federation: its name, as in the coordinator's certificate.
         listen: ``host:port``; port 0 takes a free one.
         state: the only folder that is written to.
+        memory_limit: bytes that the process may hold; None for what the machine has.
         roster: ``roster.toml``.
         tls: certificates.
     """
@@ -56,6 +57,7 @@ class CoordinatorConfig(PartyFile):
     federation: Annotated[str, AfterValidator(_name)]
     listen: Annotated[str, AfterValidator(_listened)] = "127.0.0.1:7443"
     state: FilePath
+    memory_limit: int | None = Field(default=None, ge=1)
     tls: ServerTls
 
 

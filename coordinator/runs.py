@@ -33,6 +33,7 @@ from coordinator.on_disk import Spooled
 from coordinator.run import CARD, CHECKPOINT, COMPLETE, MODEL, Driving, keeping, sealing, verdict_on
 from coordinator.store import Store, StoredRun, Verdict
 from secagg.errors import RunStopped, SecaggError, TrustError, UsageError
+from secagg.estimates import check_round_memory
 from secagg.heap import return_freed_memory
 from secagg.keys.coordinator import EstablishedKey
 from secagg.learning.history import Record
@@ -67,17 +68,28 @@ class Runs:
         lines: to the silos.
         folder: for models; each run has a folder of its own.
         federation: its name.
+        memory_limit: bytes that this process may hold; None for what the machine has.
 
     Guarantees:
         At most one run is under way.
+        No run begins that would need more memory.
         A run's folder holds ``model.safetensors`` only if every round was opened.
     """
 
-    def __init__(self, store: Store, lines: Lines, folder: Path, *, federation: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lines: Lines,
+        folder: Path,
+        *,
+        federation: str,
+        memory_limit: int | None = None,
+    ) -> None:
         self._store = store
         self._lines = lines
         self._folder = folder
         self._federation = federation
+        self._memory_limit = memory_limit
         self._present: _Present | None = None
         self._feeds: dict[str, Feed] = {}
         self._starting = asyncio.Lock()
@@ -325,6 +337,7 @@ class Runs:
             raise unwritable(part, error) from None
         try:
             run = self._run(name, request, write_checkpoint(part / CHECKPOINT, first, None))
+            check_round_memory(run.terms(), self._memory_limit, holder="at the coordinator")
             stored = self._store.add_run(name, request, asker=asker, now=datetime.now(UTC))
         except SecaggError:
             shutil.rmtree(part, ignore_errors=True)

@@ -73,7 +73,13 @@ async def serving(config: CoordinatorConfig) -> AsyncIterator[Serving]:
     store = Store(config.state)
     try:
         lines = Lines(roster, spool)
-        runs = Runs(store, lines, config.state / "runs", federation=config.federation)
+        runs = Runs(
+            store,
+            lines,
+            config.state / "runs",
+            federation=config.federation,
+            memory_limit=config.memory_limit,
+        )
         keys = Keys(store, lines, runs, federation=config.federation)
         presence = Presence(lines)
         healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # Its stubs know the other one.

@@ -141,8 +141,8 @@ _ENTRIES = (
     Explanation(
         code="SA-2008",
         what="the run would need more memory than it may have",
-        cause="what all parties in this one process would hold is estimated before a run and compared with "
-        "memory_limit; nothing is checked where silos are processes of their own",
+        cause="what a process would hold is estimated before a run and compared with its memory_limit, which "
+        "is what the machine has where nobody set it; each silo that is a process compares for itself",
         safe=NOTHING_LEFT,
         you_can="take what the text says would fit, raise memory_limit if the machine has more, or run silos "
         "as processes of their own",
@@ -463,6 +463,15 @@ _ENTRIES = (
         safe=KEYS_STAY,
         you_can="type it again once they allow it, or make a key that all of them allow",
         they_can="{silos}: change the rule in [policy] of silo.toml, then start the silo again",
+    ),
+    Explanation(
+        code="SA-6015",
+        what="{silo} refused {round}: it would take more memory than its process may hold",
+        cause="what a round takes at a silo follows from its length and scheme, and is compared before the "
+        "silo trains",
+        safe=SILO_KEPT,
+        you_can="take a smaller model or another scheme: secagg estimate compares them",
+        they_can="{silo}: raise memory_limit in silo.toml if the machine has more",
     ),
     # --- 7: privacy budget ------------------------------------------------------------------------
     Explanation(

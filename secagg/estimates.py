@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 from secagg import measured
 from secagg.ckks.params import CKKS
@@ -35,12 +36,16 @@ from secagg.report import (
     size,
 )
 from secagg.scheme import Scheme, check_scheme
+from secagg.schemes import TAGS
+from secagg.terms import Terms, scheme_tag
 
 SHOWN_PARAMETERS = 1_000_000
 """For which a configuration is explained when nobody says how many there are."""
 
 BY_DEFAULT: tuple[Scheme, ...] = (Masking(), Paillier(), ThresholdPaillier(), CKKS(), Plain())
 """Every scheme as it is when nothing is chosen."""
+
+_Holder: TypeAlias = Literal["in one process", "at the coordinator", "at each silo"]
 
 _UNITS = (
     ("ms", 1e-3, 999.5),
@@ -211,8 +216,9 @@ def check_memory(
     limit: int | None = None,
     *,
     word_bits: WordBits = 32,
+    holder: _Holder = "in one process",
 ) -> None:
-    """Refuse a run whose parties, all of them in this process, would hold more memory than they may.
+    """Refuse a run whose parties would hold more memory than they may.
 
     Args:
         scheme: the protection.
@@ -220,6 +226,7 @@ def check_memory(
         silos: n, of the roster.
         limit: bytes; None for what the machine has.
         word_bits: of one encoded entry.
+        holder: whose process is meant: that of all parties, of the coordinator alone, or of one silo.
 
     Raises:
         ParameterError: ``memory``: it would; the text names what it needs, the limit, and what fits. Or a
@@ -227,14 +234,43 @@ def check_memory(
     """
     allowed = machine_memory() if limit is None else whole("memory_limit", limit, least=1)
     (cost,) = estimate(parameters, silos, scheme=scheme, word_bits=word_bits).costs
-    if cost.together <= allowed:
+    held = _held(cost, holder)
+    if held <= allowed:
         return
     raise ParameterError(
-        f"{cost.name} with {parameters:,} parameters and {plural(silos, 'silo')} in one process needs about "
-        f"{size(cost.together)}, memory_limit is {size(allowed)}; "
-        + _what_fits(scheme, parameters, silos, word_bits, allowed),
+        f"{cost.name} with {parameters:,} parameters and {plural(silos, 'silo')} needs about "
+        f"{size(held)} {holder}, memory_limit is {size(allowed)}; "
+        + _what_fits(scheme, parameters, silos, word_bits, allowed, holder),
         parameter="memory",
     )
+
+
+def check_round_memory(
+    terms: Terms, limit: int | None, *, holder: Literal["at the coordinator", "at each silo"]
+) -> None:
+    """Refuse a round in which one party's process would hold more memory than it may.
+
+    Args:
+        terms: of the round. A key of another length than by default changes little of what is held.
+        limit: bytes, at least 1; None for what the machine has.
+        holder: whose process is meant.
+
+    Raises:
+        ParameterError: ``memory``: as ``check_memory``.
+    """
+    encoding, tag = terms.encoding, scheme_tag(terms.scheme)
+    scheme = next(one for one in BY_DEFAULT if TAGS[name_of(one)] == tag)
+    check_memory(scheme, encoding.length, encoding.cohort, limit, word_bits=encoding.word_bits, holder=holder)
+
+
+def _held(cost: Cost, holder: _Holder) -> int:
+    match holder:
+        case "in one process":
+            return cost.together
+        case "at the coordinator":
+            return measured.IDLE + cost.coordinator.memory
+        case "at each silo":
+            return measured.IDLE + cost.silo.memory
 
 
 def machine_memory() -> int:
@@ -304,7 +340,9 @@ def _partial_rate() -> str:
 # --- memory ------------------------------------------------------------------------------------------------
 
 
-def _what_fits(scheme: Scheme, parameters: int, silos: int, word_bits: WordBits, allowed: int) -> str:
+def _what_fits(
+    scheme: Scheme, parameters: int, silos: int, word_bits: WordBits, allowed: int, holder: _Holder
+) -> str:
     """Return which schemes, and how many parameters, stay within ``allowed`` bytes.
 
     Plain is no alternative to a protection.
@@ -316,15 +354,15 @@ def _what_fits(scheme: Scheme, parameters: int, silos: int, word_bits: WordBits,
         if name_of(one) != name_of(scheme)
     ]
     fitting = [
-        f"{cost.name} ({level_of(cost.name)}, {size(cost.together)})"
+        f"{cost.name} ({level_of(cost.name)}, {size(_held(cost, holder))})"
         for cost in costs
-        if cost.together <= allowed
+        if _held(cost, holder) <= allowed
     ]
     low, high = 0, parameters  # So many fit, if it is any; so many do not.
     while high - low > 1:
         middle = (low + high) // 2
         cost = cost_of(scheme, parameters=middle, silos=silos, word_bits=word_bits)
-        low, high = (middle, high) if cost.together <= allowed else (low, middle)
+        low, high = (middle, high) if _held(cost, holder) <= allowed else (low, middle)
     low -= low % 10 ** max(0, len(str(low)) - 3)  # Three digits say it.
     if low:
         fitting.append(f"at most {low:,} parameters")

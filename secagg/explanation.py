@@ -219,6 +219,7 @@ _RULE_CODES = {
     "releases": "SA-6012",
     "maker": "SA-6013",
     "ceremony": "SA-6014",
+    "memory_limit": "SA-6015",
 }
 
 

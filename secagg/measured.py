@@ -65,7 +65,7 @@ DECODE = _milliseconds("decode", "30.1", of=1e7)
 COORDINATOR_HANDSHAKE = _milliseconds("keys, shares, recover", "3.2", "2.87", "2.56", of=10)
 """For one silo of the roster."""
 
-# --- Paillier: a key of 3072 bits, 76 values of 32 bits a ciphertext; seconds for one ciphertext ----------
+# --- Paillier: a key of 3072 bits; seconds for one ciphertext, which held 76 values of 32 bits then -------
 
 PAILLIER_BITS = 3072
 _VALUES = 76

@@ -1,6 +1,6 @@
 """Many fixed-point integers in one large one, so that adding the large ones adds all of them.
 
-A plaintext is a row of lanes of whole bytes, little-endian. A lane holds the integer and a bias that makes it
+A plaintext is a row of lanes, the first in its lowest bits. A lane holds the integer and a bias that makes it
 non-negative; lanes are wide enough for the sum of the cohort, so nothing is carried into the next one.
 
 Source: the packing of Paillier plaintexts in Ge and Zdonik, "Answering aggregation queries in a secure system
@@ -9,7 +9,7 @@ model", VLDB 2007, section 4.2; the bias makes it hold for negative values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,8 +21,11 @@ from secagg.errors import InputRefused, ParameterError, RoundAborted, UsageError
 from secagg.fixedpoint import SUM_LIMIT
 from secagg.names import IntegerVector, WordBits
 
-LANE_BYTES: Mapping[int, int] = {32: 5, 64: 7}
-"""Word bits -> bytes of a lane. A sum of biased integers is at most twice the limit of sums."""
+LANE_BITS: Mapping[int, int] = {32: 33, 64: 55}
+"""Word bits -> bits of a lane. Sums take half of its values: in every second lane, what is no sum shows."""
+
+_BLOCK = 512
+"""Plaintexts whose bits are moved at a time: each entry takes a byte for each of its bits then."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,9 @@ class Packing:
             raise ParameterError(f"a plaintext of {self.plaintext_bits} bits has no room for one lane")
 
     @property
-    def lane_bytes(self) -> int:
-        """Bytes of one lane."""
-        return LANE_BYTES[self.word_bits]
+    def lane_bits(self) -> int:
+        """Bits of one lane."""
+        return LANE_BITS[self.word_bits]
 
     @cached_property
     def bias(self) -> int:
@@ -67,7 +70,12 @@ class Packing:
     @property
     def lanes(self) -> int:
         """Entries in one plaintext."""
-        return self.plaintext_bits // (8 * self.lane_bytes)
+        return self.plaintext_bits // self.lane_bits
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one plaintext."""
+        return -(-self.lanes * self.lane_bits // 8)
 
     def rows(self, length: int) -> int:
         """Return how many plaintexts hold ``length`` entries."""
@@ -80,7 +88,7 @@ class Packing:
             vector: uint32 or uint64 as ``word_bits`` says, two's complement, shape (length,).
 
         Returns:
-            Shape (rows, lanes * lane_bytes); each row is one plaintext, little-endian.
+            Shape (rows, row_bytes); each row is one plaintext, little-endian.
 
         Raises:
             UsageError: another dtype or shape.
@@ -91,10 +99,16 @@ class Packing:
         signed = vector.view(np.int32 if self.word_bits == 32 else np.int64)
         if signed.size and not (-self.bias <= signed.min() and signed.max() <= self.bias):
             raise InputRefused("bound", f"an integer is beyond {self.bias}, the most for {self.cohort} silos")
-        biased = np.zeros(self.rows(vector.size) * self.lanes, "<i8")
-        np.add(signed, self.bias, out=biased[: vector.size], dtype=np.int64)
-        lanes = biased.view(np.uint8).reshape(-1, 8)[:, : self.lane_bytes]
-        return lanes.reshape(-1, self.lanes * self.lane_bytes)
+        packed = np.empty((self.rows(vector.size), self.row_bytes), np.uint8)
+        for rows, entries in self._blocks(vector.size):
+            block = packed[rows]
+            biased = np.zeros(len(block) * self.lanes, "<i8")
+            some = signed[entries]
+            np.add(some, self.bias, out=biased[: some.size], dtype=np.int64)
+            bits = np.unpackbits(biased.view(np.uint8), bitorder="little").reshape(-1, 64)
+            lanes = bits[:, : self.lane_bits].reshape(len(block), -1)
+            block[:] = np.packbits(lanes, axis=1, bitorder="little")
+        return packed
 
     def unpack(self, rows: NDArray[np.uint8], *, length: int, silos: int) -> NDArray[Any]:
         """Return the sum of the vectors that were packed.
@@ -113,13 +127,22 @@ class Packing:
         """
         if not 1 <= silos <= self.cohort:
             raise UsageError(f"silos is {silos}, must be 1 to the cohort {self.cohort}")
-        if rows.dtype != np.uint8 or rows.shape != (self.rows(length), self.lanes * self.lane_bytes):
+        if rows.dtype != np.uint8 or rows.shape != (self.rows(length), self.row_bytes):
             raise UsageError(f"plaintexts of {length} entries are unpacked, not an array of {rows.shape}")
-        biased = np.zeros((self.rows(length) * self.lanes, 8), np.uint8)
-        biased[:, : self.lane_bytes] = rows.reshape(-1, self.lane_bytes)
-        total = biased.view("<i8").reshape(-1)
-        if total[length:].any() or (total[:length] > 2 * silos * self.bias).any():
-            raise RoundAborted("the opened sum is not one of packed vectors: no model is made of it")
-        total = total[:length]
-        total -= silos * self.bias
-        return total.astype(np.int32).view(np.uint32) if self.word_bits == 32 else total.view(np.uint64)
+        total = np.empty(length, np.int32 if self.word_bits == 32 else np.int64)
+        for some, entries in self._blocks(length):
+            block = np.unpackbits(rows[some], axis=1, bitorder="little")
+            used = self.lanes * self.lane_bits
+            bits = np.zeros((len(block) * self.lanes, 64), np.uint8)
+            bits[:, : self.lane_bits] = block[:, :used].reshape(-1, self.lane_bits)
+            biased = np.packbits(bits, bitorder="little").view("<i8")
+            into = total[entries]
+            if block[:, used:].any() or biased[into.size :].any() or (biased > 2 * silos * self.bias).any():
+                raise RoundAborted("the opened sum is not one of packed vectors: no model is made of it")
+            np.subtract(biased[: into.size], silos * self.bias, out=into, casting="same_kind")
+        return total.view(np.uint32 if self.word_bits == 32 else np.uint64)
+
+    def _blocks(self, length: int) -> Iterator[tuple[slice, slice]]:
+        """Yield which plaintexts, and which of ``length`` entries are in them."""
+        for row in range(0, self.rows(length), _BLOCK):
+            yield slice(row, row + _BLOCK), slice(row * self.lanes, (row + _BLOCK) * self.lanes)

@@ -123,9 +123,8 @@ class RoundReport:
 
     def headline(self) -> str:
         """Return what was opened, in one line that begins with L0 where silos share one key."""
-        level = "L0, " if self.scheme in SHARED_KEY else ""
         opened = f"the sum of {len(self.survivors)} of {self.n} silos was opened"
-        return f"{level}{self.title}: {self.scheme}, {opened}"
+        return f"{level_mark(self.scheme)}{self.title}: {self.scheme}, {opened}"
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """Yield (label, sentence) pairs."""

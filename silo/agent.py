@@ -25,7 +25,8 @@ import msgspec
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from secagg.errors import PolicyRefused, SecaggError, TrainerFailed
+from secagg.errors import ParameterError, PolicyRefused, SecaggError, TrainerFailed
+from secagg.estimates import check_round_memory
 from secagg.hazmat.identity import grouped
 from secagg.heap import return_freed_memory
 from secagg.keys.document import audit_line
@@ -71,22 +72,36 @@ class AppWorkload:
         apps: which apps are approved, and with what arguments.
         journal: keeps what the model was.
         most_examples: that this silo may have.
+        memory_limit: bytes that this process may hold beside training; None for what the machine has.
 
     Guarantees:
-        Terms whose app is not approved get nowhere.
+        Terms whose app is not approved get nowhere, nor do such that would take too much memory.
     """
 
-    def __init__(self, silo: SiloId, apps: Apps, journal: Journal, *, most_examples: float | None) -> None:
+    def __init__(
+        self,
+        silo: SiloId,
+        apps: Apps,
+        journal: Journal,
+        *,
+        most_examples: float | None,
+        memory_limit: int | None = None,
+    ) -> None:
         self._silo = silo
         self._apps = apps
         self._journal = journal
         self._most_examples = most_examples
+        self._memory_limit = memory_limit
         self._models = ModelFiles(journal.folder)
         self._workloads: dict[str, LearningWorkload] = {}
 
     def accept(self, terms: Terms) -> None:
         """Check that the app is approved, and load it; see ``Workload.accept``."""
         bind_contextvars(federation=terms.federation, job=terms.job, round=terms.round)
+        try:
+            check_round_memory(terms, self._memory_limit, holder="at each silo")
+        except ParameterError as error:
+            raise PolicyRefused("memory_limit", str(error)) from None
         app = TrainingPlan.of(terms).app
         trainer = self._apps.trainer(app)
         if app not in self._workloads:
@@ -219,7 +234,13 @@ class Agent:
             identity=identity,
             roster=roster,
             policy=policy,
-            workload=AppWorkload(config.name, apps, self._journal, most_examples=policy.min_weight_cap),
+            workload=AppWorkload(
+                config.name,
+                apps,
+                self._journal,
+                most_examples=policy.min_weight_cap,
+                memory_limit=config.memory_limit,
+            ),
             keys=keys,
             data_set=config.data.name,
             records=self._journal.records,

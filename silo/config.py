@@ -98,6 +98,7 @@ class SiloConfig(PartyFile):
         roster: ``roster.toml``, pinned here.
         identity: the Ed25519 private key, PKCS#8 PEM, 0600.
         threads: that training may use.
+        memory_limit: bytes that the process may hold beside training; None for what the machine has.
         tls: certificates.
         policy: floors, and approved apps.
         data: what is trained on.
@@ -108,6 +109,7 @@ class SiloConfig(PartyFile):
     state: FilePath
     identity: FilePath
     threads: int = Field(default=1, ge=1, le=1024)
+    memory_limit: int | None = Field(default=None, ge=1)
     policy: Floors = Floors()
     data: Data
 

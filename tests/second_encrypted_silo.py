@@ -22,8 +22,8 @@ from tests.second_silo import exchange, frame, hashed, hkdf, public
 
 PUBLIC = b"secagg paillier public 1\n"
 SECRET = b"secagg paillier secret 1\n"
-LANES = {32: (5, 2**31 - 1), 64: (7, 2**53)}
-"""Bytes of a lane, and what a sum is at most."""
+LANES = {32: (33, 2**31 - 1), 64: (55, 2**53)}
+"""Bits of a lane, and what a sum is at most."""
 
 
 class PublicHalf:
@@ -168,7 +168,7 @@ class SecondEncryptedSilo:
         words = np.frombuffer(vector, f"<i{self.word_bits // 8}")
         self.integers = [*words.tolist(), 1]
         self.lane, most = LANES[self.word_bits]
-        self.bias, self.lanes = most // self.cohort, (self.key.bits - 1) // (8 * self.lane)
+        self.bias, self.lanes = most // self.cohort, (self.key.bits - 1) // self.lane
         self.total: list[int] | None = None
 
     def draw(self, size: int) -> bytes:
@@ -219,8 +219,8 @@ class SecondEncryptedSilo:
         opened = []
         for start in range(0, len(self.integers), self.lanes):
             lanes = self.integers[start : start + self.lanes]
-            packed = b"".join((value + self.bias).to_bytes(self.lane, "little") for value in lanes)
-            opened.append((int.from_bytes(packed, "little"), self.draw(self.key.bits // 16)))
+            packed = sum((value + self.bias) << self.lane * at for at, value in enumerate(lanes))
+            opened.append((packed, self.draw(self.key.bits // 16)))
         data = b"".join(self.key.encrypt(*each) for each in opened)
         self.count = len(opened)
         if isinstance(self.key, KeyShare):
@@ -290,10 +290,8 @@ class SecondEncryptedSilo:
     def unpack(self, plaintexts: list[int]) -> None:
         integers = []
         for plaintext in plaintexts:
-            lanes = plaintext.to_bytes(self.lanes * self.lane, "little")
-            integers += [
-                int.from_bytes(lanes[at : at + self.lane], "little") for at in range(0, len(lanes), self.lane)
-            ]
+            assert plaintext < 2 ** (self.lanes * self.lane)
+            integers += [plaintext >> self.lane * at & (2**self.lane - 1) for at in range(self.lanes)]
         *found, count = (lane - len(self.survivors) * self.bias for lane in integers[: len(self.integers)])
         assert not any(integers[len(self.integers) :])
         assert count == len(self.survivors)

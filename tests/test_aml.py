@@ -643,7 +643,7 @@ def test_example_runs_prints_and_draws(
     same = f"yes  perceptron: 3 sums of 1,265 integers and every model under {scheme} are those of plain, bit"
     assert (same in printed) is protected
     assert (f"round 2: {name}, the sum of 10 of 10 silos was opened" in printed) is protected
-    assert ("L0, round 2" in printed) is (scheme in {Protection.PAILLIER, Protection.CKKS})
+    assert ("L0: round 2" in printed) is (scheme in {Protection.PAILLIER, Protection.CKKS})
     assert ("The banks open the sum and hold the model." in printed) is encrypted
 
 

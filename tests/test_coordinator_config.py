@@ -22,6 +22,7 @@ COORDINATOR = f"""\
 federation = "brains"
 listen = "127.0.0.1:0"
 state = "state"
+memory_limit = 4_000_000_000
 roster = "roster.toml"
 [tls]
 authority = "authority.pem"
@@ -60,6 +61,7 @@ def test_a_right_file_loads_with_paths_from_its_own_folder(folder: Path) -> None
     config = coordinator(folder, COORDINATOR)
     assert (config.federation, config.listen) == ("brains", "127.0.0.1:0")
     assert config.state == folder / "state"
+    assert config.memory_limit == 4_000_000_000
     assert config.tls.authority == folder / "authority.pem"
     assert config.tls.revoked == {PRINT}
 
@@ -72,13 +74,15 @@ def test_a_revoked_fingerprint_may_be_grouped_as_it_is_read_out(folder: Path, fo
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        (PRINT, PRINT[:63], "line 9: tls.revoked 1: a fingerprint is 64 hex digits"),
-        (PRINT, "x" + PRINT[1:], "line 9: tls.revoked 1: a fingerprint is 64 hex digits"),
+        (PRINT, PRINT[:63], "line 10: tls.revoked 1: a fingerprint is 64 hex digits"),
+        (PRINT, "x" + PRINT[1:], "line 10: tls.revoked 1: a fingerprint is 64 hex digits"),
         ('"brains"', '"brain s"', "line 1: federation: a name is 1 to 64"),
         ("127.0.0.1:0", "*:7443", "line 2: listen: an address is host:port"),
         ("listen", "listens", "line 2: listens is no key of this file; did you mean listen?"),
-        ("revoked", "revokd", "line 9: revokd is no key of [tls]; did you mean revoked?"),
+        ("revoked", "revokd", "line 10: revokd is no key of [tls]; did you mean revoked?"),
         ('state = "state"', "", "line 1: state is missing"),
+        ("4_000_000_000", "0", "line 4: memory_limit is 0, must be at least 1"),
+        ("4_000_000_000", '"4 GB"', "line 4: memory_limit"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_line(folder: Path, old: str, new: str, expected: str) -> None:

@@ -443,7 +443,7 @@ def test_what_one_silo_encrypts_in_place_of_a_vector_makes_no_sum_and_nobody_is_
     """It knows what it sends, so that the proof holds: lanes that overflow, and a count of another number."""
     federation = Federation(N, scheme=THRESHOLD_PAILLIER)
     adder: Any = federation.adder
-    size = adder.packing.lanes * adder.packing.lane_bytes
+    size = adder.packing.row_bytes
     for rows in (np.full((adder.count, size), 255, np.uint8), np.zeros((adder.count, size), np.uint8)):
         federation = Federation(N, scheme=THRESHOLD_PAILLIER)
         federation.silos["east"].tamper = garbage(federation, rows)

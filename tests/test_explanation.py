@@ -94,6 +94,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (PolicyRefused("releases", "text"), "SA-6012"),
     (PolicyRefused("maker", "text"), "SA-6013"),
     (PolicyRefused("ceremony", "text"), "SA-6014"),
+    (PolicyRefused("memory_limit", "text"), "SA-6015"),
     (PrivacyBudgetExhausted("text"), "SA-7001"),
 )
 SHAPE = re.compile(
@@ -259,11 +260,6 @@ def test_under_plain_nothing_is_called_masked(error: SecaggError, code: str) -> 
 def test_braces_in_an_error_are_not_filled_in() -> None:
     assert explain(UsageError("{silo} {0} {round")).cause == "{silo} {0} {round"
     assert explain(FaultySilo("{model}", "text")).what.startswith("the round: {model} left")
-
-
-def test_the_memory_limit_is_said_to_be_of_one_process() -> None:
-    assert "in this one process" in lookup("SA-2008").cause
-    assert "nothing is checked where silos are processes of their own" in lookup("SA-2008").cause
 
 
 def test_an_error_without_text_is_explained_in_general() -> None:

@@ -66,12 +66,26 @@ def test_the_largest_sums_fit(word_bits: WordBits, cohort: int, sign: int) -> No
     )
 
 
-def test_a_plaintext_of_3072_bits_holds_76_lanes_of_40() -> None:
+def test_a_plaintext_of_3072_bits_holds_93_lanes_of_33() -> None:
     packing = Packing(32, 5, BITS)
-    assert (packing.lanes, packing.lane_bytes) == (76, 5)
-    assert (packing.rows(1), packing.rows(76), packing.rows(77)) == (1, 1, 2)
-    assert packing.pack(np.zeros(77, np.uint32)).shape == (2, 380)
-    assert Packing(64, 5, BITS).lanes == 54
+    assert (packing.lanes, packing.lane_bits, packing.row_bytes) == (93, 33, 384)
+    assert (packing.rows(1), packing.rows(93), packing.rows(94)) == (1, 1, 2)
+    assert packing.pack(np.zeros(94, np.uint32)).shape == (2, 384)
+    assert (Packing(64, 5, BITS).lanes, Packing(64, 5, BITS).lane_bits) == (55, 55)
+
+
+@pytest.mark.parametrize("word_bits", [32, 64])
+@pytest.mark.parametrize("rows", [511, 512, 513, 1025])
+def test_long_vectors_are_packed_block_by_block(word_bits: WordBits, rows: int) -> None:
+    packing = Packing(word_bits, 3, 127)
+    numbers = np.random.default_rng(rows).integers(-packing.bias, packing.bias + 1, rows * packing.lanes - 1)
+    vector = words(numbers.tolist(), word_bits)
+    packed = packing.pack(vector)
+    plaintexts = [int.from_bytes(row.tobytes(), "little") for row in packed]
+    lanes = [row >> packing.lane_bits * at for row in plaintexts for at in range(packing.lanes)]
+    found = [lane % 2**packing.lane_bits - packing.bias for lane in lanes]
+    assert found[: numbers.size] == numbers.tolist()
+    assert (packing.unpack(packed, length=numbers.size, silos=1) == vector).all()
 
 
 @given(st.sampled_from([32, 64]), st.integers(1, 100), st.data())
@@ -81,14 +95,28 @@ def test_what_no_packed_vectors_sum_to_is_refused(
     packing = Packing(word_bits, cohort, BITS)
     length = 100
     silos = data.draw(st.integers(1, cohort))
-    rows = np.zeros((packing.rows(length), packing.lanes * packing.lane_bytes), np.uint8)
-    lanes = rows.reshape(-1, packing.lane_bytes)
-    at = data.draw(st.integers(0, len(lanes) - 1))
-    most = 2 * silos * packing.bias if at < length else 0
-    lane = data.draw(st.integers(most + 1, 2 ** (8 * packing.lane_bytes) - 1))
-    lanes[at] = np.frombuffer(lane.to_bytes(packing.lane_bytes, "little"), np.uint8)
+    rows = np.zeros((packing.rows(length), packing.row_bytes), np.uint8)
+    row, at = divmod(data.draw(st.integers(0, len(rows) * packing.lanes - 1)), packing.lanes)
+    most = 2 * silos * packing.bias if row * packing.lanes + at < length else 0
+    lane = data.draw(st.integers(most + 1, 2**packing.lane_bits - 1))
+    plaintext = lane << packing.lane_bits * at
+    rows[row] = np.frombuffer(plaintext.to_bytes(packing.row_bytes, "little"), np.uint8)
     with pytest.raises(RoundAborted):
         packing.unpack(rows, length=length, silos=silos)
+
+
+@pytest.mark.parametrize("bit", range(93 * 33, 384 * 8))
+def test_what_lies_above_the_last_lane_is_refused(bit: int) -> None:
+    rows = np.frombuffer((1 << bit).to_bytes(384, "little"), np.uint8).reshape(1, 384)
+    with pytest.raises(RoundAborted):
+        Packing(32, 3, BITS).unpack(rows, length=93, silos=3)
+
+
+@pytest.mark.parametrize("word_bits", [32, 64])
+@pytest.mark.parametrize("cohort", [1, 2, 3, 64, 1000])
+def test_sums_take_no_more_than_half_of_a_lane(word_bits: WordBits, cohort: int) -> None:
+    packing = Packing(word_bits, cohort, BITS)
+    assert 2 * cohort * packing.bias <= 2 ** (packing.lane_bits - 1)
 
 
 @pytest.mark.parametrize("cohort", [3, 64])
@@ -103,7 +131,7 @@ def test_an_integer_beyond_the_bias_is_refused(word_bits: WordBits, cohort: int,
 
 @pytest.mark.parametrize(
     ("word_bits", "cohort", "bits"),
-    [(16, 3, BITS), (32, 0, BITS), (32, SUM_LIMIT[32] + 1, BITS), (32, 3, 39), (64, 3, 55)],
+    [(16, 3, BITS), (32, 0, BITS), (32, SUM_LIMIT[32] + 1, BITS), (32, 3, 32), (64, 3, 54)],
 )
 def test_what_cannot_hold_a_sum_cannot_be_built(word_bits: Any, cohort: int, bits: int) -> None:
     with pytest.raises(ParameterError):
@@ -120,8 +148,8 @@ def test_only_vectors_of_the_word_are_packed(vector: Any) -> None:
         Packing(32, 3, BITS).pack(vector)
 
 
-@pytest.mark.parametrize(("length", "silos"), [(76, 0), (76, 4), (77, 3), (152, 3)])
+@pytest.mark.parametrize(("length", "silos"), [(93, 0), (93, 4), (94, 3), (186, 3)])
 def test_only_sums_of_the_cohort_are_unpacked(length: int, silos: int) -> None:
-    rows = np.zeros((1, 380), np.uint8)
+    rows = np.zeros((1, 384), np.uint8)
     with pytest.raises(UsageError):
         Packing(32, 3, BITS).unpack(rows, length=length, silos=silos)

@@ -93,7 +93,7 @@ def test_packed_sums_are_opened_exactly() -> None:
         total.add(encrypt(packing.pack(vector), POOL))
     summed = read(b"".join(total.pieces()), KEY.public)
     partials = {share.party: share.decrypt(summed, threads=2) for share in SHARES[1:]}
-    rows = KEY.open(partials, size=packing.lanes * packing.lane_bytes)
+    rows = KEY.open(partials, size=packing.row_bytes)
     assert packing.unpack(rows, length=packing.lanes + 1, silos=5).view(np.int32).tolist() == [
         int(one) for one in vectors.sum(axis=0)
     ]

@@ -28,6 +28,7 @@ state = "state"
 roster = "roster.toml"
 identity = "identity.pem"
 threads = 2
+memory_limit = 2_000_000_000
 
 [tls]
 authority = "authority.pem"
@@ -118,24 +119,24 @@ def test_without_a_policy_no_code_is_approved_and_plain_is_not_allowed(folder: P
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("min_silos = 5", "min_silo = 5", "line 14: min_silo is no key of [policy]; did you mean min_silos?"),
-        ("min_silos = 5", "min_silos = 2", "line 13: policy: min_silos is 2, must be at least 3"),
-        ("min_silos = 5", 'schemes = ["mask"]', "line 13: policy: schemes names one that there is"),
-        ("max_clip = 8", "max_clip = -1", "line 13: policy: max_clip is -1"),
-        ("max_clip = 8", "max_clip = nan", "line 13: policy: max_clip is nan"),
-        (HASH, "sha256:ab", "line 18: policy.apps.'examples.medical_imaging.app:hospital': a hash is"),
-        (HASH, HASH.upper(), "line 18: policy.apps.'examples.medical_imaging.app:hospital': a hash is"),
-        ("medical_imaging.app:hospital", "app", "line 18: policy.apps.'examples.app': an app is"),
-        ("medical_imaging.app:hospital", "a:b()", "line 18: policy.apps.'examples.a:b()': an app is"),
+        ("min_silos = 5", "min_silo = 5", "line 15: min_silo is no key of [policy]; did you mean min_silos?"),
+        ("min_silos = 5", "min_silos = 2", "line 14: policy: min_silos is 2, must be at least 3"),
+        ("min_silos = 5", 'schemes = ["mask"]', "line 14: policy: schemes names one that there is"),
+        ("max_clip = 8", "max_clip = -1", "line 14: policy: max_clip is -1"),
+        ("max_clip = 8", "max_clip = nan", "line 14: policy: max_clip is nan"),
+        (HASH, "sha256:ab", "line 19: policy.apps.'examples.medical_imaging.app:hospital': a hash is"),
+        (HASH, HASH.upper(), "line 19: policy.apps.'examples.medical_imaging.app:hospital': a hash is"),
+        ("medical_imaging.app:hospital", "app", "line 19: policy.apps.'examples.app': an app is"),
+        ("medical_imaging.app:hospital", "a:b()", "line 19: policy.apps.'examples.a:b()': an app is"),
         ('"north"\ncoordinator', '"no/rth"\ncoordinator', "line 1: name: silo name 'no/rth': 1 to 64"),
         ("127.0.0.1:7443", "127.0.0.1", "line 2: coordinator: an address is host:port"),
         ("127.0.0.1:7443", "https://a:7443", "line 2: coordinator: an address is host:port"),
         ("127.0.0.1:7443", "a:0", "line 2: coordinator: the port of an address is a whole number, 1 to"),
         ("127.0.0.1:7443", "a:65536", "line 2: coordinator: the port of an address"),
         ("threads = 2", "threads = 0", "line 6: threads is 0, must be at least 1"),
-        ('key = "silo.key"\n', "", "line 8: tls.key is missing"),
-        ('name = "brain"', 'name = ""', "line 21: data.name"),
-        ('name = "brain"', 'name = "brain scans"', "line 21: data.name: a data set's name is 1 to 64"),
+        ('key = "silo.key"\n', "", "line 9: tls.key is missing"),
+        ('name = "brain"', 'name = ""', "line 22: data.name"),
+        ('name = "brain"', 'name = "brain scans"', "line 22: data.name: a data set's name is 1 to 64"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_with_its_line(folder: Path, old: str, new: str, expected: str) -> None:

@@ -300,7 +300,7 @@ def test_phases_of_encrypted_rounds_are_named_after_messages(scheme: SchemeName)
 @pytest.mark.parametrize("scheme", ["Paillier", "CKKS"])
 def test_one_key_is_level_0_in_the_first_line_and_in_the_first_word_of_who_reads(scheme: SchemeName) -> None:
     report = full(scheme)
-    assert report.text().splitlines()[0].startswith("L0, ")
+    assert report.text().splitlines()[0].startswith("L0: ")
     assert report.who_can_read.startswith(
         "L0: any one silo that holds the key, together with the coordinator"
     )

@@ -127,7 +127,9 @@ class Federation:
         if isinstance(self.silos, Remote):
             check_request(self.app, self.name, self.initial, self.metrics)
             if self.memory_limit is not None:
-                raise ParameterError("memory_limit is for silos in this process; these are of a coordinator")
+                raise ParameterError(
+                    "memory_limit is for silos in this process; coordinator.toml and silo.toml have their own"
+                )
         # Neither depends on the length of the model, which is not known yet.
         self._plan(1, 0 if self.seed is None else self.seed)
         self._bounds(self.metrics or ()).training(1)

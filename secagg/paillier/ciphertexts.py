@@ -37,7 +37,8 @@ def encrypt(
     """
     key = pool.key
     n, n_squared, size = key.n, key.n_squared, key.ciphertext_size
-    if rows.ndim != 2 or 8 * rows.shape[1] > key.plaintext_bits:
+    last = (key.plaintext_bits - 1) // 8  # The byte that plaintexts fill in part.
+    if rows.ndim != 2 or rows.shape[1] > last + 1 or (rows[:, last:] >> key.plaintext_bits - 8 * last).any():
         raise UsageError(f"plaintexts of at most {key.plaintext_bits} bits are encrypted, not {rows.shape}")
     taken = (pool.take() for _ in rows) if obfuscators is None else obfuscators
     for plaintext, obfuscator in zip(plaintexts(rows), taken, strict=True):

@@ -92,7 +92,7 @@ class _Paillier(Protection):
 
 @dataclass(frozen=True, kw_only=True)
 class Paillier(_Paillier):
-    """Paillier under one key that all silos hold: exact sums that no coordinator opens, 10 bytes a value.
+    """Paillier under one key that all silos hold: exact sums that no coordinator opens, 8.3 bytes a value.
 
     The coordinator must follow the protocol (L0): any one silo could open any single update that reached it.
 

@@ -76,7 +76,7 @@ class _PaillierCipher(PaillierAdder):
 
     @property
     def _row_size(self) -> int:
-        return self.packing.lanes * self.packing.lane_bytes
+        return self.packing.row_bytes
 
 
 class PaillierCipher(_PaillierCipher):

@@ -40,7 +40,7 @@ def joined(here: SharedOpening, contents: list[bytes]) -> OpeningRequested:
 def zeros(here: SharedOpening) -> bytes:
     """Ciphertexts of nothing, under the public key, and no proof."""
     packing: Packing = here.adder.packing
-    rows = np.zeros((here.adder.count, packing.lanes * packing.lane_bytes), np.uint8)
+    rows = np.zeros((here.adder.count, packing.row_bytes), np.uint8)
     return b"".join(encrypt(rows, Pool(here.key.public))) + bytes(here.adder.proof_size)
 
 
@@ -83,11 +83,12 @@ def opened(which: int) -> list[int] | None:
         partials[here.federation.roster.slot(silo) + 1] = found
     packing: Packing = here.adder.packing
     try:
-        rows = key.open(partials, size=packing.lanes * packing.lane_bytes)
+        rows = key.open(partials, size=packing.row_bytes)
     except (RoundAborted, UsageError):
         return []
-    lanes = rows.reshape(-1, packing.lane_bytes)
-    values = [int.from_bytes(bytes(lane), "little") - packing.bias for lane in lanes]
+    plaintexts = [int.from_bytes(row.tobytes(), "little") for row in rows]
+    lanes = [plain >> packing.lane_bits * at for plain in plaintexts for at in range(packing.lanes)]
+    values = [lane % 2**packing.lane_bits - packing.bias for lane in lanes]
     return values[: here.federation.encoding.length]
 
 

@@ -66,7 +66,7 @@ def exposed(here: SharedOpening, *, alone: bool) -> list[tuple[SiloId, ...]]:
 def reads(here: SharedOpening, silos: tuple[SiloId, ...], partials: Mapping[int, list[mpz]]) -> bool:
     packing: Packing = here.adder.packing
     try:
-        rows = here.key.open(partials, size=packing.lanes * packing.lane_bytes)
+        rows = here.key.open(partials, size=packing.row_bytes)
         total = packing.unpack(rows, length=here.adder.length, silos=len(silos))
     except (RoundAborted, UsageError):
         return False

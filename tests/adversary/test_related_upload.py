@@ -87,7 +87,7 @@ class Colluder:
         packing, key = self.adder.packing, self.adder.public
         lanes = [value] * self.adder.length + [0] * (packing.lanes - self.adder.length)
         lanes[self.adder.length - 1] += count
-        plaintext = sum(lane << 8 * packing.lane_bytes * at for at, lane in enumerate(lanes)) % int(key.n)
+        plaintext = sum(lane << packing.lane_bits * at for at, lane in enumerate(lanes)) % int(key.n)
         return [(1 + plaintext * key.n) * Pool(key).take() % self.modulus]
 
     def bytes_of(self, numbers: list[mpz]) -> bytes:

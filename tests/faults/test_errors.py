@@ -256,6 +256,29 @@ def test_a_refusal_reaches_the_run_with_its_rule_alone(own: World) -> None:
     assert "0.0625" in own[FAULTY].saw('"rule": "max_clip"')  # Its own people may read it.
 
 
+def test_a_silo_refuses_a_round_that_would_take_more_memory_than_it_may_hold(own: World) -> None:
+    for silo in (FAULTY, "east"):
+        change(own, silo, "state =", "memory_limit = 60_000_000\nstate =")
+        own.end(silo)
+    own.start(FAULTY, "east")
+    own.together(FAULTY, "east")
+    job(own, rounds=1, waits="attempts = 1\nphase_seconds = 5.0")
+    told = check_shape(start_job(own, code=6), 6)
+    assert "x SA-6015 south and east refused round 1: it would take more memory than" in told
+    assert "memory_limit is 60 MB" in own[FAULTY].saw('"rule": "memory_limit"')  # Its own people may read it.
+
+
+def test_a_coordinator_refuses_a_run_that_would_take_more_memory_than_it_may_hold(own: World) -> None:
+    own.end("coordinator")
+    change(own, "coordinator", "state =", "memory_limit = 60_000_000\nstate =")
+    own.start("coordinator")
+    job(own, rounds=1)
+    told = check_shape(start_job(own, code=2), 2)
+    assert "x SA-2008 the run would need more memory than it may have" in told
+    assert "at the coordinator, memory_limit is 60 MB; nothing fits" in told
+    assert not list(own.runs("").glob("*"))
+
+
 # --- full disks ---------------------------------------------------------------------------------------------
 
 

@@ -15,27 +15,32 @@ CIPHERTEXT = BITS // 4
 
 def packing() -> Group:
     group = Group(
-        "Integers in lanes of 5 bytes (words of 32 bits) or 7 (64 bits), little-endian, with a bias."
+        "Integers in lanes of 33 bits (words of 32 bits) or 55 (64 bits), the first lowest, with a bias."
     )
     small = {"word_bits": 32, "cohort": 3, "plaintext_bits": 95}
     bias = (2**31 - 1) // 3
     rows = group.passes("two lanes a plaintext", "pack", **small, values=[1, -1, bias, -bias, 0])
     wide = {"word_bits": 64, "cohort": 2, "plaintext_bits": 127}
     most = 2**53 // 2
-    more = group.passes("lanes of 7 bytes", "pack", **wide, values=[most, -most, 7])
+    more = group.passes("lanes of 55 bits", "pack", **wide, values=[most, -most, 7])
     group.passes("one silo", "unpack", **small, rows=rows, length=5, silos=1)
     group.passes("64 bits", "unpack", **wide, rows=more, length=3, silos=1)
     for name, value in {"beyond the bias": bias + 1, "beyond it below": -bias - 1}.items():
         group.fails(name, "pack", "InputRefused", **small, values=[0, value])
     for name, changes in {
-        "no room for a lane": {"plaintext_bits": 39},
+        "no room for a lane": {"plaintext_bits": 32},
         "no cohort": {"cohort": 0},
         "16 bits": {"word_bits": 16},
     }.items():
         group.fails(name, "pack", "ParameterError", **(small | changes), values=[0])
-    lanes = {"a lane above the sum": b"\xff" * 5 + bytes(5), "something behind the end": bytes(5) + b"\1" * 5}
-    for name, row in lanes.items():
-        group.fails(name, "unpack", "RoundAborted", **small, rows=[row], length=1, silos=1)
+    wrong = {
+        "a lane above the sum": 2**33 - 1,
+        "something behind the end": 1 << 33,
+        "something above the last lane": 1 << 66,
+    }
+    for name, row in wrong.items():
+        row_bytes = row.to_bytes(9, "little")
+        group.fails(name, "unpack", "RoundAborted", **small, rows=[row_bytes], length=1, silos=1)
     group.fails("more silos than the cohort", "unpack", "UsageError", **small, rows=rows, length=5, silos=4)
     group.fails("too few plaintexts", "unpack", "UsageError", **small, rows=rows[1:], length=5, silos=1)
     return group
@@ -94,7 +99,7 @@ def _sums(group: Group, secret: SecretKey, public: bytes) -> bytes:
         "paillier_encrypt",
         "UsageError",
         public=public,
-        rows=[bytes(256)],
+        rows=[bytes(255) + b"\x80"],  # 2^2047: one bit more than every plaintext below n has room for
         random=b"",
     )
     group.fails("a sum of none", "paillier_add", "UsageError", **given, vectors=[])
