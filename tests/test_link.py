@@ -40,8 +40,8 @@ EVERY = (
 
 
 def message(number: int, size: int) -> Frame:
-    payload = memoryview(bytes((number + i) % 251 for i in range(size))) if size else None
-    return b"header %d" % number, payload
+    pattern = bytes((number + i) % 251 for i in range(251)) * (size // 251 + 1)
+    return b"header %d" % number, memoryview(pattern)[:size] if size else None
 
 
 def flat(frame: Frame) -> tuple[bytes, bytes | None]:
