@@ -48,7 +48,8 @@ from tests.federations import CKKS_4096, PAILLIER, Federation, ckks_key, encodin
 from tests.paillier_keys import secret_key, shared_key
 
 N = 4
-LENGTHS = {"Paillier": 120, "CKKS": 2100}  # Three ciphertexts, two chunks: some can change places.
+LENGTHS = {"Paillier": 182, "CKKS": 2100}  # Three ciphertexts, full to the end, and two chunks.
+PARTS = {"Paillier": 3, "CKKS": 2}
 UPLOADS, SUMS = 300, 150  # Each kind comes up some times; a mutant needs no more to be found.
 ALL_UPLOADS, ALL_SUMS = count(UPLOADS, full=10_000), count(SUMS, full=10_000)
 NAMES: Mapping[str, Scheme] = {"Paillier": PAILLIER, "CKKS": CKKS_4096}
@@ -145,10 +146,11 @@ class World:
     def elsewhere(self) -> list[bytes]:
         """Sums that are not of this round: of another key, of fewer silos; and of another round."""
         fewer = [upload.ciphertexts for upload in self.uploads.values()][1:]
-        found = [self.summed(*self.elsewhere_sent(key="other")), self.summed(self.adder, fewer)]
-        if self.name == "CKKS":  # Whose check slots name the round.
-            found.append(self.summed(*self.elsewhere_sent(round_id=bytes(32))))
-        return found
+        return [
+            self.summed(*self.elsewhere_sent(key="other")),
+            self.summed(self.adder, fewer),
+            self.summed(*self.elsewhere_sent(round_id=bytes(32))),
+        ]
 
     @cached_property
     def secrets(self) -> bytes:
@@ -292,12 +294,14 @@ def wrong_sums(here: World, drawn: random.Random) -> Iterator[tuple[str, bytes]]
     """Yield what is no sum of this round, for ever, with what was done to each."""
     data = content(here.announced.total)
     half = len(data) // 2
+    part = len(data) // PARTS[here.name]
     kinds: list[Callable[[], tuple[str, bytes]]] = [
         lambda: ("flipped", flipped(data, drawn)),
         lambda: ("garbled", flipped(data, drawn, 500)),
         lambda: ("cut", cut(data, drawn)),
         lambda: ("longer", data + bytes(8 * drawn.randrange(1, 99))),
-        lambda: ("in turn", data[half:] + data[:half]),
+        lambda: ("in turn", data[part:] + data[:part]),
+        lambda: ("one twice", data[:part] + data[:part] + data[2 * part :]),
         lambda: ("of another key or round, or of fewer", drawn.choice(here.elsewhere)),
         lambda: ("mixed", data[:half] + here.elsewhere[0][half:]),
         lambda: ("no ciphertexts", drawn.randbytes(len(data))),
@@ -370,6 +374,19 @@ def leaving_out(field: int) -> Callable[..., Any]:
     return made
 
 
+def unchecked(self: Any, rows: Any, checks: Any, *, length: int, silos: int) -> Any:
+    """``Packing.unpack`` that takes whatever the lanes hold."""
+    mask = 2**self.lane_bits - 1
+    plaintexts = [int.from_bytes(row.tobytes(), "little") for row in rows]
+    lanes = [plain >> self.lane_bits * at & mask for plain in plaintexts for at in range(1, self.lanes)]
+    return np.array([(lane - silos * self.bias) % 2**32 for lane in lanes[:length]], np.uint32)
+
+
+def alike(self: Any, round_id: bytes) -> Any:
+    """Checks that are those of every row and round."""
+    return np.ones(self.count, np.int64)
+
+
 @pytest.mark.parametrize(
     ("name", "defence", "mutant", "found"),
     [
@@ -381,22 +398,25 @@ def leaving_out(field: int) -> Callable[..., Any]:
         ),
         ("Paillier", "secagg.paillier.coordinator.read", lambda *_: [], "was taken"),
         ("CKKS", "secagg.ckks.coordinator.check_upload", lambda *_: None, "was taken"),
-        ("Paillier", "secagg.encrypted.silo.count_matches", lambda *_: True, "opened to garbage"),
+        ("Paillier", "secagg.packing.Packing.unpack", unchecked, "opened to garbage"),
+        ("Paillier", "secagg.paillier.coordinator.PaillierAdder.checks", alike, "opened to garbage"),
         ("CKKS", "secagg.ckks.secret.check_slots", lambda *_, **__: None, "opened to garbage"),
     ],
 )
 def test_he_mismatch_mutant(
     monkeypatch: pytest.MonkeyPatch, name: str, defence: str, mutant: Any, found: str
 ) -> None:
-    here = world(name)
-    assert here.announced is not None
-    assert here.elsewhere
+    anew = defence.endswith(("upload_fields", ".checks"))  # Honest silos sign and pack what the mutant says.
+    if anew:
+        world.cache_clear()
+    else:
+        here = world(name)
+        assert here.announced is not None
+        assert here.elsewhere
     monkeypatch.setattr(defence, mutant)
-    if defence.endswith("upload_fields"):
-        world.cache_clear()  # Honest silos sign what the mutant states.
     try:
         with pytest.raises(AssertionError, match=found):
             attack(name)
     finally:
-        if defence.endswith("upload_fields"):
+        if anew:
             world.cache_clear()
