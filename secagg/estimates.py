@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from secagg import measured
@@ -55,6 +56,9 @@ _UNITS = (
     ("d", 86_400.0, 999.5),
 )
 """Name, seconds, and up to how many of them it is used."""
+
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
+"""What a container may hold, in bytes, or "max"."""
 
 _LEAST = 1e-4
 """Seconds; what takes less is not worth a figure."""
@@ -274,8 +278,13 @@ def _held(cost: Cost, holder: _Holder) -> int:
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory that this machine has, whoever uses them."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return the bytes of memory that this machine, or this container, has, whoever uses them."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        allowed = _CONTAINER.read_text(encoding="ascii").strip()
+    except OSError:
+        return physical
+    return physical if allowed == "max" else min(physical, int(allowed))
 
 
 def duration(seconds: float) -> str:

@@ -413,6 +413,16 @@ def test_a_run_within_its_memory_is_not_refused() -> None:
     assert machine_memory() > 2**28
 
 
+@pytest.mark.parametrize(("text", "least"), [("max\n", 2**28), ("268435456\n", 2**28)])
+def test_a_container_has_what_it_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, least: int
+) -> None:
+    (tmp_path / "memory.max").write_text(text)
+    monkeypatch.setattr("secagg.estimates._CONTAINER", tmp_path / "memory.max")
+    assert machine_memory() >= least
+    assert (machine_memory() == least) is text[0].isdigit()
+
+
 def test_a_run_over_its_memory_is_refused_with_what_fits() -> None:
     with pytest.raises(ParameterError) as refused:
         check_memory(ThresholdPaillier(), 10**7, 5, LIMIT)
