@@ -91,7 +91,7 @@ def test_packed_sums_are_opened_exactly() -> None:
     total = Total(KEY.public, 2)
     for vector in vectors.astype(np.int32).view(np.uint32):
         total.add(encrypt(packing.pack(vector), POOL))
-    summed = read(b"".join(total.pieces()), KEY.public)
+    summed = read(total.ciphertexts()[:], KEY.public)
     partials = {share.party: share.decrypt(summed, threads=2) for share in SHARES[1:]}
     rows = KEY.open(partials, size=packing.row_bytes)
     assert packing.unpack(rows, length=packing.lanes + 1, silos=5).view(np.int32).tolist() == [
