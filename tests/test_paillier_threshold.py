@@ -92,7 +92,7 @@ def test_packed_sums_are_opened_exactly() -> None:
     total = Total(KEY.public, 2)
     for vector in vectors.astype(np.int32).view(np.uint32):
         total.add(encrypt(packing.pack(vector, checks), POOL))
-    summed = read(b"".join(total.pieces()), KEY.public)
+    summed = read(total.ciphertexts()[:], KEY.public)
     partials = {share.party: share.decrypt(summed, threads=2) for share in SHARES[1:]}
     rows = KEY.open(partials, size=packing.row_bytes)
     opened = packing.unpack(rows, checks, length=packing.entries + 1, silos=5)

@@ -101,9 +101,9 @@ class PaillierSum:
         self._total.add(self._adder.batches(ciphertexts))
 
     def total(self) -> Payload:
-        """Return the ciphertexts of the sum."""
+        """Return the ciphertexts of the sum; see ``RunningSum.total``."""
         form = self._adder.total
-        return Payload.over(form.dtype, form.length, memoryview(b"".join(self._total.pieces())))
+        return Payload.over(form.dtype, form.length, self._total.ciphertexts())
 
 
 def _whole(payload: Payload) -> Buffer:

@@ -482,7 +482,7 @@ def paillier_add(given: Json) -> object:
     total = Total(PublicKey.from_bytes(read(given["public"])), given["count"])
     for vector in given["vectors"]:
         total.add([read(vector)])
-    return b"".join(total.pieces())
+    return bytes(total.ciphertexts()[:])
 
 
 @operation
