@@ -93,11 +93,16 @@ def uploads(here: Federation, scheme: Scheme) -> dict[SiloId, bytes]:
     round_id = transcript.round_id(opened, adder)
     match scheme:
         case Paillier():
-            content = b"".join(encrypt(adder.packing.pack(zeros), OneObfuscator(adder.public)))
+            content = b"".join(
+                encrypt(adder.packing.pack(zeros, adder.checks(round_id)), OneObfuscator(adder.public))
+            )
             return dict.fromkeys(SILOS, content)
         case ThresholdPaillier():
             known = partial(
-                encrypt_known, adder.packing.pack(zeros), OneObfuscator(adder.public), random=seeded(1)
+                encrypt_known,
+                adder.packing.pack(zeros, adder.checks(round_id)),
+                OneObfuscator(adder.public),
+                random=seeded(1),
             )
             return {silo: known(context=adder.context(silo, round_id)) for silo in SILOS}
         case _:
