@@ -332,7 +332,7 @@ def test_texts_fit_80_columns(scheme: Scheme, parameters: int, n: int, rounds: i
 def test_the_table_says_where_its_figures_come_from() -> None:
     text = estimate(1_000_000, 5).text()
     joined = " ".join(text.split())
-    assert "1,100 values a second and core" in joined
+    assert "1,300 values a second and core" in joined
     for name in ("masking", "paillier", "ckks"):
         assert f"benchmarks/results/{name}-xeon-2-cores.md" in joined
     assert text.startswith("1,000,000 parameters of 32 bits, 5 silos, 1 round\n")
