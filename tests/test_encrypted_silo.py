@@ -125,21 +125,6 @@ def test_a_vector_is_encrypted_anew_for_every_attempt(scheme: Scheme) -> None:
     assert federation.vectors[SELF].tolist() == Federation(N, scheme=scheme).vectors[SELF].tolist()
 
 
-@pytest.mark.parametrize("scheme", [PAILLIER, THRESHOLD_PAILLIER], ids=["paillier", "threshold-paillier"])
-def test_two_attempts_share_no_ciphertext(scheme: Scheme) -> None:
-    federation = Federation(N, scheme=scheme)
-    adder: Any = federation.adder
-    silo = Contract(scheme, EncryptedInput).silo
-    uploads = []
-    for number in (1, 2):
-        opened = RoundOpened(training_digest(federation.terms), number, 60.0)
-        reply: Any = silo(federation, SELF).receive(opened).output
-        data, size = b"".join(map(bytes, reply.ciphertexts.pieces())), adder.public.ciphertext_size
-        uploads.append({data[start : start + size] for start in range(0, len(data), size)})
-    assert uploads[0]
-    assert not uploads[0] & uploads[1]
-
-
 # --- what is signed ----------------------------------------------------------------------------------------
 
 

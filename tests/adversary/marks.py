@@ -95,8 +95,21 @@ def memory(pid: int) -> Iterator[bytes]:
 
 def found_in_memory(marks: Iterable[Mark], pid: int) -> list[str]:
     """Return which marks are in the memory of a process, as they are."""
-    wanted = {mark.value: mark.what for mark in marks if len(mark.value) >= LEAST}
+    # However a value lies among words of memory, some are whole parts of it: one that is rare is looked up.
+    patterns: dict[int, set[tuple[int, Mark]]] = {}
+    for mark in marks:
+        if len(mark.value) >= LEAST:
+            for shift in range(4):
+                parts = {at: mark.value[at : at + 4] for at in range(shift, len(mark.value) - 3, 4)}
+                start = max(parts, key=lambda at: len(set(parts[at])))
+                patterns.setdefault(int.from_bytes(parts[start], "little"), set()).add((start, mark))
+    wanted = np.zeros(1 << 24, bool)
+    wanted[[word & 0xFFFFFF for word in patterns]] = True
     hits = set()
     for piece in memory(pid):
-        hits |= {what for value, what in wanted.items() if value in piece}
+        words = np.frombuffer(piece, "<u4", len(piece) // 4)
+        for at in np.flatnonzero(wanted[words & 0xFFFFFF]).tolist():
+            for start, mark in patterns.get(int(words[at]), ()):
+                if 4 * at >= start and piece.startswith(mark.value, 4 * at - start):
+                    hits.add(mark.what)
     return sorted(hits)

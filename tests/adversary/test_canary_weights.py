@@ -4,13 +4,16 @@ While a round is at each of its phases the coordinator's memory is read out, and
 logs. One silo's update carries numbers that are known to the test; neither they nor the words that encode
 them may be there. A scientist who asks for a run without protection is refused before anything is sent. Under
 Plain, where the coordinator has each update, the same search finds them. Under CKKS the opened sum and the
-model may not be there either.
+model may not be there either, nor the silos' secret keys: the words of a CKKS key, as SEAL and key files hold
+them, and the primes of a Paillier key, in each order in which a program holds numbers. They are looked for
+after the ceremonies in which they passed through the coordinator, and in the runs under both.
 """
 
 from __future__ import annotations
 
 import os
 import queue
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +26,18 @@ from secagg.ckks.parameters import SEED_SIZE
 from secagg.hazmat.content import ContentHash
 from secagg.learning.model import begin_digest
 from secagg.learning.progress import Silent, State
+from secagg.paillier.params import LEAST_BITS
 from secagg.payload import Payload
 from secagg.policy import Policy
-from tests.adversary.marks import Mark, found, found_in_memory
+from tests.adversary import marks
+from tests.adversary.marks import LEAST, Mark, found, found_in_memory
 from tests.adversary.watching import FLOORS, SECONDS, SILOS, Federation, Mutants
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="reads the memory of a process")
 
 CANARY, *OTHERS = SILOS
+FEW = 300
+"""Weights of a model that is soon summed under Paillier."""
 JOB = """
 name = "canary"
 rounds = 1
@@ -96,7 +103,9 @@ def searched(
     held = Gates(federation, *gates.values())
     with federation:
         if scheme == "ckks":
-            federation.make_key()
+            hits = after_ceremonies(federation)
+            if hits:
+                return hits
         started = federation.start_run(JOB.format(scheme=scheme))
         assert started.returncode == 0, started.stderr
         run, phases = started.stdout.split()[1], Phases()
@@ -113,9 +122,14 @@ def searched(
             hits += [f"{what} is in memory at {phase}" for what in in_memory(federation)]
             held.open(step)
             if hits:
+                # Asked to stop once, it waits for the round; two signals that are alike could come as one.
+                federation.running["coordinator"].send_signal(signal.SIGINT)
                 return hits
         verdict = verdicts.get(timeout=SECONDS)
         assert verdict == 0, f"the run ended with {verdict}"
+        if scheme == "ckks":
+            done = federation.start_run(JOB.format(scheme="paillier"), "--wait", weights=FEW)
+            assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         hits += [f"{what} is in memory afterwards" for what in in_memory(federation)]
         federation.stop()
     if scheme == "ckks":
@@ -124,15 +138,28 @@ def searched(
     return hits + found(canary(federation), federation.left())
 
 
+def after_ceremonies(federation: Federation) -> list[str]:
+    """Let the silos make their keys, and return where one of them was found."""
+    hits, seen = [], set[bytes]()
+    for scheme, size in (("ckks", 4096), ("paillier", LEAST_BITS)):
+        federation.make_key(scheme, size=size)
+        new = [mark for mark in federation.marks("held-key") if mark.value not in seen]
+        assert new, f"no key of {scheme} was made"
+        seen |= {mark.value for mark in new}
+        coordinator = federation.running["coordinator"].pid
+        hits += [f"{what} of {scheme} is in memory" for what in found_in_memory(new, coordinator)]
+    return hits
+
+
 def in_memory(federation: Federation) -> list[str]:
     return found_in_memory(canary(federation), federation.running["coordinator"].pid)
 
 
 def canary(federation: Federation) -> list[Mark]:
     kinds = ("trained", "update", "encoded", "sum", "model")
-    marks = [m for m in federation.marks(*kinds) if m.what.startswith(CANARY)]
-    assert len(marks) > 20, "the canary was not trained yet"
-    return marks
+    its_own = [mark for mark in federation.marks(*kinds) if mark.what.startswith(CANARY)]
+    assert len(its_own) > 20, "the canary was not trained yet"
+    return its_own + federation.marks("held-key")
 
 
 MASKED = {"MaskedInput": "input", "ConsistencyCheck": "check", "Unmasking": "unmask"}
@@ -148,12 +175,23 @@ def test_canary_weights(tmp_path: Path) -> None:
 
 
 ENCRYPTED = {"EncryptedInput": "input", "ConsistencyCheck": "check", "Opened": "open"}
-AT_SILOS = Policy(schemes=frozenset({"ckks"}), min_weight_cap=100.0)
+AT_SILOS = Policy(schemes=frozenset({"ckks", "paillier"}), min_weight_cap=100.0)
 
 
 def test_canary_weights_under_ciphertexts(tmp_path: Path) -> None:
     hits = searched(tmp_path, "ckks", ENCRYPTED, policy=AT_SILOS, mutants=MUTANTS)
-    assert not hits, "\n".join(["the canary was found:", *hits])
+    assert not hits, "\n".join(["the canary or a key was found:", *hits])
+
+
+@pytest.mark.parametrize("before", range(8))
+def test_the_search_finds_what_it_looks_for_wherever_it_lies(
+    monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    for value in (bytes(range(9, 41)), bytes(15) + b"x", b"x" * LEAST):
+        for content, hits in ((value, ["planted"]), (value[:-1] + b"y", [])):
+            piece = b"y" * before + content + b"y" * (8 - (before + len(value)) % 8)
+            monkeypatch.setattr(marks, "memory", lambda _, piece=piece: [piece])
+            assert found_in_memory([Mark("planted", value)], 0) == hits
 
 
 def test_the_search_finds_the_canary_where_nothing_protects_it(tmp_path: Path) -> None:
@@ -170,6 +208,11 @@ def test_the_search_finds_the_canary_where_nothing_protects_it(tmp_path: Path) -
             test_canary_weights,
             "secagg.policy.Policy._check_scheme",
             "a run without protection was not refused",
+        ),
+        (
+            test_canary_weights_under_ciphertexts,
+            "secagg.hazmat.agreement.AESGCM",
+            "(?s)of ckks is in memory.*of paillier is in memory",
         ),
         pytest.param(
             test_canary_weights_under_ciphertexts,
@@ -199,6 +242,19 @@ def no_masks(*_: Any, **__: Any) -> None:
 
 def any_scheme(_policy: Policy, _name: str) -> None:
     """``Policy._check_scheme`` that allows all."""
+
+
+class NoCipher:
+    """``AESGCM`` that hides nothing."""
+
+    def __init__(self, _key: bytes) -> None:
+        pass
+
+    def encrypt(self, _nonce: bytes, data: bytes, _associated: bytes) -> bytes:
+        return data + bytes(16)
+
+    def decrypt(self, _nonce: bytes, data: bytes, _associated: bytes) -> bytes:
+        return data[:-16]
 
 
 def seeds_in_clear(self: Any, vector: Any, *, silo: str, round_id: bytes) -> Payload:
@@ -231,6 +287,7 @@ def named_by_its_weights(length: int, slots: int) -> FirstWords:
 
 MUTANTS: dict[str, Callable[..., Any]] = {
     "secagg.ckks.silo.CKKSCipher.encrypt": seeds_in_clear,
+    "secagg.hazmat.agreement.AESGCM": NoCipher,
     "secagg.learning.model.begin_digest": named_by_its_weights,
     "secagg.masking.silo.add_streams": no_masks,
     "secagg.policy.Policy._check_scheme": any_scheme,

@@ -179,7 +179,6 @@ def test_ckks_key_recovery_from_what_rounds_open() -> None:
         assert (guess == key_values(cipher._secret)).sum() == 0, "values of the key were recovered"
 
 
-@pytest.mark.full
 def test_ckks_key_recovery_from_what_rounds_open_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
     """A round that hands on what was decrypted, without rounding it."""
     monkeypatch.setattr("secagg.ckks.limbs.Limbs.join", lambda _self, values: values)

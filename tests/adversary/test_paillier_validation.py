@@ -1,12 +1,15 @@
 """Attack ``paillier_validation``: keys that can be broken, numbers that are no ciphertext.
 
 A modulus that is small, prime or a power can be factored, and a ciphertext that shares a factor with it gives
-the factor away. What carries no obfuscator can be read by everybody.
+the factor away. What carries no obfuscator can be read by everybody. A silo that sends such a number in a
+round, under its own signature, is named. And one that is asked for the same vector in a second attempt sends
+no ciphertext of the first again: who sees both would know that nothing changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -16,17 +19,29 @@ import pytest
 from gmpy2 import mpz
 
 import secagg.paillier.ciphertexts as product
-from secagg.errors import MalformedMessage, ParameterError
+from secagg import wire
+from secagg.encrypted import transcript
+from secagg.errors import FaultySilo, MalformedMessage, ParameterError, RoundAborted
+from secagg.messages import EncryptedInput, RoundOpened, SignedUpload, TrainingOpened
 from secagg.paillier.obfuscators import Pool
 from secagg.paillier.params import check_bits
 from secagg.paillier.public import MAGIC, PublicKey
+from secagg.paillier.silo import PaillierCipher
+from secagg.payload import Payload
+from secagg.scheme import Scheme
+from secagg.terms import training_digest
+from tests.contract import Contract
 from tests.counts import count
-from tests.paillier_keys import secret_key, stream
+from tests.federations import PAILLIER, THRESHOLD_PAILLIER, Federation
+from tests.paillier_keys import shared_key, stream
 
-SECRET = secret_key()
+N, SILO = 4, "north"
+SECRET = shared_key()
 KEY = SECRET.public
 POOL = Pool(KEY, random=stream("validation"))
 CASES = count(reduced=300, full=10_000)
+SENT = 30
+"""Numbers that are sent in a round, which takes longer."""
 
 
 def broken_moduli(draw: Random) -> Iterator[int]:
@@ -97,9 +112,55 @@ def accepted_ciphertexts() -> list[bytes]:
     return found
 
 
+def sent_unnamed() -> list[bytes]:
+    """Attack: let a silo sign and send what is no ciphertext; return what it was not named for."""
+    contract = Contract(PAILLIER, EncryptedInput)
+    federation, found = contract.federation(N), []
+    for bad in islice(no_ciphertexts(Random("sent")), SENT):  # noqa: S311 - the attacker's
+        coordinator: Any = contract.coordinator(federation)
+        coordinator.open(0.0)
+        numbers = Payload.over("u1", len(bad), memoryview(bad))
+        fields = transcript.upload_fields(federation.adder, coordinator.round_id, SILO, numbers.digest, None)
+        signature = federation.identities[SILO].sign(transcript.UPLOAD, *fields)
+        upload = SignedUpload(numbers.digest, None, signature)
+        try:
+            coordinator.receive(SILO, EncryptedInput(coordinator.round_id, upload, numbers))
+        except FaultySilo as fault:
+            if fault.silo == SILO:
+                continue
+        except RoundAborted:
+            pass
+        found.append(bad)
+    return found
+
+
+def uploads(scheme: Scheme, attempts: int) -> list[set[bytes]]:
+    """Return the ciphertexts that a silo sends of one vector, by attempt."""
+    federation, found = Federation(N, scheme=scheme), []
+    silo, terms, size = federation.silos[SILO], federation.terms, federation.adder.public.ciphertext_size
+    for attempt in range(1, attempts + 1):
+        silo.deliver(wire.encode(TrainingOpened(terms, 60.0)))
+        reply = silo.deliver(wire.encode(RoundOpened(training_digest(terms), attempt, 60.0)))
+        assert reply is not None
+        assert reply[1] is not None
+        data = bytes(reply[1][: federation.adder.total.size])
+        found.append({data[start : start + size] for start in range(0, len(data), size)})
+    assert federation.work[SILO].trained == 1, "the vectors are not the same"
+    return found
+
+
+def test_two_attempts_share_no_ciphertext() -> None:
+    for scheme in (PAILLIER, THRESHOLD_PAILLIER):
+        first, second = uploads(scheme, 2)
+        assert first
+        assert not first & second, "a ciphertext is sent again"
+
+
 def test_paillier_validation() -> None:
     assert accepted_keys() == [], "a key is taken that can be broken"
     assert accepted_ciphertexts() == [], "a number is taken that is no ciphertext"
+    assert sent_unnamed() == [], "a silo is not named"
+    test_two_attempts_share_no_ciphertext()
 
 
 def only_size(n: mpz) -> None:
@@ -123,6 +184,21 @@ def reading(checks: Callable[[mpz], bool]) -> Any:
     return read
 
 
+_encrypt = PaillierCipher.encrypt
+
+
+def kept(self: PaillierCipher, vector: Any, **named: Any) -> Payload:
+    """``PaillierCipher.encrypt`` that keeps an upload for the next attempt."""
+    upload: Payload = self.__dict__.setdefault("upload_kept", _encrypt(self, vector, **named))
+    return upload
+
+
+def first_of_all(self: Pool) -> Any:
+    """``Pool._take`` that leaves what it gives."""
+    self.fill(1)
+    return self._ready[0]
+
+
 @pytest.mark.parametrize(
     ("defence", "mutant", "broken"),
     [
@@ -132,6 +208,9 @@ def reading(checks: Callable[[mpz], bool]) -> Any:
         ("secagg.paillier.ciphertexts.read", reading(lambda _: True), "no ciphertext"),
         ("secagg.paillier.ciphertexts.read", reading(lambda c: 1 < c < KEY.n_squared), "no ciphertext"),
         ("secagg.paillier.ciphertexts.read", reading(lambda c: gmpy2.gcd(c, KEY.n) == 1), "no ciphertext"),
+        ("secagg.paillier.coordinator.read", reading(lambda _: True), "not named"),
+        ("secagg.paillier.silo.PaillierCipher.encrypt", kept, "sent again"),
+        ("secagg.paillier.obfuscators.Pool._take", first_of_all, "sent again"),
     ],
 )
 def test_paillier_validation_mutant(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ class Secrets:
 
     def add(self, kind: str, value: bytes) -> None:
         os.write(self._file, f"{kind} {value.hex()}\n".encode())
+
+    def add_number(self, kind: str, number: int) -> None:
+        """As bytes in both orders, GMP's among them, and in the digits of Python's integers."""
+        bits = number.bit_length()
+        for order in ("big", "little"):
+            self.add(kind, number.to_bytes((bits + 7) // 8, order))
+        self.add(kind, array("I", (number >> at & 2**30 - 1 for at in range(0, bits, 30))).tobytes())
 
     def add_reals(self, kind: str, vector: NDArray[Any]) -> None:
         for start in (0, vector.size // 2, vector.size - WINDOW):
@@ -72,6 +80,7 @@ def watch_keys(secrets: Secrets) -> None:
     """Write down keys, seeds, shares and everything derived from them, at either role."""
     from secagg.hazmat import agreement
     from secagg.keys import keyring, silo
+    from secagg.keys.document import KeyDocument
     from secagg.masking import checks, dealing, transcript
 
     def made(_: None, key: agreement.AgreementKey, *__: object) -> None:
@@ -89,10 +98,17 @@ def watch_keys(secrets: Secrets) -> None:
         secrets.add("share", plain[1:33])
         secrets.add("salt", plain[33:])
 
-    def held(_: object, content: bytes, **__: object) -> None:
-        words = content[len(content) % 8192 :]  # Of a CKKS key: behind what says which it is.
-        for start in range(0, len(words), 8192):
-            secrets.add("held-key", words[start : start + 8 * WINDOW])
+    def held(secret: Any, document: KeyDocument, content: bytes, **__: object) -> None:
+        match document.scheme:
+            case "ckks":
+                words = content[len(content) % 8192 :]  # As SEAL holds them: behind what says which it is.
+                for start in range(0, len(words), 8192):
+                    secrets.add("held-key", words[start : start + 8 * WINDOW])
+            case "paillier":
+                for prime in secret.primes():
+                    secrets.add_number("held-key", int(prime))
+            case "threshold-paillier":
+                secrets.add_number("held-key", int(secret._share))
 
     around(agreement.AgreementKey, "__init__", after=made)
     around(agreement, "_exchange", after=lambda agreed, *_: secrets.add("agreed-key", agreed))
@@ -100,7 +116,7 @@ def watch_keys(secrets: Secrets) -> None:
     around(transcript, "hkdf", after=derived)
     around(dealing, "split", after=shared)
     around(dealing, "unseal", after=opened)
-    around(keyring, "load_secret", before=held)
+    around(keyring, "load_secret", after=held)
     around(silo, "seal_secret", after=lambda made, *_: secrets.add("content-key", made[0]))
     around(checks, "combine", after=lambda secret, *_: secrets.add("recovered-secret", secret))
 

@@ -88,7 +88,6 @@ class Federation:
                 for seed, silo in enumerate(SILOS)
             },
         )
-        save_file({"weights": np.zeros(WEIGHTS)}, self.home / "scientist" / "initial.safetensors")
         self._before = contents(self.home)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -119,16 +118,18 @@ class Federation:
         for process in self.running.values():
             process.wait(SECONDS)
 
-    def start_run(self, job: str, *options: str) -> subprocess.CompletedProcess[str]:
-        """Start the run that ``job`` describes, as a scientist types it."""
-        file = self.home / "scientist" / "job.toml"
+    def start_run(self, job: str, *options: str, weights: int = WEIGHTS) -> subprocess.CompletedProcess[str]:
+        """Start the run that ``job`` describes, as a scientist types it, of a model with so many weights."""
+        initial, file = (self.home / "scientist" / name for name in ("initial.safetensors", "job.toml"))
+        save_file({"weights": np.zeros(weights)}, initial)
+        self._before[initial] = initial.read_bytes()
         file.write_text(f'app = "{APP}"\ninitial = "initial.safetensors"\n{job}', encoding="utf-8")
         self._before[file] = file.read_bytes()
         return self._typed("scientist", "run", "start", str(file), *options)
 
-    def make_key(self) -> None:
-        """Let the silos make a CKKS key, as an operator types it."""
-        done = self._typed("operator", "key", "make", "--scheme", "ckks", "--size", "4096")
+    def make_key(self, scheme: str = "ckks", *, size: int = 4096) -> None:
+        """Let the silos make a key, as an operator types it."""
+        done = self._typed("operator", "key", "make", "--scheme", scheme, "--size", str(size))
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
     def _typed(self, role: str, *command: str) -> subprocess.CompletedProcess[str]:

@@ -40,7 +40,7 @@ class Marked:
         self.trained += 1
         if self.trained == self.fails:
             raise ValueError(f"{self.patient} measured {data_of(self.seed)[0]!r}")
-        return Update(weights + step_of(self.seed), float(EXAMPLES))
+        return Update(weights + step_of(self.seed)[: weights.size], float(EXAMPLES))
 
     def evaluate(self, weights: RealVector) -> Evaluation:
         return Evaluation({"loss": float(np.mean(data_of(self.seed) ** 2))}, float(EXAMPLES))
