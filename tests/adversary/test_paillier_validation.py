@@ -134,26 +134,31 @@ def sent_unnamed() -> list[bytes]:
     return found
 
 
-def uploads(scheme: Scheme, attempts: int) -> list[set[bytes]]:
-    """Return the ciphertexts that a silo sends of one vector, by attempt."""
+def obfuscators(scheme: Scheme, attempts: int) -> list[set[mpz]]:
+    """Return what hides one vector in the ciphertexts that a silo sends, by attempt.
+
+    (1 + m n) r modulo n is r modulo n, whatever the plaintext m is.
+    """
     federation, found = Federation(N, scheme=scheme), []
-    silo, terms, size = federation.silos[SILO], federation.terms, federation.adder.public.ciphertext_size
+    silo, terms, public = federation.silos[SILO], federation.terms, federation.adder.public
+    size = public.ciphertext_size
     for attempt in range(1, attempts + 1):
         silo.deliver(wire.encode(TrainingOpened(terms, 60.0)))
         reply = silo.deliver(wire.encode(RoundOpened(training_digest(terms), attempt, 60.0)))
         assert reply is not None
         assert reply[1] is not None
         data = bytes(reply[1][: federation.adder.total.size])
-        found.append({data[start : start + size] for start in range(0, len(data), size)})
+        numbers = (mpz.from_bytes(data[start : start + size], "big") for start in range(0, len(data), size))
+        found.append({number % public.n for number in numbers})
     assert federation.work[SILO].trained == 1, "the vectors are not the same"
     return found
 
 
 def test_two_attempts_share_no_ciphertext() -> None:
     for scheme in (PAILLIER, THRESHOLD_PAILLIER):
-        first, second = uploads(scheme, 2)
+        first, second = obfuscators(scheme, 2)
         assert first
-        assert not first & second, "a ciphertext is sent again"
+        assert not first & second, "an obfuscator is sent again"
 
 
 def test_paillier_validation() -> None:
