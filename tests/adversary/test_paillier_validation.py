@@ -2,8 +2,8 @@
 
 A modulus that is small, prime or a power can be factored, and a ciphertext that shares a factor with it gives
 the factor away. What carries no obfuscator can be read by everybody. A silo that sends such a number in a
-round, under its own signature, is named. And one that is asked for the same vector in a second attempt sends
-no ciphertext of the first again: who sees both would know that nothing changed.
+round, under its own signature, is named. And one that is asked for the same vector in a second attempt uses
+no obfuscator of the first again: who saw both would know what changed.
 """
 
 from __future__ import annotations
@@ -134,26 +134,26 @@ def sent_unnamed() -> list[bytes]:
     return found
 
 
-def uploads(scheme: Scheme, attempts: int) -> list[set[bytes]]:
-    """Return the ciphertexts that a silo sends of one vector, by attempt."""
+def obfuscators(scheme: Scheme, attempts: int) -> list[set[mpz]]:
+    """Return what hides one vector of a silo, by attempt: modulo n nothing else is left of a ciphertext."""
     federation, found = Federation(N, scheme=scheme), []
-    silo, terms, size = federation.silos[SILO], federation.terms, federation.adder.public.ciphertext_size
+    silo, terms, key = federation.silos[SILO], federation.terms, federation.adder.public
     for attempt in range(1, attempts + 1):
         silo.deliver(wire.encode(TrainingOpened(terms, 60.0)))
         reply = silo.deliver(wire.encode(RoundOpened(training_digest(terms), attempt, 60.0)))
         assert reply is not None
         assert reply[1] is not None
         data = bytes(reply[1][: federation.adder.total.size])
-        found.append({data[start : start + size] for start in range(0, len(data), size)})
+        found.append({ciphertext % key.n for ciphertext in product.read(data, key)})
     assert federation.work[SILO].trained == 1, "the vectors are not the same"
     return found
 
 
 def test_two_attempts_share_no_ciphertext() -> None:
     for scheme in (PAILLIER, THRESHOLD_PAILLIER):
-        first, second = uploads(scheme, 2)
+        first, second = obfuscators(scheme, 2)
         assert first
-        assert not first & second, "a ciphertext is sent again"
+        assert not first & second, "an obfuscator is used again"
 
 
 def test_paillier_validation() -> None:
@@ -209,8 +209,8 @@ def first_of_all(self: Pool) -> Any:
         ("secagg.paillier.ciphertexts.read", reading(lambda c: 1 < c < KEY.n_squared), "no ciphertext"),
         ("secagg.paillier.ciphertexts.read", reading(lambda c: gmpy2.gcd(c, KEY.n) == 1), "no ciphertext"),
         ("secagg.paillier.coordinator.read", reading(lambda _: True), "not named"),
-        ("secagg.paillier.silo.PaillierCipher.encrypt", kept, "sent again"),
-        ("secagg.paillier.obfuscators.Pool._take", first_of_all, "sent again"),
+        ("secagg.paillier.silo.PaillierCipher.encrypt", kept, "used again"),
+        ("secagg.paillier.obfuscators.Pool._take", first_of_all, "used again"),
     ],
 )
 def test_paillier_validation_mutant(
