@@ -12,7 +12,7 @@ import multiprocessing
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -23,10 +23,14 @@ import numpy as np
 from benchmarks import machine, peer
 from benchmarks.machine import Stopwatch, show
 from benchmarks.masking import numbers
+from coordinator.on_disk import OnDisk
+from secagg import wire
 from secagg.ckks.parameters import RINGS, SumParameters, plan
 from secagg.ckks.public import CiphertextSum, check_upload, upload_words
 from secagg.ckks.secret import OpenedSum, Publisher, SecretKey, encrypt, open_sum
-from secagg.payload import PIECE_SIZE, Payload
+from secagg.link.line import Outgoing
+from secagg.messages import AggregateAnnounced
+from secagg.payload import Payload
 
 ROUND = hashlib.sha256(b"benchmark").digest()
 MIB = 1 << 20
@@ -160,7 +164,7 @@ def show_peers(
 
 
 def show_memory(length: int, counts: list[int]) -> None:
-    """Print what the adder's process holds at the most, beside two vectors and 64 MiB."""
+    """Print what the coordinator's process holds at the most, beside two vectors and 64 MiB."""
     rows = []
     for silos in counts:
         idle, peak = measure_memory(length, silos)
@@ -174,7 +178,7 @@ def show_memory(length: int, counts: list[int]) -> None:
 
 
 def measure_memory(length: int, silos: int) -> tuple[int, int]:
-    """Return the bytes resident before the first upload, and at most, in a process that adds."""
+    """Return the bytes resident before the first upload, and at most, in a process that adds and sends."""
     parameters = plan(length, bound=1.0, cohort=silos)
     key = SecretKey.generate(parameters.degree)
     context = multiprocessing.get_context("spawn")
@@ -192,26 +196,20 @@ def measure_memory(length: int, silos: int) -> tuple[int, int]:
     return idle, peak
 
 
-def spooled(parameters: SumParameters, spool: Path) -> Payload:
-    """Return the upload that lies in a file."""
-    return Payload("u8", upload_words(parameters), lambda: _pieces(spool))
-
-
-def _pieces(spool: Path) -> Iterator[memoryview]:
-    with spool.open("rb", buffering=0) as file:
-        while piece := file.read(PIECE_SIZE):
-            yield memoryview(piece)
-
-
 def _add(parent: Connection, spool: Path, parameters: SumParameters, silos: int) -> None:
+    """Add the upload in a file as everybody's and send the sum to everybody, as the service does both."""
     total = CiphertextSum(parameters)
     idle = _resident("VmRSS")
     for _ in range(silos):
-        upload = spooled(parameters, spool)
+        upload = Payload.over("u8", upload_words(parameters), OnDisk.of(spool))
         check_upload(upload, parameters)
         total.add(upload)
-    for _piece in total.payload().pieces():
-        pass
+    frame = wire.encode(AggregateAnnounced(ROUND, (), total.payload()))
+    lines = [Outgoing() for _ in range(silos)]
+    for line in lines:
+        line.put(frame)
+    while lines:  # Silos take it side by side.
+        lines = [line for line in lines if line.take() is not None]
     parent.send((idle, _resident("VmHWM")))
 
 

@@ -92,14 +92,15 @@ def main(
     secret, generated = once(lambda: SecretKey.generate(bits))
     key = secret.public
     packing = Packing(32, SILOS, key.plaintext_bits)
-    values = count * packing.lanes
+    values = count * packing.entries
+    checks = np.zeros(count, np.int64)
     # Data to measure with, the same in every run.
     words = np.random.default_rng(0).integers(-packing.bias, packing.bias, values).astype(np.int32)
     vector = words.view(np.uint32)
     pool, built = once(lambda: Pool(key))
 
     def encrypted() -> bytes:
-        return b"".join(encrypt(packing.pack(vector), pool))
+        return b"".join(encrypt(packing.pack(vector, checks), pool))
 
     inline = rate(encrypted, values, runs=runs)
     pool.fill(count * (runs + 1))
@@ -113,19 +114,21 @@ def main(
     began = time.perf_counter()
     plain = secret.open(found, size=size)
     cores = values / (time.perf_counter() - began)
-    if not (packing.unpack(plain, length=values, silos=1) == vector).all():
+    if not (packing.unpack(plain, checks, length=values, silos=1) == vector).all():
         raise SystemExit("what was opened is not what was encrypted")
     (shared, shares), dealt = once(lambda: deal(parties=PARTIES, threshold=THRESHOLD, bits=bits))
-    few = read(b"".join(encrypt(packing.pack(vector)[:FEW], Pool(shared.public))), shared.public)
+    few = read(b"".join(encrypt(packing.pack(vector, checks)[:FEW], Pool(shared.public))), shared.public)
     partials = {share.party: share.decrypt(few, threads=1) for share in shares[:THRESHOLD]}
-    several = FEW * packing.lanes
+    several = FEW * packing.entries
     decrypting = rate(lambda: shares[0].decrypt(few, threads=1), several, runs=runs)
     proof, proved = once(lambda: shares[0].prove(few, partials[1], context=b"benchmark"))
     holds, checked = once(lambda: shared.check(1, few, partials[1], proof, context=b"benchmark"))
     shared_pool = Pool(shared.public)
     shared_pool.fill(count)
     known, knowing = once(
-        lambda: encrypt_known(packing.pack(vector), shared_pool, context=b"benchmark", random=os.urandom)
+        lambda: encrypt_known(
+            packing.pack(vector, checks), shared_pool, context=b"benchmark", random=os.urandom
+        )
     )
     end = count * shared.public.ciphertext_size
     _, believing = once(
@@ -145,9 +148,9 @@ def main(
         "partial decryption, threshold key": decrypting,
         f"combine {THRESHOLD} partial decryptions": combining,
     }
-    bytes_each = key.ciphertext_size / packing.lanes
+    bytes_each = key.ciphertext_size / packing.entries
     show(
-        f"{bits} bits, {packing.lanes} values a ciphertext, {bytes_each:.1f} bytes a value",
+        f"{bits} bits, {packing.entries} values a ciphertext, {bytes_each:.1f} bytes a value",
         ["step", "values a second and core", "at least"],
         [[name, value, LIMITS.get(name, "")] for name, value in measured.items()],
     )
@@ -169,7 +172,7 @@ def main(
     if peer_script is not None:
         # With obfuscators made on the way: the script keeps none ready for the others either.
         show_peers(
-            peer.PaillierFigures("secagg", packing.lanes, inline, adding, opening, bytes_each),
+            peer.PaillierFigures("secagg", packing.entries, inline, adding, opening, bytes_each),
             peer.measure_paillier(peer_script, peer_python, bits=bits, libraries=peer_libraries.split(",")),
         )
 

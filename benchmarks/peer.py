@@ -112,19 +112,20 @@ def measure_filters(script: Path, python: Path, *, length: int) -> CkksFigures:
     """
     printed = _run(script, python, str(length))
     title = next(line for line in printed if line.startswith("### ")).removeprefix("### ")
+    clients = 5
     took = {
         cells[1].strip(): float(cells[2])
         for cells in (line.split("|") for line in printed if line.startswith("| "))
         if cells[1].strip() != "step"
     }
     return CkksFigures(
-        title.partition(",")[0].replace("(", "").replace(" HE", ""),
+        title.partition(", symmetric")[0].replace("(", "") + " 2^40",
         "symmetric",
         took["client encrypt"] + took["client FOBS serialize"],
         took["server deserialize, per client"] + took["server add (weight 1), per client"],
         took["client deserialize"] + took["client decrypt"],
         took["upload B/param"],
-        took["max error of the mean"],
+        clients * took["max error of the mean"],
     )
 
 

@@ -72,7 +72,7 @@ class Runs:
 
     Guarantees:
         At most one run is under way.
-        No run begins that would need more memory.
+        No run begins or goes on that would need more memory, as far as ``estimates`` can tell.
         A run's folder holds ``model.safetensors`` only if every round was opened.
     """
 
@@ -298,7 +298,7 @@ class Runs:
         model: StoredModel | SealedBase,
         records: tuple[Record, ...] = (),
     ) -> Run[StoredModel | SealedBase]:
-        return request.run(
+        run = request.run(
             self._lines.roster,
             model,
             federation=self._federation,
@@ -308,6 +308,9 @@ class Runs:
             key=self._key(request),
             records=records,
         )
+        if not run.finished:
+            check_round_memory(run.terms(), self._memory_limit, holder="at the coordinator")
+        return run
 
     def _key(self, request: RunRequest) -> EstablishedKey | None:
         """Return the last key for the scheme of ``request``; None where there is none."""
@@ -337,7 +340,6 @@ class Runs:
             raise unwritable(part, error) from None
         try:
             run = self._run(name, request, write_checkpoint(part / CHECKPOINT, first, None))
-            check_round_memory(run.terms(), self._memory_limit, holder="at the coordinator")
             stored = self._store.add_run(name, request, asker=asker, now=datetime.now(UTC))
         except SecaggError:
             shutil.rmtree(part, ignore_errors=True)

@@ -144,8 +144,8 @@ _ENTRIES = (
         cause="what a process would hold is estimated before a run and compared with its memory_limit, which "
         "is what the machine has where nobody set it; each silo that is a process compares for itself",
         safe=NOTHING_LEFT,
-        you_can="take what the text says would fit, raise memory_limit if the machine has more, or run silos "
-        "as processes of their own",
+        you_can="take what the text says would fit, or raise memory_limit if there is more; silos in one "
+        "process can be processes of their own",
         they_can=NOBODY_ELSE,
     ),
     Explanation(

@@ -38,6 +38,7 @@ BYTES_A_PAIR = 300
 """... and, under Masking, this for each pair of silos: everybody reads the share sets of everybody."""
 
 _NUMBER = 64  # Bytes that a large number takes beside its digits, and its place in a list.
+_EXPONENT = 16  # Bytes that the proof of an upload raises each of its ciphertexts to.
 
 Steps: TypeAlias = tuple[tuple[Figure, float], ...]
 """(recorded step, how often its unit is done)."""
@@ -206,6 +207,7 @@ def _paillier(
         (measured.ENCRYPT, rows * power),
     )
     known: Steps = ()
+    total = rows * number
     if isinstance(scheme, ThresholdPaillier):
         known = ((measured.KNOWN, n * rows * product),)
         part = upload + 3 * each  # Its proof is shorter.
@@ -222,6 +224,8 @@ def _paillier(
         )
         # The sum, its blinding and the partial decryptions as numbers; the parts of all, also as they came.
         working = upload + 5 * rows * number + n * (part + rows * number)
+        # The coordinator adds nothing: it has the exponents of one proof, and copies of what is left of them.
+        total = 3 * rows * _EXPONENT
     else:
         sent, received = upload, upload
         steps += ((measured.OPEN, rows * power),)
@@ -237,7 +241,7 @@ def _paillier(
         working=_opened(length, word_bits) + 8 * length + table + working,
         silo=steps,
         once=((measured.TABLE, power),),
-        total=rows * number,
+        total=total,
         coordinator=((measured.CHECK_AND_ADD, n * rows * product), *known),
     )
 
@@ -264,7 +268,7 @@ def _ckks(scheme: CKKS, length: int, n: int, word_bits: WordBits, rounds: int) -
         coordinator=(
             (measured.CKKS_CHECK, n * steps),
             (measured.CKKS_ADD, n * steps),
-            (measured.CKKS_SERIALISE, steps),
+            (measured.CKKS_SERIALISE, (1 + n) * steps),  # For its digest, and as each silo takes it.
         ),
     )
 
@@ -294,7 +298,7 @@ def _both(
         kept: bytes that one silo holds all the time.
         working: bytes that it holds besides while it computes, at the most.
         silo: its steps in one round.
-        total: bytes of the running sum.
+        total: bytes of the running sum, or of what the coordinator holds where silos add.
         coordinator: its steps in one round.
         once: steps of a silo in all rounds together.
     """
@@ -304,7 +308,7 @@ def _both(
         memory=kept + working,
         steps=(*_times(silo, rounds), *once),
     )
-    # Everything but the sum is streamed, in pieces for each silo.
+    # Everything but the sum is streamed, in pieces for each silo; so is the sum, from where it lies.
     held = total + measured.COORDINATOR_BASE + n * measured.COORDINATOR_A_SILO
     other = Party(
         sent=n * one.received, received=n * one.sent, memory=held, steps=_times(coordinator, rounds)

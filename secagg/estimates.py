@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from secagg import measured
@@ -20,7 +21,8 @@ from secagg.explanation import explained
 from secagg.fixedpoint import words_for
 from secagg.masking.params import Masking
 from secagg.names import WordBits
-from secagg.paillier.params import Paillier, ThresholdPaillier
+from secagg.packing import Packing
+from secagg.paillier.params import Paillier, ThresholdPaillier, plaintext_bits
 from secagg.plain import Plain
 from secagg.ranges import whole
 from secagg.report import (
@@ -55,6 +57,9 @@ _UNITS = (
     ("d", 86_400.0, 999.5),
 )
 """Name, seconds, and up to how many of them it is used."""
+
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
+"""What a container may hold, in bytes, or "max"."""
 
 _LEAST = 1e-4
 """Seconds; what takes less is not worth a figure."""
@@ -274,8 +279,13 @@ def _held(cost: Cost, holder: _Holder) -> int:
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory that this machine has, whoever uses them."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return the bytes of memory that this machine, or this container, has, whoever uses them."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        allowed = _CONTAINER.read_text(encoding="ascii").strip()
+    except OSError:
+        return physical
+    return physical if allowed == "max" else min(physical, int(allowed))
 
 
 def duration(seconds: float) -> str:
@@ -333,8 +343,9 @@ def _costs(cost: Cost, n: int) -> Iterator[tuple[str, str]]:
 
 
 def _partial_rate() -> str:
-    (rate,) = measured.PARTIAL.recorded
-    return f"each silo opens its part of {int(rate):,} values a second and core, on all its cores"
+    entries = Packing(32, MIN_SILOS, plaintext_bits(measured.PAILLIER_BITS)).entries
+    rate = round(entries / measured.PARTIAL.seconds, -2)
+    return f"each silo opens its part of {rate:,.0f} values a second and core, on all its cores"
 
 
 # --- memory ------------------------------------------------------------------------------------------------

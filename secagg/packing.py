@@ -1,7 +1,8 @@
 """Many fixed-point integers in one large one, so that adding the large ones adds all of them.
 
 A plaintext is a row of lanes, the first in its lowest bits. A lane holds the integer and a bias that makes it
-non-negative; lanes are wide enough for the sum of the cohort, so nothing is carried into the next one.
+non-negative; lanes are wide enough for the sum of the cohort, so nothing is carried into the next one. In the
+first lane is no entry: all silos write the same integer there, which tells one row and round from another.
 
 Source: the packing of Paillier plaintexts in Ge and Zdonik, "Answering aggregation queries in a secure system
 model", VLDB 2007, section 4.2; the bias makes it hold for negative values.
@@ -38,7 +39,7 @@ class Packing:
         plaintext_bits: what a plaintext can hold: every value below ``2 ** plaintext_bits``.
 
     Raises:
-        ParameterError: a field is out of range, or a plaintext has no room for one lane.
+        ParameterError: a field is out of range, or a plaintext has no room for two lanes.
 
     Guarantees:
         No sum of ``cohort`` packed vectors carries from one lane into another.
@@ -54,8 +55,8 @@ class Packing:
             raise ParameterError(f"word_bits is {self.word_bits}, must be 32 or 64")
         if not 1 <= self.cohort <= SUM_LIMIT[self.word_bits]:
             raise ParameterError(f"cohort is {self.cohort}, must be at least 1, and leave an integer room")
-        if self.lanes < 1:
-            raise ParameterError(f"a plaintext of {self.plaintext_bits} bits has no room for one lane")
+        if self.lanes < 2:
+            raise ParameterError(f"a plaintext of {self.plaintext_bits} bits has no room for two lanes")
 
     @property
     def lane_bits(self) -> int:
@@ -69,8 +70,13 @@ class Packing:
 
     @property
     def lanes(self) -> int:
-        """Entries in one plaintext."""
+        """Lanes of one plaintext."""
         return self.plaintext_bits // self.lane_bits
+
+    @property
+    def entries(self) -> int:
+        """Entries in one plaintext."""
+        return self.lanes - 1
 
     @property
     def row_bytes(self) -> int:
@@ -79,13 +85,14 @@ class Packing:
 
     def rows(self, length: int) -> int:
         """Return how many plaintexts hold ``length`` entries."""
-        return -(-length // self.lanes)
+        return -(-length // self.entries)
 
-    def pack(self, vector: IntegerVector) -> NDArray[np.uint8]:
+    def pack(self, vector: IntegerVector, checks: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the plaintexts of a vector.
 
         Args:
             vector: uint32 or uint64 as ``word_bits`` says, two's complement, shape (length,).
+            checks: what all silos write into the first lanes, -``bias`` to ``bias``, shape (rows,).
 
         Returns:
             Shape (rows, row_bytes); each row is one plaintext, little-endian.
@@ -102,19 +109,24 @@ class Packing:
         packed = np.empty((self.rows(vector.size), self.row_bytes), np.uint8)
         for rows, entries in self._blocks(vector.size):
             block = packed[rows]
-            biased = np.zeros(len(block) * self.lanes, "<i8")
             some = signed[entries]
+            biased = np.zeros(len(block) * self.entries, "<i8")
             np.add(some, self.bias, out=biased[: some.size], dtype=np.int64)
-            bits = np.unpackbits(biased.view(np.uint8), bitorder="little").reshape(-1, 64)
+            first = checks[rows].reshape(-1, 1) + self.bias
+            row = np.concatenate([first, biased.reshape(len(block), -1)], axis=1, dtype="<i8")
+            bits = np.unpackbits(row.reshape(-1).view(np.uint8), bitorder="little").reshape(-1, 64)
             lanes = bits[:, : self.lane_bits].reshape(len(block), -1)
             block[:] = np.packbits(lanes, axis=1, bitorder="little")
         return packed
 
-    def unpack(self, rows: NDArray[np.uint8], *, length: int, silos: int) -> NDArray[Any]:
+    def unpack(
+        self, rows: NDArray[np.uint8], checks: NDArray[np.int64], *, length: int, silos: int
+    ) -> NDArray[Any]:
         """Return the sum of the vectors that were packed.
 
         Args:
             rows: sum of the plaintexts of each silo, as of ``pack``.
+            checks: as each silo packed.
             length: entries of the vectors.
             silos: how many are in the sum, 1 to the cohort.
 
@@ -123,7 +135,7 @@ class Packing:
 
         Raises:
             UsageError: another shape or number of silos.
-            RoundAborted: a lane holds what no sum of packed vectors gives.
+            RoundAborted: a lane holds what no sum of vectors packed with these checks gives.
         """
         if not 1 <= silos <= self.cohort:
             raise UsageError(f"silos is {silos}, must be 1 to the cohort {self.cohort}")
@@ -135,14 +147,19 @@ class Packing:
             used = self.lanes * self.lane_bits
             bits = np.zeros((len(block) * self.lanes, 64), np.uint8)
             bits[:, : self.lane_bits] = block[:, :used].reshape(-1, self.lane_bits)
-            biased = np.packbits(bits, bitorder="little").view("<i8")
-            into = total[entries]
-            if block[:, used:].any() or biased[into.size :].any() or (biased > 2 * silos * self.bias).any():
-                raise RoundAborted("the opened sum is not one of packed vectors: no model is made of it")
+            lanes = np.packbits(bits, bitorder="little").view("<i8").reshape(len(block), -1)
+            into, biased = total[entries], lanes[:, 1:].reshape(-1)
+            if (
+                block[:, used:].any()
+                or (lanes[:, 0] != silos * (checks[some] + self.bias)).any()
+                or biased[into.size :].any()
+                or (biased > 2 * silos * self.bias).any()
+            ):
+                raise RoundAborted("the opened sum is not of vectors of this round: no model is made of it")
             np.subtract(biased[: into.size], silos * self.bias, out=into, casting="same_kind")
         return total.view(np.uint32 if self.word_bits == 32 else np.uint64)
 
     def _blocks(self, length: int) -> Iterator[tuple[slice, slice]]:
         """Yield which plaintexts, and which of ``length`` entries are in them."""
         for row in range(0, self.rows(length), _BLOCK):
-            yield slice(row, row + _BLOCK), slice(row * self.lanes, (row + _BLOCK) * self.lanes)
+            yield slice(row, row + _BLOCK), slice(row * self.entries, (row + _BLOCK) * self.entries)

@@ -27,6 +27,34 @@ class Buffer(Protocol):
     def __getitem__(self, part: slice, /) -> memoryview: ...
 
 
+class EndToEnd:
+    """Buffers of one size, one after the other, as one: each is asked for when a slice reads of it.
+
+    Args:
+        count: how many.
+        size: bytes of each, at least 1.
+        part: returns one of them, by its place; the same bytes whenever it is asked.
+
+    Guarantees:
+        Nothing is held but what ``part`` refers to, and nothing copied but a slice over several of them.
+    """
+
+    def __init__(self, count: int, size: int, part: Callable[[int], Buffer]) -> None:
+        self._count = count
+        self._size = size
+        self._part = part
+
+    def __len__(self) -> int:
+        return self._count * self._size
+
+    def __getitem__(self, part: slice, /) -> memoryview:
+        first, last, _ = part.indices(len(self))
+        places = range(first // self._size, -(-last // self._size)) if first < last else ()
+        starts = ((place, place * self._size) for place in places)
+        found = [self._part(place)[max(0, first - start) : last - start] for place, start in starts]
+        return found[0] if len(found) == 1 else memoryview(b"".join(found))
+
+
 Frame: TypeAlias = tuple[bytes, Buffer | None]
 """Header and payload of one message, as ``wire`` encodes and decodes them."""
 

@@ -25,7 +25,7 @@ import msgspec
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from secagg.errors import ParameterError, PolicyRefused, SecaggError, TrainerFailed
+from secagg.errors import FaultyCoordinator, ParameterError, PolicyRefused, SecaggError, TrainerFailed
 from secagg.estimates import check_round_memory
 from secagg.hazmat.identity import grouped
 from secagg.heap import return_freed_memory
@@ -101,6 +101,8 @@ class AppWorkload:
         try:
             check_round_memory(terms, self._memory_limit, holder="at each silo")
         except ParameterError as error:
+            if error.parameter != "memory":
+                raise FaultyCoordinator(f"no round has these terms: {error}") from None
             raise PolicyRefused("memory_limit", str(error)) from None
         app = TrainingPlan.of(terms).app
         trainer = self._apps.trainer(app)

@@ -168,7 +168,7 @@ class SecondEncryptedSilo:
         words = np.frombuffer(vector, f"<i{self.word_bits // 8}")
         self.integers = [*words.tolist(), 1]
         self.lane, most = LANES[self.word_bits]
-        self.bias, self.lanes = most // self.cohort, (self.key.bits - 1) // self.lane
+        self.bias, self.entries = most // self.cohort, (self.key.bits - 1) // self.lane - 1
         self.total: list[int] | None = None
 
     def draw(self, size: int) -> bytes:
@@ -217,8 +217,16 @@ class SecondEncryptedSilo:
         )
         self.round_id = hashed("encrypted round", [training, attempt, seconds], self.key.id, parameters)
         opened = []
-        for start in range(0, len(self.integers), self.lanes):
-            lanes = self.integers[start : start + self.lanes]
+        rows = range(0, len(self.integers), self.entries)
+        drawn = hashlib.shake_256(hashed("paillier check lanes", parameters, self.round_id)).digest(
+            8 * len(rows)
+        )
+        self.checks = [
+            int.from_bytes(drawn[at : at + 8], "little") % (2 * self.bias + 1) - self.bias
+            for at in range(0, len(drawn), 8)
+        ]
+        for start, check in zip(rows, self.checks, strict=True):
+            lanes = [check, *self.integers[start : start + self.entries]]
             packed = sum((value + self.bias) << self.lane * at for at, value in enumerate(lanes))
             opened.append((packed, self.draw(self.key.bits // 16)))
         data = b"".join(self.key.encrypt(*each) for each in opened)
@@ -289,9 +297,13 @@ class SecondEncryptedSilo:
 
     def unpack(self, plaintexts: list[int]) -> None:
         integers = []
-        for plaintext in plaintexts:
-            assert plaintext < 2 ** (self.lanes * self.lane)
-            integers += [plaintext >> self.lane * at & (2**self.lane - 1) for at in range(self.lanes)]
+        for plaintext, written in zip(plaintexts, self.checks, strict=True):
+            check, *lanes = (
+                plaintext >> self.lane * at & (2**self.lane - 1) for at in range(self.entries + 1)
+            )
+            assert plaintext < 2 ** ((self.entries + 1) * self.lane)
+            assert check == len(self.survivors) * (written + self.bias)
+            integers += lanes
         *found, count = (lane - len(self.survivors) * self.bias for lane in integers[: len(self.integers)])
         assert not any(integers[len(self.integers) :])
         assert count == len(self.survivors)

@@ -83,14 +83,16 @@ def added(encoding: Encoding, vectors: Sequence[Any]) -> Any:
     assert max(map(abs, exact)) <= LIMIT[encoding.word_bits]
     assert centred(encoding, total) == exact
     packing = Packing(encoding.word_bits, encoding.cohort, PLAINTEXT_BITS)
-    rows = [packing.pack(vector) for vector in vectors]
+    checks = np.full(packing.rows(encoding.length), -packing.bias)
+    rows = [packing.pack(vector, checks) for vector in vectors]
     width = rows[0].shape[1]
     summed = b"".join(
         sum(int.from_bytes(row[at].tobytes(), "little") for row in rows).to_bytes(width, "little")
         for at in range(len(rows[0]))
     )
     opened = np.frombuffer(summed, np.uint8).reshape(-1, width)
-    assert packing.unpack(opened, length=encoding.length, silos=len(vectors)).tolist() == total.tolist()
+    unpacked = packing.unpack(opened, checks, length=encoding.length, silos=len(vectors))
+    assert unpacked.tolist() == total.tolist()
     return total
 
 

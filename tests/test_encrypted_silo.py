@@ -392,14 +392,15 @@ def test_a_whole_round_names_whose_part_is_wrong_where_too_few_are_right() -> No
         assert "names east" in coordinator.losses[silo]
 
 
-def garbage(federation: Federation, rows: NDArray[np.uint8]) -> Any:
-    """Return what changes the upload of "east" to ciphertexts of ``rows``, proved and signed as its own."""
+def garbage(federation: Federation, rows_of: Callable[[bytes], NDArray[np.uint8]]) -> Any:
+    """Return what changes the upload of "east" to ciphertexts of other rows, proved and signed as its own."""
 
     def tamper(reply: Any) -> Any:
         if not isinstance(reply, EncryptedInput):
             return reply
         adder: Any = federation.adder
         context = adder.context("east", reply.round_id)
+        rows = rows_of(reply.round_id)
         data = encrypt_known(rows, Pool(adder.public), context=context, random=os.urandom)
         payload = Payload.over("u1", len(data), memoryview(data))
         fields = transcript.upload_fields(
@@ -425,14 +426,19 @@ def blames_nobody(federation: Federation, why: str) -> None:
 
 
 def test_what_one_silo_encrypts_in_place_of_a_vector_makes_no_sum_and_nobody_is_blamed() -> None:
-    """It knows what it sends, so that the proof holds: lanes that overflow, and a count of another number."""
-    federation = Federation(N, scheme=THRESHOLD_PAILLIER)
-    adder: Any = federation.adder
-    size = adder.packing.row_bytes
-    for rows in (np.full((adder.count, size), 255, np.uint8), np.zeros((adder.count, size), np.uint8)):
+    """It knows what it sends, so that the proof holds: all ones, no check, and a count of two."""
+    adder: Any = Federation(N, scheme=THRESHOLD_PAILLIER).adder
+    two = np.zeros(adder.length, np.uint32)
+    two[-1] = 2
+    made: list[tuple[Callable[[bytes], NDArray[np.uint8]], str]] = [
+        (lambda _: np.full((adder.count, adder.packing.row_bytes), 127, np.uint8), "sum"),
+        (lambda _: np.zeros((adder.count, adder.packing.row_bytes), np.uint8), "of this round"),
+        (lambda round_id: adder.packing.pack(two, adder.checks(round_id)), "count"),
+    ]
+    for rows_of, why in made:
         federation = Federation(N, scheme=THRESHOLD_PAILLIER)
-        federation.silos["east"].tamper = garbage(federation, rows)
-        blames_nobody(federation, "sum")
+        federation.silos["east"].tamper = garbage(federation, rows_of)
+        blames_nobody(federation, why)
 
 
 def parts_announced() -> tuple[Attempt, PartialsAnnounced]:

@@ -332,7 +332,7 @@ def test_texts_fit_80_columns(scheme: Scheme, parameters: int, n: int, rounds: i
 def test_the_table_says_where_its_figures_come_from() -> None:
     text = estimate(1_000_000, 5).text()
     joined = " ".join(text.split())
-    assert "1,100 values a second and core" in joined
+    assert "1,300 values a second and core" in joined
     for name in ("masking", "paillier", "ckks"):
         assert f"benchmarks/results/{name}-xeon-2-cores.md" in joined
     assert text.startswith("1,000,000 parameters of 32 bits, 5 silos, 1 round\n")
@@ -411,6 +411,16 @@ def test_a_run_within_its_memory_is_not_refused() -> None:
     with pytest.raises(ParameterError):
         check_memory(CKKS(), 10**6, 5, cost.together - 1)
     assert machine_memory() > 2**28
+
+
+@pytest.mark.parametrize(("text", "least"), [("max\n", 2**28), ("268435456\n", 2**28)])
+def test_a_container_has_what_it_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, least: int
+) -> None:
+    (tmp_path / "memory.max").write_text(text)
+    monkeypatch.setattr("secagg.estimates._CONTAINER", tmp_path / "memory.max")
+    assert machine_memory() >= least
+    assert (machine_memory() == least) is text[0].isdigit()
 
 
 def test_a_run_over_its_memory_is_refused_with_what_fits() -> None:

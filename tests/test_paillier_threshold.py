@@ -87,16 +87,16 @@ def test_any_t_of_n_open(n: int, t: int, data: st.DataObject) -> None:
 
 def test_packed_sums_are_opened_exactly() -> None:
     packing = Packing(32, 5, KEY.public.plaintext_bits)
-    vectors = np.random.default_rng(0).integers(-packing.bias, packing.bias, (5, packing.lanes + 1))
+    vectors = np.random.default_rng(0).integers(-packing.bias, packing.bias, (5, packing.entries + 1))
+    checks = np.array([7, -7])
     total = Total(KEY.public, 2)
     for vector in vectors.astype(np.int32).view(np.uint32):
-        total.add(encrypt(packing.pack(vector), POOL))
-    summed = read(b"".join(total.pieces()), KEY.public)
+        total.add(encrypt(packing.pack(vector, checks), POOL))
+    summed = read(total.ciphertexts()[:], KEY.public)
     partials = {share.party: share.decrypt(summed, threads=2) for share in SHARES[1:]}
     rows = KEY.open(partials, size=packing.row_bytes)
-    assert packing.unpack(rows, length=packing.lanes + 1, silos=5).view(np.int32).tolist() == [
-        int(one) for one in vectors.sum(axis=0)
-    ]
+    opened = packing.unpack(rows, checks, length=packing.entries + 1, silos=5)
+    assert opened.view(np.int32).tolist() == vectors.sum(axis=0).tolist()
 
 
 def test_the_whole_key_opens_the_same() -> None:

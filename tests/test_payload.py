@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg.errors import MalformedMessage
-from secagg.payload import PIECE_SIZE, Payload, describe
+from secagg.payload import PIECE_SIZE, EndToEnd, Payload, describe
 
 LARGE = np.arange(PIECE_SIZE // 4 * 2 + 3, dtype=np.uint32)
 
@@ -112,6 +112,28 @@ def test_a_spooled_payload_adds_like_one_in_memory(sizes: list[int]) -> None:
     assert np.array_equal(total, expected)
     assert payload.digest == Payload.of(LARGE).digest
     assert np.array_equal(payload.array(), LARGE)
+
+
+@given(st.integers(0, 5), st.integers(1, 7), st.integers(-40, 40), st.integers(-40, 40))
+def test_buffers_end_to_end_are_sliced_as_one(count: int, size: int, first: int, last: int) -> None:
+    """And nothing is asked for that a slice does not read."""
+    whole, asked = bytes(range(count * size)), list[int]()
+
+    def part(place: int) -> memoryview:
+        asked.append(place)
+        return memoryview(whole)[place * size : (place + 1) * size]
+
+    buffer = EndToEnd(count, size, part)
+    assert len(buffer) == len(whole)
+    assert bytes(buffer[first:last]) == whole[first:last]
+    assert asked == sorted({at // size for at in range(len(whole))[first:last]})
+    assert Payload.over("u1", len(whole), buffer).digest == blake3(whole).digest()
+
+
+def test_a_slice_of_one_of_several_buffers_is_not_copied() -> None:
+    parts = LARGE[:8].reshape(2, 4)
+    buffer = EndToEnd(2, 16, lambda place: parts[place].data.cast("B"))
+    assert np.shares_memory(np.frombuffer(buffer[20:28], np.uint8), LARGE)
 
 
 @pytest.mark.parametrize(

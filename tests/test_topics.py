@@ -324,7 +324,7 @@ def test_a_threshold_key_says_what_its_dealer_could_read() -> None:
 
 
 def test_bytes_of_ciphertexts_are_those_of_a_million_parameters() -> None:
-    assert "sent       10.11 or 14.22 bytes a parameter" in answer("paillier")
+    assert "sent       8.348 or 14.22 bytes a parameter" in answer("paillier")
     assert "sent       16.07 or 32.08 bytes a parameter" in answer("ckks")
 
 

@@ -53,5 +53,5 @@ class CKKSSum:
         self._total.add(ciphertexts)
 
     def total(self) -> Payload:
-        """Return the ciphertexts of the sum."""
+        """Return the ciphertexts of the sum; see ``RunningSum.total``."""
         return self._total.payload()

@@ -13,12 +13,10 @@ Source: Cheon, Kim, Kim, Song 2017 (addition); Microsoft SEAL 4.1 (seeded cipher
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from secagg.ckks.parameters import SECRET_MAGIC, SEED_SIZE, SumParameters
 from secagg.ckks.seal import SEAL_MAGIC, Seal, SealObject, refuse_words, sealapi
 from secagg.errors import MalformedMessage, UsageError
-from secagg.payload import Payload, regroup
+from secagg.payload import EndToEnd, Payload, regroup
 
 _SCAN_SIZE = 1 << 16
 
@@ -134,7 +132,9 @@ class CiphertextSum:
         self._spoiled = False
 
     def payload(self) -> Payload:
-        """Return the total: ``u8``, chunk after chunk, 2 N words each; serialised piece by piece.
+        """Return the total: ``u8``, chunk after chunk, 2 N words each; serialised as it is read.
+
+        Nothing is added afterwards.
 
         Raises:
             UsageError: nothing was added, or the total is spoiled.
@@ -142,15 +142,15 @@ class CiphertextSum:
         self._refuse_spoiled()
         if not self.uploads:
             raise UsageError("the total is of no upload")
-        return Payload("u8", sum_words(self._parameters), self._pieces)
+        parameters, totals, seal = self._parameters, self._totals, self._seal
+        content = EndToEnd(
+            parameters.chunks, sum_size(parameters), lambda at: seal.read_sum(parameters, totals[at])
+        )
+        return Payload.over("u8", sum_words(parameters), content)
 
     def _refuse_spoiled(self) -> None:
         if self._spoiled:
             raise UsageError("an upload was added in part: begin a new total")
-
-    def _pieces(self) -> Iterator[memoryview]:
-        for total in self._totals:
-            yield self._seal.read_sum(self._parameters, total)
 
     def _add(self, total: SealObject, fresh: SealObject) -> None:
         try:

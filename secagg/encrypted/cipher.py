@@ -52,7 +52,10 @@ class RunningSum(Protocol):
         ...
 
     def total(self) -> Payload:
-        """Return the ciphertexts of the sum."""
+        """Return the ciphertexts of the sum, which are read where they lie, and by one thread at a time.
+
+        They are sent without a second total in memory, so nothing is added afterwards.
+        """
         ...
 
 

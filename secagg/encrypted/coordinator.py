@@ -11,7 +11,7 @@ Source: "Ciphertexts" in ``docs/protocol.md``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -42,7 +42,7 @@ from secagg.messages import (
     Void,
 )
 from secagg.names import SiloId
-from secagg.payload import Payload
+from secagg.payload import EndToEnd, Payload
 from secagg.phases import Gate
 from secagg.records import InputAccepted, PhaseClosed, SiloLost
 from secagg.roster import Roster
@@ -113,7 +113,8 @@ class EncryptedCoordinator:
         past: round ids of attempts that are over; their messages are late, not wrong.
 
     Guarantees:
-        Where one key opens, one running total is held, never two uploads.
+        Where one key opens, one running total is held, never two uploads, and sent from where it lies; where
+        shares do, nothing is held but what uploads and parts were kept in when they came.
         A fault that can be attributed names its maker; nobody else is ever named, and neither is a silo
         whose message is of an attempt in ``past``.
         It is told the next model by its digest, which more silos name than may collude.
@@ -449,11 +450,8 @@ def _reads_whole(payload: Payload) -> bool:
 
 
 def joined(payloads: Iterable[Payload]) -> Payload:
-    """Return payloads of one type, at least one, end to end; they are read when it is."""
+    """Return payloads of one form, at least one, end to end; they are read where they lie, when it is."""
     parts = tuple(payloads)
-
-    def pieces() -> Iterator[memoryview]:
-        for part in parts:
-            yield from part.pieces()
-
-    return Payload(parts[0].dtype, sum(part.length for part in parts), pieces)
+    first, buffers = parts[0], tuple(part.buffer() for part in parts)
+    content = EndToEnd(len(parts), first.size, buffers.__getitem__)
+    return Payload.over(first.dtype, len(parts) * first.length, content)

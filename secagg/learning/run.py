@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeAlias, TypeVar
 
+from secagg.encrypted.cipher import Adder
 from secagg.errors import UsageError
 from secagg.fixedpoint import Encoding
 from secagg.keys.adders import adder_of
@@ -54,7 +55,8 @@ class Run(Generic[B]):
         training_seconds, phase_seconds, attempts: as ``RoundCoordinator`` takes them.
 
     Raises:
-        ParameterError: no encoding fits.
+        ParameterError: no encoding fits, or its sums cannot be added under the key.
+        MissingExtra: the package that the key needs is not installed.
     """
 
     def __init__(
@@ -94,6 +96,10 @@ class Run(Generic[B]):
         self._schedule: list[tuple[Kind, Encoding]] = [("train", bounds.training(model.length))] * rounds
         if bounds.metrics:
             self._schedule.append(("metrics", bounds.measuring()))
+        # Now, so that what cannot be added under the key is refused before anybody trains or encrypts.
+        self._adders: dict[Encoding, Adder] = {}
+        if key is not None:
+            self._adders = {of: adder_of(key.document, of) for of in dict(self._schedule).values()}
 
     @property
     def protected(self) -> bool:
@@ -162,7 +168,7 @@ class Run(Generic[B]):
             terms=terms,
             base=sent,
             sealed_base=0 if sent is not None else 8 * (1 + self._plan.strategy.slots) * self.model.length,
-            adder=None if self._key is None else adder_of(self._key.document, terms.encoding),
+            adder=self._adders.get(terms.encoding),
             desk=None if self._key is None else KeyDesk(self.roster, self._key, seconds=phase_seconds),
             seconds=phase_seconds,
             training_seconds=training_seconds,

@@ -17,6 +17,7 @@ from secagg.errors import MalformedMessage, UsageError
 from secagg.paillier.gmp import gmpy2, mpz
 from secagg.paillier.obfuscators import Pool
 from secagg.paillier.public import PublicKey
+from secagg.payload import EndToEnd
 
 _BATCH = 64
 """Ciphertexts that are checked by one greatest common divisor."""
@@ -110,16 +111,16 @@ class Total:
             raise MalformedMessage(f"{at} ciphertexts were sent, {len(self._sums)} are needed")
         self.vectors += 1
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the ciphertexts of the sum.
+    def ciphertexts(self) -> EndToEnd:
+        """Return the ciphertexts of the sum, which are read where they lie: nothing is added afterwards.
 
         Raises:
             UsageError: nothing was added: there would be nothing that hides a plaintext.
         """
         if not self.vectors:
             raise UsageError("a sum of no vectors is not sent")
-        for total in self._sums:
-            yield total.to_bytes(self._key.ciphertext_size, "big")
+        sums, size = self._sums, self._key.ciphertext_size
+        return EndToEnd(len(sums), size, lambda at: memoryview(sums[at].to_bytes(size, "big")))
 
     def __repr__(self) -> str:
         return f"Total({len(self._sums)} ciphertexts, {self.vectors} vectors)"

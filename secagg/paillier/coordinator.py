@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
 
 from secagg.encrypted.cipher import Form
 from secagg.errors import MalformedMessage
@@ -44,6 +48,12 @@ class PaillierAdder:
     def context(self, silo: SiloId, round_id: bytes) -> bytes:
         """Return what the proof of an upload is for."""
         return digest("paillier upload", self.key, self.parameters, round_id, silo)
+
+    def checks(self, round_id: bytes) -> NDArray[np.int64]:
+        """Return what every silo packs into the first lane of each plaintext of this round."""
+        seed = digest("paillier check lanes", self.parameters, round_id)
+        drawn = np.frombuffer(hashlib.shake_256(seed).digest(8 * self.count), "<u8")
+        return (drawn % (2 * self.packing.bias + 1)).astype(np.int64) - self.packing.bias
 
     def check(self, ciphertexts: Payload, *, silo: SiloId, round_id: bytes) -> None:
         """Check every ciphertext of an upload, and the proof where it has one; see ``Adder.check``.
@@ -91,9 +101,9 @@ class PaillierSum:
         self._total.add(self._adder.batches(ciphertexts))
 
     def total(self) -> Payload:
-        """Return the ciphertexts of the sum."""
+        """Return the ciphertexts of the sum; see ``RunningSum.total``."""
         form = self._adder.total
-        return Payload.over(form.dtype, form.length, memoryview(b"".join(self._total.pieces())))
+        return Payload.over(form.dtype, form.length, self._total.ciphertexts())
 
 
 def _whole(payload: Payload) -> Buffer:

@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
+import numpy as np
+from numpy.typing import NDArray
+
 from secagg.encrypted.cipher import Opening, Progress
 from secagg.errors import MalformedMessage
 from secagg.fixedpoint import Encoding
@@ -45,10 +48,10 @@ class _PaillierCipher(PaillierAdder):
         Args:
             vector: shape (length + 1,).
             silo: in the proof that shared openings need; elsewhere the signature names it.
-            round_id: as ``silo``.
+            round_id: in the first lane of every plaintext, and in that proof.
         """
         self._pool.fill(self.count)
-        rows = self.packing.pack(vector)
+        rows = self.packing.pack(vector, self.checks(round_id))
         if self.proof_size:
             context = self.context(silo, round_id)
             ciphertexts = encrypt_known(rows, self._pool, context=context, random=self._random)
@@ -74,9 +77,8 @@ class _PaillierCipher(PaillierAdder):
 
         return None if opened is None else more
 
-    @property
-    def _row_size(self) -> int:
-        return self.packing.row_bytes
+    def _sum(self, rows: NDArray[np.uint8], silos: int, round_id: bytes) -> IntegerVector:
+        return self.packing.unpack(rows, self.checks(round_id), length=self.length, silos=silos)
 
 
 class PaillierCipher(_PaillierCipher):
@@ -104,9 +106,9 @@ class PaillierCipher(_PaillierCipher):
     def open(self, total: Payload, *, silos: int, round_id: bytes) -> IntegerVector:
         """Return the sum; see ``SharedKeyCipher.open``."""
         rows = self._secret.open(
-            self._read(total), size=self._row_size, progress=self._progress(), random=self._random
+            self._read(total), size=self.packing.row_bytes, progress=self._progress(), random=self._random
         )
-        return self.packing.unpack(rows, length=self.length, silos=silos)
+        return self._sum(rows, silos, round_id)
 
 
 class ThresholdPaillierCipher(_PaillierCipher):
@@ -152,8 +154,8 @@ class ThresholdPaillierCipher(_PaillierCipher):
                 right[slot + 1] = partials
         if len(right) < key.threshold:
             return Opening(None, tuple(faulty))
-        rows = key.open(right, size=self._row_size)
-        return Opening(self.packing.unpack(rows, length=self.length, silos=silos), tuple(faulty))
+        rows = key.open(right, size=self.packing.row_bytes)
+        return Opening(self._sum(rows, silos, round_id), tuple(faulty))
 
     def _part_of(self, part: bytes) -> tuple[list[mpz], Proof | None]:
         if len(part) != self.part_size:

@@ -234,13 +234,13 @@ class Participant:
         self._terms, self._cipher, self._session, self._attempt = None, None, None, 0
         self._keyless, self._tries = None, 0
         self._policy.check(terms, self._roster)
+        self._workload.accept(terms)
         if is_encrypted(terms.scheme):
             wanted = self._needed_keys().want(terms)
             if wanted is not None:
                 self._keyless = terms
                 return wanted  # When the key is here, the coordinator says again what to train.
         cipher = self._cipher_of(terms)
-        self._workload.accept(terms)
         said = self._workload.said(terms)
         if said is not None:
             # The base may be held nowhere any more. If too few silos say so, the attempt that follows is

@@ -67,7 +67,8 @@ def reads(here: SharedOpening, silos: tuple[SiloId, ...], partials: Mapping[int,
     packing: Packing = here.adder.packing
     try:
         rows = here.key.open(partials, size=packing.row_bytes)
-        total = packing.unpack(rows, length=here.adder.length, silos=len(silos))
+        checks = here.adder.checks(here.requested.round_id)
+        total = packing.unpack(rows, checks, length=here.adder.length, silos=len(silos))
     except (RoundAborted, UsageError):
         return False
     return bool(total[:-1].tolist() == here.federation.sum_of(silos))

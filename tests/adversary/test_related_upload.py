@@ -60,6 +60,7 @@ class Colluder:
         self.adder: Any = federation.adder
         self.modulus = self.adder.public.n_squared
         self.seen: dict[SiloId, bytes] = {}
+        self.check = 0  # What every silo has in the first lane, less the bias.
         self._make = make
         for silo in federation.roster.silos:
             federation.silos[silo].tamper = partial(self.sent, silo)
@@ -70,6 +71,7 @@ class Colluder:
         if silo != COLLUDER:
             self.seen[silo] = bytes(message.ciphertexts.buffer()[:])
             return message
+        self.check = int(self.adder.checks(message.round_id)[0])
         data = self._make(self, self.seen)
         payload = Payload.over("u1", len(data), memoryview(data))
         fields = transcript.upload_fields(
@@ -82,11 +84,12 @@ class Colluder:
     def numbers(self, upload: bytes) -> list[mpz]:
         return read(upload[: self.adder.total.size], self.adder.public)
 
-    def of_lane(self, value: int, count: int) -> list[mpz]:
-        """Ciphertexts with ``value`` in every lane, and besides ``count`` in that of the count entry."""
+    def of_lane(self, value: int, count: int, *, check: int) -> list[mpz]:
+        """Ciphertexts with ``value`` in every lane, and besides ``count`` and ``check`` in theirs."""
         packing, key = self.adder.packing, self.adder.public
-        lanes = [value] * self.adder.length + [0] * (packing.lanes - self.adder.length)
-        lanes[self.adder.length - 1] += count
+        lanes = [value] * (1 + self.adder.length) + [0] * (packing.entries - self.adder.length)
+        lanes[0] += check
+        lanes[self.adder.length] += count
         plaintext = sum(lane << packing.lane_bits * at for at, lane in enumerate(lanes)) % int(key.n)
         return [(1 + plaintext * key.n) * Pool(key).take() % self.modulus]
 
@@ -100,7 +103,8 @@ class Colluder:
 def cancelling(colluder: Colluder, seen: dict[SiloId, bytes]) -> bytes:
     """What makes the sum that of the victim alone, with the bias and the count of four."""
     others = [upload for silo, upload in seen.items() if silo != VICTIM]
-    product = colluder.of_lane(colluder.adder.packing.bias * (1 + len(others)), 1 + len(others))
+    silos = 1 + len(others)  # Whom the colluder stands for.
+    product = colluder.of_lane(colluder.adder.packing.bias * silos, silos, check=colluder.check * silos)
     for upload in others:
         inverse = [gmpy2.invert(number, colluder.modulus) for number in colluder.numbers(upload)]
         product = [a * b % colluder.modulus for a, b in zip(product, inverse, strict=True)]
@@ -111,10 +115,10 @@ def copied(colluder: Colluder, seen: dict[SiloId, bytes]) -> bytes:
     return seen[VICTIM]
 
 
-def raised(before: bytes, colluder: Colluder, seen: dict[SiloId, bytes]) -> bytes:
-    """What makes the sum show a power of what was sent before."""
+def raised(before: bytes, check: int, colluder: Colluder, seen: dict[SiloId, bytes]) -> bytes:
+    """What makes the sum show a power of what was sent before, in a round with another check."""
     bias = colluder.adder.packing.bias
-    known = colluder.of_lane(bias * (1 - POWER), 1 - POWER)
+    known = colluder.of_lane(bias * (1 - POWER), 1 - POWER, check=colluder.check - POWER * check)
     powers = [gmpy2.powmod(number, POWER, colluder.modulus) for number in colluder.numbers(before)]
     return colluder.bytes_of([a * b % colluder.modulus for a, b in zip(known, powers, strict=True)])
 
@@ -156,8 +160,8 @@ def test_related_upload(lying: bool) -> None:
         assert set(named) == ({COLLUDER} if lying else set()), "honest silos are named, or nobody is"
 
 
-def sent_before() -> tuple[Federation, bytes]:
-    """An honest round, and the victim's upload in it, which its coordinator sent to every silo."""
+def sent_before() -> tuple[Federation, bytes, int]:
+    """An honest round, the victim's upload in it, which its coordinator sent to every silo, and the check."""
     federation = Federation(N, scheme=THRESHOLD_PAILLIER, vectors=drawn(1))
     coordinator = federation.coordinator()
     federation.run(coordinator)
@@ -165,12 +169,13 @@ def sent_before() -> tuple[Federation, bytes]:
     (announced,) = (m for m in to_colluder if isinstance(m, UploadsAnnounced))
     (requested,) = (m for m in to_colluder if isinstance(m, OpeningRequested))
     size, at = federation.adder.upload.size, [name for name, _ in announced.uploads].index(VICTIM)
-    return federation, bytes(requested.ciphertexts.buffer()[size * at : size * (at + 1)])
+    (check,) = federation.adder.checks(requested.round_id).tolist()
+    return federation, bytes(requested.ciphertexts.buffer()[size * at : size * (at + 1)]), check
 
 
 def test_related_upload_of_the_round_before() -> None:
-    _, upload = sent_before()
-    federation = attacked(partial(raised, upload), lying=False, vectors=drawn(2), number=2)
+    _, upload, check = sent_before()
+    federation = attacked(partial(raised, upload, check), lying=False, vectors=drawn(2), number=2)
     assert opened(federation) == [], "a sum was opened with ciphertexts that are made of others'"
 
 
@@ -207,8 +212,8 @@ def test_related_upload_mutant(
 
 def test_related_upload_of_the_round_before_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secagg.paillier.knowledge.check_known", unproved)
-    federation, upload = sent_before()
-    after = attacked(partial(raised, upload), lying=True, vectors=drawn(2), number=2)
+    federation, upload, check = sent_before()
+    after = attacked(partial(raised, upload, check), lying=True, vectors=drawn(2), number=2)
     (shown, *_) = opened(after)
     near = [round(value / POWER) for value in shown]
     exact = federation.vectors[VICTIM].view(np.int32).tolist()

@@ -119,7 +119,8 @@ def paillier_parameters(given: Json) -> object:
     return {
         "key": adder.key,
         "parameters": adder.parameters,
-        "lanes": adder.packing.lanes,
+        "entries": adder.packing.entries,
+        "checks": adder.checks(bytes(32)).tolist(),
         "bias": adder.packing.bias,
         "upload": [adder.upload.dtype, adder.upload.length],
         "part_size": adder.part_size,

@@ -449,12 +449,14 @@ def _written(numbers: Sequence[mpz], key: PublicKey) -> bytes:
 @operation
 def pack(given: Json) -> object:
     signed = np.array(given["values"], np.int32 if given["word_bits"] == 32 else np.int64)
-    return [row.tobytes() for row in _packing(given).pack(signed.view(f"u{signed.itemsize}"))]
+    words, checks = signed.view(f"u{signed.itemsize}"), np.array(given["checks"], np.int64)
+    return [row.tobytes() for row in _packing(given).pack(words, checks)]
 
 
 @operation
 def unpack(given: Json) -> object:
-    words = _packing(given).unpack(_rows(given["rows"]), length=given["length"], silos=given["silos"])
+    rows, checks = _rows(given["rows"]), np.array(given["checks"], np.int64)
+    words = _packing(given).unpack(rows, checks, length=given["length"], silos=given["silos"])
     return words.view(f"i{words.itemsize}").tolist()
 
 
@@ -480,7 +482,7 @@ def paillier_add(given: Json) -> object:
     total = Total(PublicKey.from_bytes(read(given["public"])), given["count"])
     for vector in given["vectors"]:
         total.add([read(vector)])
-    return b"".join(total.pieces())
+    return bytes(total.ciphertexts()[:])
 
 
 @operation

@@ -15,34 +15,41 @@ CIPHERTEXT = BITS // 4
 
 def packing() -> Group:
     group = Group(
-        "Integers in lanes of 33 bits (words of 32 bits) or 55 (64 bits), the first lowest, with a bias."
+        "Integers in lanes of 33 bits (words of 32 bits) or 55 (64 bits), with a bias; in the first, the "
+        "lowest, is what all silos write there."
     )
-    small = {"word_bits": 32, "cohort": 3, "plaintext_bits": 95}
+    small = {"word_bits": 32, "cohort": 3, "plaintext_bits": 120}
     bias = (2**31 - 1) // 3
-    rows = group.passes("two lanes a plaintext", "pack", **small, values=[1, -1, bias, -bias, 0])
-    wide = {"word_bits": 64, "cohort": 2, "plaintext_bits": 127}
+    values = [1, -1, bias, -bias, 0]
+    three: dict[str, object] = {"checks": [5, -bias, bias]}
+    rows = group.passes("two entries a plaintext", "pack", **small, **three, values=values)
+    wide = {"word_bits": 64, "cohort": 2, "plaintext_bits": 167}
     most = 2**53 // 2
-    more = group.passes("lanes of 55 bits", "pack", **wide, values=[most, -most, 7])
-    group.passes("one silo", "unpack", **small, rows=rows, length=5, silos=1)
-    group.passes("64 bits", "unpack", **wide, rows=more, length=3, silos=1)
+    more = group.passes("lanes of 55 bits", "pack", **wide, checks=[-7, most], values=[most, -most, 7])
+    three["length"] = 5
+    group.passes("one silo", "unpack", **small, **three, rows=rows, silos=1)
+    group.passes("64 bits", "unpack", **wide, checks=[-7, most], rows=more, length=3, silos=1)
     for name, value in {"beyond the bias": bias + 1, "beyond it below": -bias - 1}.items():
-        group.fails(name, "pack", "InputRefused", **small, values=[0, value])
+        group.fails(name, "pack", "InputRefused", **small, checks=[0], values=[0, value])
     for name, changes in {
-        "no room for a lane": {"plaintext_bits": 32},
+        "no room for two lanes": {"plaintext_bits": 65},
         "no cohort": {"cohort": 0},
         "16 bits": {"word_bits": 16},
     }.items():
-        group.fails(name, "pack", "ParameterError", **(small | changes), values=[0])
+        group.fails(name, "pack", "ParameterError", **(small | changes), checks=[0], values=[0])
     wrong = {
-        "a lane above the sum": 2**33 - 1,
-        "something behind the end": 1 << 33,
-        "something above the last lane": 1 << 66,
+        "another check": 1,
+        "a lane above the sum": (2**33 - 1) << 33,
+        "something behind the end": 1 << 66,
+        "something above the last lane": 1 << 99,
     }
     for name, row in wrong.items():
-        row_bytes = row.to_bytes(9, "little")
-        group.fails(name, "unpack", "RoundAborted", **small, rows=[row_bytes], length=1, silos=1)
-    group.fails("more silos than the cohort", "unpack", "UsageError", **small, rows=rows, length=5, silos=4)
-    group.fails("too few plaintexts", "unpack", "UsageError", **small, rows=rows[1:], length=5, silos=1)
+        given: dict[str, object] = {"checks": [-bias], "rows": [row.to_bytes(13, "little")]}
+        group.fails(name, "unpack", "RoundAborted", **small, **given, length=1, silos=1)
+    swapped = [rows[1], rows[0], rows[2]]
+    group.fails("rows that changed places", "unpack", "RoundAborted", **small, **three, rows=swapped, silos=1)
+    group.fails("more silos than the cohort", "unpack", "UsageError", **small, **three, rows=rows, silos=4)
+    group.fails("too few plaintexts", "unpack", "UsageError", **small, **three, rows=rows[1:], silos=1)
     return group
 
 

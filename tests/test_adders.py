@@ -1,0 +1,95 @@
+"""What a coordinator adds with: a run whose messages nobody would take is refused before anybody trains."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from secagg.cohort import Cohort
+from secagg.encrypted.cipher import SEAL_SIZE, Adder
+from secagg.errors import ParameterError
+from secagg.keys.adders import adder_of
+from secagg.keys.coordinator import EstablishedKey
+from secagg.learning.bounds import Bounds
+from secagg.learning.model import SealedBase
+from secagg.learning.run import Run
+from secagg.learning.settings import TrainingPlan
+from secagg.learning.strategies import FedAvg
+from secagg.terms import EncryptedParameters, PaillierParameters, ThresholdPaillierParameters
+from secagg.wire import MAX_LENGTH
+from tests.ceremonies import ROSTER, Ceremony
+from tests.federations import encoding_of
+from tests.paillier_keys import threshold_key
+
+SHARED, SHARES = (Ceremony.of(scheme).run() for scheme in ("paillier", "threshold-paillier"))
+Planned = Callable[[int], Adder]
+
+
+def fitting(planned: Planned, length: int) -> int:
+    """Return how many parameters the refusal of ``length`` says would fit."""
+    with pytest.raises(ParameterError, match="as long as the longest that is taken") as refused:
+        planned(length)
+    assert "masking" in str(refused.value)
+    (most,) = re.findall(r"at most ([\d,]+) parameters", str(refused.value))
+    return int(most.replace(",", ""))
+
+
+@pytest.mark.parametrize(("n", "length"), [(4, 10**8), (30, 10**7), (64, 10**7)])
+def test_where_shares_open_all_uploads_fit_in_one_message_or_the_run_is_refused(n: int, length: int) -> None:
+    key, _ = threshold_key(n, n - 1)
+    document = replace(SHARES.document, key=key.id, material=key.to_bytes())
+
+    def planned(length: int) -> Adder:
+        return adder_of(document, encoding_of(n, length=length))
+
+    most = fitting(planned, length)
+    largest = planned(most)
+    assert n * max(largest.upload.length, largest.part_size + SEAL_SIZE) <= MAX_LENGTH
+    fitting(planned, int(1.15 * most))
+
+
+def test_where_one_key_opens_a_sum_fits_in_one_message_or_the_run_is_refused() -> None:
+    def planned(length: int) -> Adder:
+        return adder_of(SHARED.document, encoding_of(30, length=length))
+
+    planned(10**7)
+    most = fitting(planned, 10**9)
+    assert planned(most).total.length <= MAX_LENGTH
+    fitting(planned, int(1.15 * most))
+
+
+@pytest.mark.parametrize(
+    ("key", "scheme"),
+    [
+        (SHARES, ThresholdPaillierParameters(Cohort.of(ROSTER.n), SHARES.document.key)),
+        (SHARED, PaillierParameters(Cohort.of(ROSTER.n), SHARED.document.key)),
+    ],
+    ids=["ThresholdPaillier", "Paillier"],
+)
+def test_a_run_that_does_not_fit_is_never_begun(key: EstablishedKey, scheme: EncryptedParameters) -> None:
+    def planned(length: int) -> Adder:
+        run = Run(
+            ROSTER,
+            scheme=scheme,
+            key=key,
+            plan=TrainingPlan(strategy=FedAvg(), length=length),
+            bounds=Bounds(
+                cohort=ROSTER.n,
+                metrics=("loss",),
+                clip=1.0,
+                weight_cap=1000.0,
+                least_total_weight=1000.0,
+                precision=1e-3,
+                metric_bound=10.0,
+                word_bits=None,
+            ),
+            rounds=2,
+            model=SealedBase(1, length, bytes(32)),
+            keep=lambda _base, _record: pytest.fail("nothing is opened"),
+        )
+        return adder_of(key.document, run.terms().encoding)
+
+    planned(fitting(planned, 10**9))
