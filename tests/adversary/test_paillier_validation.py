@@ -2,8 +2,8 @@
 
 A modulus that is small, prime or a power can be factored, and a ciphertext that shares a factor with it gives
 the factor away. What carries no obfuscator can be read by everybody. A silo that sends such a number in a
-round, under its own signature, is named. And one that is asked for the same vector in a second attempt sends
-no ciphertext of the first again: who sees both would know that nothing changed.
+round, under its own signature, is named. And one that is asked for the same vector in a second attempt uses
+no obfuscator of the first again: who saw both would know what changed.
 """
 
 from __future__ import annotations
@@ -135,21 +135,16 @@ def sent_unnamed() -> list[bytes]:
 
 
 def obfuscators(scheme: Scheme, attempts: int) -> list[set[mpz]]:
-    """Return what hides one vector in the ciphertexts that a silo sends, by attempt.
-
-    (1 + m n) r modulo n is r modulo n, whatever the plaintext m is.
-    """
+    """Return what hides one vector of a silo, by attempt: modulo n nothing else is left of a ciphertext."""
     federation, found = Federation(N, scheme=scheme), []
-    silo, terms, public = federation.silos[SILO], federation.terms, federation.adder.public
-    size = public.ciphertext_size
+    silo, terms, key = federation.silos[SILO], federation.terms, federation.adder.public
     for attempt in range(1, attempts + 1):
         silo.deliver(wire.encode(TrainingOpened(terms, 60.0)))
         reply = silo.deliver(wire.encode(RoundOpened(training_digest(terms), attempt, 60.0)))
         assert reply is not None
         assert reply[1] is not None
         data = bytes(reply[1][: federation.adder.total.size])
-        numbers = (mpz.from_bytes(data[start : start + size], "big") for start in range(0, len(data), size))
-        found.append({number % public.n for number in numbers})
+        found.append({ciphertext % key.n for ciphertext in product.read(data, key)})
     assert federation.work[SILO].trained == 1, "the vectors are not the same"
     return found
 
@@ -158,7 +153,7 @@ def test_two_attempts_share_no_ciphertext() -> None:
     for scheme in (PAILLIER, THRESHOLD_PAILLIER):
         first, second = obfuscators(scheme, 2)
         assert first
-        assert not first & second, "an obfuscator is sent again"
+        assert not first & second, "an obfuscator is used again"
 
 
 def test_paillier_validation() -> None:
@@ -214,8 +209,8 @@ def first_of_all(self: Pool) -> Any:
         ("secagg.paillier.ciphertexts.read", reading(lambda c: 1 < c < KEY.n_squared), "no ciphertext"),
         ("secagg.paillier.ciphertexts.read", reading(lambda c: gmpy2.gcd(c, KEY.n) == 1), "no ciphertext"),
         ("secagg.paillier.coordinator.read", reading(lambda _: True), "not named"),
-        ("secagg.paillier.silo.PaillierCipher.encrypt", kept, "sent again"),
-        ("secagg.paillier.obfuscators.Pool._take", first_of_all, "sent again"),
+        ("secagg.paillier.silo.PaillierCipher.encrypt", kept, "used again"),
+        ("secagg.paillier.obfuscators.Pool._take", first_of_all, "used again"),
     ],
 )
 def test_paillier_validation_mutant(
