@@ -313,7 +313,8 @@ _ENTRIES = (
     Explanation(
         code="SA-4102",
         what="{round} halted: {have}{of} silos answered, {need} are needed in {phase}",
-        cause="more silos were lost than n - max(t, k_min + c), all that a round survives",
+        cause="more silos were lost, or silent for phase_seconds, than n - max(t, k_min + c), all that a "
+        "round survives",
         safe=MASKED,
         you_can="run again once that is mended; the threshold cannot be lowered inside a run",
         they_can="{silos}: come back, or correct the cause",

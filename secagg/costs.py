@@ -76,12 +76,14 @@ class Cost:
         coordinator: it receives what all silos send, and sends what all of them receive.
         together: bytes that all parties hold where one process runs them, one after the other; that process
             included.
+        longest: entries of the longest payload, which ``wire`` limits.
     """
 
     scheme: Scheme
     silo: Party
     coordinator: Party
     together: int
+    longest: int
 
     @property
     def name(self) -> SchemeName:
@@ -168,6 +170,7 @@ def _masking(scheme: Masking, length: int, n: int, word_bits: WordBits, rounds: 
             (measured.SILO_HANDSHAKE, n),
         ),
         total=vector,
+        longest=length,
         coordinator=(
             (measured.ADD, n * values),
             (measured.COORDINATOR_STREAM, n * values),
@@ -189,6 +192,7 @@ def _plain(scheme: Plain, length: int, n: int, word_bits: WordBits, rounds: int)
         working=_opened(length, word_bits),
         silo=((measured.QUANTISE, values),),
         total=vector,
+        longest=length,
         coordinator=((measured.ADD, n * values), (measured.DECODE, values)),
     )
 
@@ -207,11 +211,12 @@ def _paillier(
         (measured.ENCRYPT, rows * power),
     )
     known: Steps = ()
-    total = rows * number
+    total, longest = rows * number, upload
     if isinstance(scheme, ThresholdPaillier):
         known = ((measured.KNOWN, n * rows * product),)
         part = upload + 3 * each  # Its proof is shorter.
         upload += knowledge_size(scheme.bits)
+        longest = n * max(upload, part)
         sent, received = upload + part, n * (upload + part)
         steps += (
             (measured.CHECK_AND_ADD, n * rows * product),
@@ -242,6 +247,7 @@ def _paillier(
         silo=steps,
         once=((measured.TABLE, power),),
         total=total,
+        longest=longest,
         coordinator=((measured.CHECK_AND_ADD, n * rows * product), *known),
     )
 
@@ -265,6 +271,7 @@ def _ckks(scheme: CKKS, length: int, n: int, word_bits: WordBits, rounds: int) -
             (measured.CKKS_OPEN, steps),
         ),
         total=total,
+        longest=total // 8,
         coordinator=(
             (measured.CKKS_CHECK, n * steps),
             (measured.CKKS_ADD, n * steps),
@@ -284,6 +291,7 @@ def _both(
     working: int,
     silo: Steps,
     total: int,
+    longest: int,
     coordinator: Steps,
     once: Steps = (),
 ) -> Cost:
@@ -299,6 +307,7 @@ def _both(
         working: bytes that it holds besides while it computes, at the most.
         silo: its steps in one round.
         total: bytes of the running sum, or of what the coordinator holds where silos add.
+        longest: entries of the longest payload.
         coordinator: its steps in one round.
         once: steps of a silo in all rounds together.
     """
@@ -314,7 +323,7 @@ def _both(
         sent=n * one.received, received=n * one.sent, memory=held, steps=_times(coordinator, rounds)
     )
     together = measured.IDLE + n * kept + working + held
-    return Cost(scheme=scheme, silo=one, coordinator=other, together=together)
+    return Cost(scheme=scheme, silo=one, coordinator=other, together=together, longest=longest)
 
 
 def _times(steps: Steps, rounds: int) -> Steps:

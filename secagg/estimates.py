@@ -39,7 +39,8 @@ from secagg.report import (
 )
 from secagg.scheme import Scheme, check_scheme
 from secagg.schemes import TAGS
-from secagg.terms import Terms, scheme_tag
+from secagg.terms import Terms, is_encrypted, scheme_tag
+from secagg.wire import MAX_LENGTH
 
 SHOWN_PARAMETERS = 1_000_000
 """For which a configuration is explained when nobody says how many there are."""
@@ -134,6 +135,9 @@ class Estimate:
         yield "CPU", f"of one core of {measured.MACHINE}, from {records}; elsewhere half as much or twice"
         if "ThresholdPaillier" in names:
             yield "opening", f"ThresholdPaillier: {_partial_rate()}"
+        long = [cost.name for cost in self.costs if cost.longest > MAX_LENGTH]
+        if long:
+            yield "too long", f"for one message under {', '.join(long)}: such a run is refused"
         if names & {"Paillier", "ThresholdPaillier"}:
             yield "ahead", "most of Paillier's encryption can be computed while a silo trains"
         yield "memory", f"at the same time, above an idle process of {size(measured.IDLE)}; training on top"
@@ -263,9 +267,35 @@ def check_round_memory(
     Raises:
         ParameterError: ``memory``: as ``check_memory``.
     """
-    encoding, tag = terms.encoding, scheme_tag(terms.scheme)
-    scheme = next(one for one in BY_DEFAULT if TAGS[name_of(one)] == tag)
-    check_memory(scheme, encoding.length, encoding.cohort, limit, word_bits=encoding.word_bits, holder=holder)
+    encoding = terms.encoding
+    check_memory(
+        _scheme_of(terms),
+        encoding.length,
+        encoding.cohort,
+        limit,
+        word_bits=encoding.word_bits,
+        holder=holder,
+    )
+
+
+def computing_seconds(terms: Terms) -> float:
+    """Return for how long a silo may say nothing in a round because it encrypts or opens.
+
+    Twice the estimate for one core, which is what slower machines take; 0 where nothing is encrypted.
+    """
+    encoding = terms.encoding
+    if not is_encrypted(terms.scheme):
+        return 0.0
+    cost = cost_of(
+        _scheme_of(terms), parameters=encoding.length, silos=encoding.cohort, word_bits=encoding.word_bits
+    )
+    return 2 * cost.silo.seconds
+
+
+def _scheme_of(terms: Terms) -> Scheme:
+    """Return the scheme as it is by default."""
+    tag = scheme_tag(terms.scheme)
+    return next(one for one in BY_DEFAULT if TAGS[name_of(one)] == tag)
 
 
 def _held(cost: Cost, holder: _Holder) -> int:
@@ -364,16 +394,18 @@ def _what_fits(
         for one in protected
         if name_of(one) != name_of(scheme)
     ]
+
+    def fits(cost: Cost) -> bool:
+        return _held(cost, holder) <= allowed and cost.longest <= MAX_LENGTH
+
     fitting = [
-        f"{cost.name} ({level_of(cost.name)}, {size(_held(cost, holder))})"
-        for cost in costs
-        if _held(cost, holder) <= allowed
+        f"{cost.name} ({level_of(cost.name)}, {size(_held(cost, holder))})" for cost in costs if fits(cost)
     ]
     low, high = 0, parameters  # So many fit, if it is any; so many do not.
     while high - low > 1:
         middle = (low + high) // 2
         cost = cost_of(scheme, parameters=middle, silos=silos, word_bits=word_bits)
-        low, high = (middle, high) if _held(cost, holder) <= allowed else (low, middle)
+        low, high = (middle, high) if fits(cost) else (low, middle)
     low -= low % 10 ** max(0, len(str(low)) - 3)  # Three digits say it.
     if low:
         fitting.append(f"at most {low:,} parameters")

@@ -2,7 +2,8 @@
 
 A plaintext is a row of lanes, the first in its lowest bits. A lane holds the integer and a bias that makes it
 non-negative; lanes are wide enough for the sum of the cohort, so nothing is carried into the next one. In the
-first lane is no entry: all silos write the same integer there, which tells one row and round from another.
+first lane is no entry: all silos write the same integer there, which tells one row and round from another by
+accident; who means to can change it.
 
 Source: the packing of Paillier plaintexts in Ge and Zdonik, "Answering aggregation queries in a secure system
 model", VLDB 2007, section 4.2; the bias makes it hold for negative values.

@@ -1,8 +1,8 @@
 """The one codec: a message is a short header and at most one payload.
 
 The header is a version byte and MessagePack (strict, tagged unions, sizes checked). The payload travels
-beside it, uncopied, named in the header by type, length and SHA-256. No pickle, no code, no compression:
-nothing in a frame can grow when it is decoded.
+beside it, uncopied, named in the header by type, length and BLAKE3 digest. No pickle, no code, no
+compression: nothing in a frame can grow when it is decoded.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ class AppWorkload:
         memory_limit: bytes that this process may hold beside training; None for what the machine has.
 
     Guarantees:
-        Terms whose app is not approved get nowhere, nor do such that would take too much memory.
+        Terms whose app is not approved get nowhere, nor do such that would take too much memory, as far as
+            ``estimates`` can tell.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from tests.counts import FULL
 _SLOW = (HealthCheck.too_slow,)
 
 settings.register_profile(
-    "reduced", max_examples=30, derandomize=True, deadline=None, suppress_health_check=_SLOW
+    "reduced", max_examples=20, derandomize=True, deadline=None, suppress_health_check=_SLOW
 )
 settings.register_profile(
     "full",

@@ -5,20 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from secagg.cohort import Cohort
 from secagg.encrypted.cipher import SEAL_SIZE, Adder
 from secagg.errors import ParameterError
+from secagg.estimates import estimate
 from secagg.keys.adders import adder_of
 from secagg.keys.coordinator import EstablishedKey
 from secagg.learning.bounds import Bounds
-from secagg.learning.model import SealedBase
+from secagg.learning.model import GlobalModel, SealedBase
 from secagg.learning.run import Run
 from secagg.learning.settings import TrainingPlan
-from secagg.learning.strategies import FedAvg
-from secagg.terms import EncryptedParameters, PaillierParameters, ThresholdPaillierParameters
+from secagg.learning.strategies import FedAdam, FedAvg, Strategy
+from secagg.messages import Ready, RoundOpened
+from secagg.paillier.params import Paillier
+from secagg.terms import (
+    EncryptedParameters,
+    PaillierParameters,
+    ThresholdPaillierParameters,
+    training_digest,
+)
 from secagg.wire import MAX_LENGTH
 from tests.ceremonies import ROSTER, Ceremony
 from tests.federations import encoding_of
@@ -37,7 +46,9 @@ def fitting(planned: Planned, length: int) -> int:
     return int(most.replace(",", ""))
 
 
-@pytest.mark.parametrize(("n", "length"), [(4, 10**8), (30, 10**7), (64, 10**7)])
+@pytest.mark.parametrize(
+    ("n", "length"), [(4, 10**8), (30, 10**7), pytest.param(64, 10**7, marks=pytest.mark.full)]
+)
 def test_where_shares_open_all_uploads_fit_in_one_message_or_the_run_is_refused(n: int, length: int) -> None:
     key, _ = threshold_key(n, n - 1)
     document = replace(SHARES.document, key=key.id, material=key.to_bytes())
@@ -71,25 +82,52 @@ def test_where_one_key_opens_a_sum_fits_in_one_message_or_the_run_is_refused() -
 )
 def test_a_run_that_does_not_fit_is_never_begun(key: EstablishedKey, scheme: EncryptedParameters) -> None:
     def planned(length: int) -> Adder:
-        run = Run(
-            ROSTER,
-            scheme=scheme,
-            key=key,
-            plan=TrainingPlan(strategy=FedAvg(), length=length),
-            bounds=Bounds(
-                cohort=ROSTER.n,
-                metrics=("loss",),
-                clip=1.0,
-                weight_cap=1000.0,
-                least_total_weight=1000.0,
-                precision=1e-3,
-                metric_bound=10.0,
-                word_bits=None,
-            ),
-            rounds=2,
-            model=SealedBase(1, length, bytes(32)),
-            keep=lambda _base, _record: pytest.fail("nothing is opened"),
-        )
-        return adder_of(key.document, run.terms().encoding)
+        return adder_of(key.document, run_of(key, scheme, length).terms().encoding)
 
     planned(fitting(planned, 10**9))
+
+
+def test_a_run_whose_model_no_silo_could_send_another_is_never_begun() -> None:
+    scheme = PaillierParameters(Cohort.of(ROSTER.n), SHARED.document.key)
+    most = (MAX_LENGTH - SEAL_SIZE) // 24  # Weights and two moments.
+    run_of(SHARED, scheme, most, FedAdam())
+    with pytest.raises(ParameterError, match="FedAdam state is longer than one silo can send another"):
+        run_of(SHARED, scheme, most + 1, FedAdam())
+
+
+def test_a_phase_waits_for_what_silos_compute_in_it() -> None:
+    run = run_of(SHARED, PaillierParameters(Cohort.of(ROSTER.n), SHARED.document.key), 10**6)
+    run.model = GlobalModel(1, np.zeros(10**6))
+    coordinator = run.next_round()
+    coordinator.open(0.0)
+    for silo in ROSTER.silos:
+        coordinator.receive(silo, Ready(training_digest(run.terms())))
+    (opened, *_) = coordinator.advance(1.0).output.values()
+    assert isinstance(opened, RoundOpened)
+    (cost,) = estimate(10**6, ROSTER.n, scheme=Paillier()).costs
+    assert opened.seconds == pytest.approx(60.0 + 2 * cost.silo.seconds, rel=1e-3)
+    assert cost.silo.seconds > 60
+
+
+def run_of(
+    key: EstablishedKey, scheme: EncryptedParameters, length: int, strategy: Strategy | None = None
+) -> Run[SealedBase | GlobalModel]:
+    return Run(
+        ROSTER,
+        scheme=scheme,
+        key=key,
+        plan=TrainingPlan(strategy=strategy or FedAvg(), length=length),
+        bounds=Bounds(
+            cohort=ROSTER.n,
+            metrics=("loss",),
+            clip=1.0,
+            weight_cap=1000.0,
+            least_total_weight=1000.0,
+            precision=1e-3,
+            metric_bound=10.0,
+            word_bits=None,
+        ),
+        rounds=2,
+        model=SealedBase(1, length, bytes(32)),
+        keep=lambda _base, _record: pytest.fail("nothing is opened"),
+    )

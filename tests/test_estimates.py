@@ -53,6 +53,7 @@ from secagg.terms import (
     ThresholdPaillierParameters,
 )
 from secagg.topics import configuration
+from secagg.wire import MAX_LENGTH
 from tests.learners import Line
 from tests.paillier_keys import secret_key
 
@@ -439,6 +440,15 @@ def test_a_run_over_its_memory_is_refused_with_what_fits() -> None:
     check_memory(ThresholdPaillier(), int(most.replace(",", "")), 5, LIMIT)
     with pytest.raises(ParameterError):
         check_memory(ThresholdPaillier(), int(1.02 * int(most.replace(",", ""))), 5, LIMIT)
+
+
+def test_a_refusal_names_nothing_whose_messages_are_too_long() -> None:
+    with pytest.raises(ParameterError) as refused:
+        check_memory(CKKS(), 10**8, 5, LIMIT, holder="at the coordinator")
+    assert estimate(10**8, 5)["ThresholdPaillier"].longest > MAX_LENGTH
+    assert "ThresholdPaillier" not in str(refused.value)
+    assert "too long   for one message under ThresholdPaillier" in estimate(10**8, 5).text(width=120)
+    assert "too long" not in estimate(10**7, 5).text()
 
 
 def test_where_nothing_fits_the_refusal_says_so() -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeAlias, TypeVar
 
-from secagg.encrypted.cipher import Adder
-from secagg.errors import UsageError
+from secagg.encrypted.cipher import SEAL_SIZE, Adder
+from secagg.errors import ParameterError, UsageError
+from secagg.estimates import computing_seconds
 from secagg.fixedpoint import Encoding
 from secagg.keys.adders import adder_of
 from secagg.keys.coordinator import EstablishedKey
@@ -28,6 +29,7 @@ from secagg.rounds.reporting import describe_round
 from secagg.session import Aggregate, SealedSum
 from secagg.terms import PlainParameters, SchemeParameters, Terms, scheme_tag
 from secagg.weighting import decode_mean, surely_below
+from secagg.wire import MAX_LENGTH
 
 B = TypeVar("B", bound=Base)
 
@@ -52,10 +54,12 @@ class Run(Generic[B]):
         seal: the same where silos alone have the base; None where they never do.
         records: of the rounds before ``model``.
         federation, job: names; silos join an attempt of a job once, so no two runs share both.
-        training_seconds, phase_seconds, attempts: as ``RoundCoordinator`` takes them.
+        training_seconds, attempts: as ``RoundCoordinator`` takes them.
+        phase_seconds: how long a phase of an attempt waits at the most, beside what silos compute in it.
 
     Raises:
-        ParameterError: no encoding fits, or its sums cannot be added under the key.
+        ParameterError: no encoding fits, or its sums cannot be added under the key, or silos could not send
+            each other the model.
         MissingExtra: the package that the key needs is not installed.
     """
 
@@ -100,6 +104,16 @@ class Run(Generic[B]):
         self._adders: dict[Encoding, Adder] = {}
         if key is not None:
             self._adders = {of: adder_of(key.document, of) for of in dict(self._schedule).values()}
+            if self._sealed_base + SEAL_SIZE > MAX_LENGTH:
+                raise ParameterError(
+                    f"a model of {model.length:,} weights with its {type(plan.strategy).__name__} state is "
+                    "longer than one silo can send another: take a smaller model, FedAvg, or masking"
+                )
+
+    @property
+    def _sealed_base(self) -> int:
+        """Bytes of a model and the state of its strategy, as one silo sends them to another."""
+        return 8 * (1 + self._plan.strategy.slots) * self.model.length
 
     @property
     def protected(self) -> bool:
@@ -161,13 +175,14 @@ class Run(Generic[B]):
         """
         training_seconds, phase_seconds = self._seconds
         terms = self.terms()
+        phase_seconds += computing_seconds(terms)  # Silos that encrypt or open say nothing meanwhile.
         # Where silos keep the model, only what a run begins with is the coordinator's to send.
         sent = None if self._key is not None and self.number > 1 else self.model.payload()
         return RoundCoordinator(
             self.roster,
             terms=terms,
             base=sent,
-            sealed_base=0 if sent is not None else 8 * (1 + self._plan.strategy.slots) * self.model.length,
+            sealed_base=0 if sent is not None else self._sealed_base,
             adder=self._adders.get(terms.encoding),
             desk=None if self._key is None else KeyDesk(self.roster, self._key, seconds=phase_seconds),
             seconds=phase_seconds,

@@ -204,10 +204,11 @@ def test_the_search_finds_the_canary_where_nothing_protects_it(tmp_path: Path) -
     ("attack", "defence", "leak"),
     [
         (test_canary_weights, "secagg.masking.silo.add_streams", "encoded is in memory at MaskedInput"),
-        (
+        pytest.param(
             test_canary_weights,
             "secagg.policy.Policy._check_scheme",
             "a run without protection was not refused",
+            marks=pytest.mark.full,  # It waits for a whole round.
         ),
         (
             test_canary_weights_under_ciphertexts,

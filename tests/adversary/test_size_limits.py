@@ -190,7 +190,10 @@ def test_a_frame_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         ),
         ("coordinator.service.BARRED_SECONDS", 0.0, "it is taken back as often as it comes"),
         ("coordinator.lines.MAX_UNREAD", 10_000, "messages without end are held"),
-        ("coordinator.service.HELLO_SECONDS", 3600.0, "streams that say nothing stay open"),
+        pytest.param(
+            *("coordinator.service.HELLO_SECONDS", 3600.0, "streams that say nothing stay open"),
+            marks=pytest.mark.full,  # It waits for what does not come.
+        ),
         (
             "silo.client.Client._store",
             lambda _self, size: InMemory(size),

@@ -69,7 +69,8 @@ def test_no_run_begins_without_a_key(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "scheme", ["ckks", "threshold-paillier", pytest.param("paillier", marks=pytest.mark.full)]
+    "scheme",
+    ["ckks", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("threshold-paillier", "paillier"))],
 )
 def test_a_silo_is_killed_and_the_model_stays_at_the_silos(world: World, scheme: KeyScheme) -> None:
     told = make_key(world, scheme)
