@@ -18,6 +18,8 @@ from secagg.errors import ParameterError
 PROTOCOL = "secagg/1"
 """First field of every frame: library and version of the protocol."""
 
+_HEAD = struct.Struct(">cQ")  # Tag, and length of the body.
+
 Field: TypeAlias = bytes | str | int | float | bool | tuple["Field", ...] | None
 
 
@@ -48,9 +50,11 @@ def digest(label: str, *fields: Field) -> bytes:
 
 
 def _encode(field: Field) -> bytes:
-    match field:
+    match field:  # The frequent ones first: a round frames tens of thousands of fields.
         case bytes():
             tag, body = b"b", field
+        case tuple():
+            tag, body = b"(", b"".join(map(_encode, field))
         case str():
             tag, body = b"s", _utf8(field)
         case bool():  # Before int: Python's bool is one.
@@ -64,14 +68,12 @@ def _encode(field: Field) -> bytes:
             tag, body = b"f", struct.pack(">d", field)
         case None:
             tag, body = b"0", b""
-        case tuple():
-            tag, body = b"(", b"".join(map(_encode, field))
         case _:
             raise ParameterError(
                 f"a framed field has type {type(field).__name__}; "
                 "use bytes, str, int, float, bool, None or tuples of them"
             )
-    return tag + len(body).to_bytes(8, "big") + body
+    return _HEAD.pack(tag, len(body)) + body
 
 
 def _utf8(text: str) -> bytes:
