@@ -20,7 +20,7 @@ settings.register_profile(
 )
 settings.register_profile(
     "full",
-    max_examples=300,
+    max_examples=200,
     derandomize="CI" in os.environ,  # a gate judges the change at hand; new examples are for people
     print_blob=True,
     deadline=None,
