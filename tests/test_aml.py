@@ -640,7 +640,8 @@ def test_example_runs_prints_and_draws(
     protected = scheme is not Protection.PLAIN
     encrypted = protected and scheme is not Protection.MASKING
     name = type(scheme.scheme()).__name__
-    sums = f"{rounds + 1} sums of 1,265 integers"
+    # 630 in each round, 5 in the sum of metrics.
+    sums = f"{rounds + 1} sums of {630 * rounds + 5:,} integers"
     same = f"yes  perceptron: {sums} and every model under {scheme} are those of plain, bit"
     assert (same in printed) is protected
     assert (f"round {rounds}: {name}, the sum of 10 of 10 silos was opened" in printed) is protected

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from secagg.ckks.parameters import SECRET_MAGIC as CKKS_MAGIC
 from secagg.ckks.parameters import SEED_SIZE
-from secagg.ckks.public import refuse_secret
 from secagg.ckks.silo import CKKSCipher
 from secagg.errors import MalformedMessage, RoundAborted
 from secagg.keys.document import decode_document
 from secagg.names import IntegerVector
 from secagg.paillier.gmp import mpz
+from secagg.paillier.params import SECRET_MAGIC as PAILLIER_MAGIC
 from secagg.paillier.public import PublicKey
 from secagg.paillier.threshold import ThresholdKey
 from secagg.payload import Payload
@@ -207,4 +208,7 @@ def test_payloads_of_ciphertexts_are_no_secret() -> None:
             for field in getattr(message, "__struct_fields__", ()):
                 value = getattr(message, field)
                 if isinstance(value, Payload):
-                    refuse_secret(value.buffer()[:])
+                    data = value.buffer()[:].tobytes()
+                    # Three bytes that SEAL's objects begin with come up in ciphertexts now and then.
+                    assert CKKS_MAGIC not in data
+                    assert PAILLIER_MAGIC not in data
