@@ -1,8 +1,8 @@
 """Public implementations on the same work in the same run, each as a process of its own.
 
 They need environments of their own, and scripts that measure them; neither is part of this repository. Such a
-script counts CPU seconds if ``BENCH_CLOCK=cpu``, and prints a Python list for each case, one a table; the
-functions below say what it is called with and what the lists hold.
+script counts CPU seconds if ``BENCH_CLOCK=cpu``, and prints a Python list for each case, or a table; the
+functions below say what it is called with and what it prints.
 """
 
 from __future__ import annotations
@@ -112,13 +112,14 @@ def measure_filters(script: Path, python: Path, *, length: int) -> CkksFigures:
     """
     printed = _run(script, python, str(length))
     title = next(line for line in printed if line.startswith("### ")).removeprefix("### ")
-    clients = 5
+    clients = 5  # Of whose mean the error is; other figures here are of sums.
     took = {
         cells[1].strip(): float(cells[2])
         for cells in (line.split("|") for line in printed if line.startswith("| "))
         if cells[1].strip() != "step"
     }
     return CkksFigures(
+        # Its scale is that of its set-up, and not printed.
         title.partition(", symmetric")[0].replace("(", "") + " 2^40",
         "symmetric",
         took["client encrypt"] + took["client FOBS serialize"],

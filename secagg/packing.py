@@ -2,8 +2,8 @@
 
 A plaintext is a row of lanes, the first in its lowest bits. A lane holds the integer and a bias that makes it
 non-negative; lanes are wide enough for the sum of the cohort, so nothing is carried into the next one. In the
-first lane is no entry: all silos write the same integer there, which tells one row and round from another by
-accident; who means to can change it.
+first lane is no entry: all silos write the same integer there, by which rows and rounds that were mixed up by
+accident are known. Whoever means to can write another.
 
 Source: the packing of Paillier plaintexts in Ge and Zdonik, "Answering aggregation queries in a secure system
 model", VLDB 2007, section 4.2; the bias makes it hold for negative values.
@@ -143,9 +143,9 @@ class Packing:
         if rows.dtype != np.uint8 or rows.shape != (self.rows(length), self.row_bytes):
             raise UsageError(f"plaintexts of {length} entries are unpacked, not an array of {rows.shape}")
         total = np.empty(length, np.int32 if self.word_bits == 32 else np.int64)
+        used = self.lanes * self.lane_bits
         for some, entries in self._blocks(length):
             block = np.unpackbits(rows[some], axis=1, bitorder="little")
-            used = self.lanes * self.lane_bits
             bits = np.zeros((len(block) * self.lanes, 64), np.uint8)
             bits[:, : self.lane_bits] = block[:, :used].reshape(-1, self.lane_bits)
             lanes = np.packbits(bits, bitorder="little").view("<i8").reshape(len(block), -1)

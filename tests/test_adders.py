@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from secagg.ckks.params import CKKS
 from secagg.cohort import Cohort
 from secagg.encrypted.cipher import SEAL_SIZE, Adder
 from secagg.errors import ParameterError
 from secagg.estimates import estimate
-from secagg.keys.adders import adder_of
+from secagg.keys.adders import adder_of, longest_payload
 from secagg.keys.coordinator import EstablishedKey
 from secagg.learning.bounds import Bounds
 from secagg.learning.model import GlobalModel, SealedBase
@@ -22,6 +23,7 @@ from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAdam, FedAvg, Strategy
 from secagg.messages import Ready, RoundOpened
 from secagg.paillier.params import Paillier
+from secagg.scheme import Scheme
 from secagg.terms import (
     EncryptedParameters,
     PaillierParameters,
@@ -30,7 +32,7 @@ from secagg.terms import (
 )
 from secagg.wire import MAX_LENGTH
 from tests.ceremonies import ROSTER, Ceremony
-from tests.federations import encoding_of
+from tests.federations import CKKS_4096, PAILLIER, THRESHOLD_PAILLIER, Federation, encoding_of
 from tests.paillier_keys import threshold_key
 
 SHARED, SHARES = (Ceremony.of(scheme).run() for scheme in ("paillier", "threshold-paillier"))
@@ -85,6 +87,16 @@ def test_a_run_that_does_not_fit_is_never_begun(key: EstablishedKey, scheme: Enc
         return adder_of(key.document, run_of(key, scheme, length).terms().encoding)
 
     planned(fitting(planned, 10**9))
+
+
+@pytest.mark.parametrize("scheme", [PAILLIER, THRESHOLD_PAILLIER, CKKS(), CKKS_4096], ids=str)
+@pytest.mark.parametrize("length", [10, 5000])
+def test_the_longest_payload_is_estimated_without_a_key(scheme: Scheme, length: int) -> None:
+    federation = Federation(4, scheme=scheme, encoding=encoding_of(4, length=length))
+    real = longest_payload(federation.adder, silos=4)
+    (cost,) = estimate(length, 4, scheme=scheme).costs
+    # Proofs of parts are estimated to be as long as they may be.
+    assert 0 <= cost.longest - real <= 4 * 4096
 
 
 def test_a_run_whose_model_no_silo_could_send_another_is_never_begun() -> None:

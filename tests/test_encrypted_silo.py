@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from secagg import wire
 from secagg.encrypted import transcript
 from secagg.encrypted.cipher import SEAL_SIZE
 from secagg.encrypted.silo import SharedKeySilo, ThresholdSilo
@@ -33,8 +34,10 @@ from secagg.messages import (
     OpeningRequested,
     PartialDecryption,
     PartialsAnnounced,
+    Refused,
     RoundOpened,
     SignedUpload,
+    TrainingOpened,
     UploadsAnnounced,
 )
 from secagg.names import SiloId
@@ -46,9 +49,9 @@ from secagg.plain import Plain
 from secagg.rounds.silo import refusal
 from secagg.scheme import Scheme
 from secagg.survivors import Locks
-from secagg.terms import training_digest
+from secagg.terms import Terms, training_digest
 from tests.contract import Attempt, Contract
-from tests.federations import CKKS_4096, PAILLIER, THRESHOLD_PAILLIER, Federation, keys_of
+from tests.federations import CKKS_4096, PAILLIER, THRESHOLD_PAILLIER, Federation, Held, keys_of
 
 N = 4
 SELF, PEER = "north", "west"
@@ -439,6 +442,23 @@ def test_what_one_silo_encrypts_in_place_of_a_vector_makes_no_sum_and_nobody_is_
         federation = Federation(N, scheme=THRESHOLD_PAILLIER)
         federation.silos["east"].tamper = garbage(federation, rows_of)
         blames_nobody(federation, why)
+
+
+@each_scheme
+def test_terms_that_the_workload_refuses_cost_no_key(scheme: Scheme, monkeypatch: pytest.MonkeyPatch) -> None:
+    federation = Federation(N, scheme=scheme)
+
+    def refuse(_terms: Terms) -> None:
+        raise PolicyRefused("memory_limit", "too much")
+
+    monkeypatch.setattr(federation.work["north"], "accept", refuse)
+    for name in ("want", "cipher"):  # Which asks a peer, and makes tables of 40 MB.
+        monkeypatch.setattr(Held, name, lambda *_, name=name: pytest.fail(f"{name} was called"))
+    reply = federation.silos["north"].deliver(wire.encode(TrainingOpened(federation.terms, 60.0)))
+    assert reply is not None
+    refused = wire.decode_from_silo(*reply)
+    assert isinstance(refused, Refused)
+    assert refused.rule == "memory_limit"
 
 
 def parts_announced() -> tuple[Attempt, PartialsAnnounced]:

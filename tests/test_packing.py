@@ -24,6 +24,7 @@ def words(values: list[int], word_bits: WordBits) -> Any:
 
 def checked(packing: Packing, length: int, seed: int = 0) -> Any:
     """Return what is written into the first lanes, the extremes among them."""
+    # Public in a round: nothing secret is drawn.
     drawn = np.random.default_rng(seed).integers(-packing.bias, packing.bias + 1, packing.rows(length))
     drawn[:2] = np.array([packing.bias, -packing.bias])[: drawn.size]
     return drawn
@@ -92,6 +93,7 @@ def test_a_plaintext_of_3072_bits_holds_a_check_and_92_entries_of_33_bits() -> N
 def test_long_vectors_are_packed_block_by_block(word_bits: WordBits, rows: int) -> None:
     packing = Packing(word_bits, 3, 127)
     length = rows * packing.entries - 1
+    # What is packed, not what hides it.
     numbers = np.random.default_rng(rows).integers(-packing.bias, packing.bias + 1, length)
     vector, checks = words(numbers.tolist(), word_bits), checked(packing, length)
     packed = packing.pack(vector, checks)

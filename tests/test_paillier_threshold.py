@@ -87,6 +87,7 @@ def test_any_t_of_n_open(n: int, t: int, data: st.DataObject) -> None:
 
 def test_packed_sums_are_opened_exactly() -> None:
     packing = Packing(32, 5, KEY.public.plaintext_bits)
+    # What is encrypted, not what encrypts.
     vectors = np.random.default_rng(0).integers(-packing.bias, packing.bias, (5, packing.entries + 1))
     checks = np.array([7, -7])
     total = Total(KEY.public, 2)

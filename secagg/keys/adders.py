@@ -17,9 +17,7 @@ def adder_of(document: KeyDocument, encoding: Encoding) -> Adder:
         MissingExtra: the package of its scheme is not installed.
     """
     adder = _adder(document, encoding)
-    longest = max(adder.upload.length, adder.total.length)
-    if adder.part_size:  # Every silo is sent all uploads, and then all parts, in one message.
-        longest = encoding.cohort * max(longest, adder.part_size + SEAL_SIZE)
+    longest = longest_payload(adder, silos=encoding.cohort)
     if longest > MAX_LENGTH:
         # A little less than in proportion: proofs and seals do not shrink with the vector. Two digits say it.
         fitting = int(0.999 * encoding.length * MAX_LENGTH / longest)
@@ -30,6 +28,15 @@ def adder_of(document: KeyDocument, encoding: Encoding) -> Adder:
             f"{fitting:,} parameters, or take another scheme, masking for example"
         )
     return adder
+
+
+def longest_payload(adder: Adder, *, silos: int) -> int:
+    """Return the entries of the longest payload in a round of so many silos, which ``wire`` limits."""
+    longest = max(adder.upload.length, adder.total.length)
+    if not adder.part_size:
+        return longest
+    # Every silo is sent all uploads, and then all parts, in one message.
+    return silos * max(longest, adder.part_size + SEAL_SIZE)
 
 
 def _adder(document: KeyDocument, encoding: Encoding) -> Adder:

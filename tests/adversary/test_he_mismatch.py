@@ -356,7 +356,7 @@ def with_signature(upload: EncryptedInput, signature: bytes) -> EncryptedInput:
 def accepted_uploads(here: World, times: int) -> list[str]:
     """Attack: return which wrong uploads were taken, or ended the round without a name."""
     taken = []
-    for _, (kind, upload) in zip(range(times), wrong_uploads(here, random.Random(2)), strict=False):  # noqa: S311
+    for _, (kind, upload) in zip(range(times), wrong_uploads(here, random.Random(2)), strict=False):  # noqa: S311 - the attacker's
         coordinator = here.coordinator()
         coordinator.open(0.0)
         try:
@@ -409,7 +409,7 @@ def opened(here: World, data: bytes) -> IntegerVector | None:
 def opened_to_garbage(here: World, times: int) -> list[str]:
     """Attack: return which wrong sums opened to something else than the sum."""
     garbage = []
-    for _, (kind, data) in zip(range(times), wrong_sums(here, random.Random(3)), strict=False):  # noqa: S311
+    for _, (kind, data) in zip(range(times), wrong_sums(here, random.Random(3)), strict=False):  # noqa: S311 - the attacker's
         total = opened(here, data)
         if total is not None and total.tolist() != here.exact:
             garbage.append(kind)
@@ -450,7 +450,7 @@ def wrong_parts(here: World, drawn: random.Random) -> Iterator[tuple[str, Any, P
 def parts_opened_to_garbage(here: World, times: int) -> list[str]:
     """Attack: return which wrong parts opened to something else, or kept t right ones from opening."""
     garbage = []
-    for _, (kind, north, parts) in zip(range(times), wrong_parts(here, random.Random(4)), strict=False):  # noqa: S311
+    for _, (kind, north, parts) in zip(range(times), wrong_parts(here, random.Random(4)), strict=False):  # noqa: S311 - the attacker's
         silo = copy.copy(north)  # It goes on from the same state every time.
         try:
             silo.receive(parts)

@@ -229,13 +229,7 @@ def test_a_trainer_that_raises_costs_its_silo_alone_and_its_words_stay_there(spo
 
 @pytest.mark.full
 def test_too_many_trainers_that_raise_halt_the_run(own: World) -> None:
-    for silo in (FAULTY, "east"):
-        change(own, silo, "[data.arguments]\n", f'[data.arguments]\nfails = "{PLANTED}"\n')
-        own.end(silo)
-    own.start(FAULTY, "east")
-    own.together(FAULTY, "east")
-    job(own, rounds=1, waits="attempts = 1\nphase_seconds = 5.0")
-    told = check_shape(start_job(own, code=4), 4)
+    told = told_by_two(own, "[data.arguments]\n", f'[data.arguments]\nfails = "{PLANTED}"\n', code=4)
     assert "x SA-4102 round 1 halted: 2 of 4 silos answered, 3 are needed in Training" in told
     assert "east and south (refused: trainer)" in told
     assert not list(own.runs("").glob("*/model*"))
@@ -243,13 +237,7 @@ def test_too_many_trainers_that_raise_halt_the_run(own: World) -> None:
 
 
 def test_a_refusal_reaches_the_run_with_its_rule_alone(own: World) -> None:
-    for silo in (FAULTY, "east"):
-        change(own, silo, "[policy.apps]", "max_clip = 0.0625\n\n[policy.apps]")
-        own.end(silo)
-    own.start(FAULTY, "east")
-    own.together(FAULTY, "east")
-    job(own, rounds=1, waits="attempts = 1\nphase_seconds = 5.0")
-    told = check_shape(start_job(own, code=6), 6)
+    told = told_by_two(own, "[policy.apps]", "max_clip = 0.0625\n\n[policy.apps]", code=6)
     assert "x SA-6007 south and east refused round 1: the clip is above its cap" in told
     assert "max_clip" in told
     assert "0.0625" not in told + own["coordinator"].log
@@ -257,26 +245,24 @@ def test_a_refusal_reaches_the_run_with_its_rule_alone(own: World) -> None:
 
 
 def test_a_silo_refuses_a_round_that_would_take_more_memory_than_it_may_hold(own: World) -> None:
-    for silo in (FAULTY, "east"):
-        change(own, silo, "state =", "memory_limit = 60_000_000\nstate =")
-        own.end(silo)
-    own.start(FAULTY, "east")
-    own.together(FAULTY, "east")
-    job(own, rounds=1, waits="attempts = 1\nphase_seconds = 5.0")
-    told = check_shape(start_job(own, code=6), 6)
+    told = told_by_two(own, "state =", SMALL, code=6)
     assert "x SA-6015 south and east refused round 1: it would take more memory than" in told
     assert "memory_limit is 60 MB" in own[FAULTY].saw('"rule": "memory_limit"')  # Its own people may read it.
 
 
-def test_a_coordinator_refuses_a_run_that_would_take_more_memory_than_it_may_hold(own: World) -> None:
+def test_a_coordinator_begins_no_run_and_resumes_none_that_would_take_more_memory_than_it_may_hold(
+    own: World,
+) -> None:
+    told_by_two(own, "[policy.apps]", "max_clip = 0.0625\n\n[policy.apps]", code=6)
+    (begun,) = own.runs("").glob("*")
     own.end("coordinator")
-    change(own, "coordinator", "state =", "memory_limit = 60_000_000\nstate =")
+    change(own, "coordinator", "state =", SMALL)
     own.start("coordinator")
-    job(own, rounds=1)
-    told = check_shape(start_job(own, code=2), 2)
-    assert "x SA-2008 the run would need more memory than it may have" in told
-    assert "at the coordinator, memory_limit is 60 MB; nothing fits" in told
-    assert not list(own.runs("").glob("*"))
+    resumed = ("coordinator", "run", "resume", begun.name, "--credentials", own.files / "scientist")
+    for told in (start_job(own, code=2), own.typed(*resumed, code=2)):
+        assert "x SA-2008 the run would need more memory than it may have" in check_shape(told, 2)
+        assert "at the coordinator, memory_limit is 60 MB; nothing fits" in " ".join(told.split())
+    assert list(own.runs("").glob("*")) == [begun], "something is left of the run that was not begun"
 
 
 # --- full disks ---------------------------------------------------------------------------------------------
@@ -398,6 +384,21 @@ def change(world: World, silo: str, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
+
+
+SMALL = "memory_limit = 60_000_000\nstate ="
+"""In place of ``state =``: less than a process takes that does nothing."""
+
+
+def told_by_two(world: World, old: str, new: str, *, code: int) -> str:
+    """Change the files of two silos, start them again, and return what a job of one round says then."""
+    for silo in (FAULTY, "east"):
+        change(world, silo, old, new)
+        world.end(silo)
+    world.start(FAULTY, "east")
+    world.together(FAULTY, "east")
+    job(world, rounds=1, waits="attempts = 1\nphase_seconds = 5.0")
+    return check_shape(start_job(world, code=code), code)
 
 
 def job(world: World, *, rounds: int, waits: str = "") -> None:
