@@ -171,7 +171,7 @@ def show_memory(length: int, counts: list[int]) -> None:
         vector = 32 * length / MIB
         rows.append((f"{length:.0e}", silos, idle / MIB, vector, (peak - idle) / MIB, 2 * vector + 64))
     show(
-        "Memory of the process that adds, MiB",
+        "Memory of the process that adds and sends, MiB",
         ("parameters", "silos", "idle", "one vector", "**peak above idle**", "limit"),
         rows,
     )
