@@ -84,6 +84,65 @@ ProtectedParameters: TypeAlias = MaskingParameters | EncryptedParameters
 SchemeParameters: TypeAlias = ProtectedParameters | PlainParameters
 
 
+Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+Rate = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
+Delta = Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)]
+
+
+class SiloNoise(msgspec.Struct, frozen=True, tag="silo"):
+    """Shares of noise in a protected sum, which hides one silo's whole contribution.
+
+    Attributes:
+        l2_clip_norm: of the update of one silo, enforced on its integers.
+        share: standard deviation of each silo's discrete Gaussian, in steps of the encoding.
+        delta: at which epsilon is reported.
+    """
+
+    l2_clip_norm: Positive
+    share: Annotated[float, msgspec.Meta(ge=4.0)]
+    delta: Delta
+
+
+class RecordNoise(msgspec.Struct, frozen=True, tag="record"):
+    """Shares of noise in a protected sum of gradients, which hides one record; a round is one step.
+
+    Attributes:
+        l2_clip_norm: of the gradient of one record.
+        share: standard deviation of each silo's discrete Gaussian, in steps of the encoding.
+        sampling_rate: probability with which a record is in the step.
+        batch: records expected in a step, of all silos together; public, the divisor of the sum.
+        delta: at which epsilon is reported.
+    """
+
+    l2_clip_norm: Positive
+    share: Annotated[float, msgspec.Meta(ge=4.0)]
+    sampling_rate: Rate
+    batch: Positive
+    delta: Delta
+
+
+class LocalNoise(msgspec.Struct, frozen=True, tag="local"):
+    """Noise in every step of every silo's own training (DP-SGD), which hides one record from everybody.
+
+    Attributes:
+        l2_clip_norm: of the gradient of one record.
+        noise_multiplier: standard deviation of the noise of a step, in units of ``l2_clip_norm``.
+        sampling_rate: probability with which a record is in a step.
+        steps: of one round.
+        delta: at which epsilon is reported.
+    """
+
+    l2_clip_norm: Positive
+    noise_multiplier: Positive
+    sampling_rate: Rate
+    steps: Counter
+    delta: Delta
+
+
+DistributedNoise: TypeAlias = SiloNoise | RecordNoise
+PrivacyParameters: TypeAlias = DistributedNoise | LocalNoise
+
+
 def is_encrypted(scheme: SchemeParameters) -> TypeGuard[EncryptedParameters]:
     """Whether sums are of ciphertexts: the coordinator reads none of them, and the model is at the silos."""
     return isinstance(scheme, PaillierParameters | CKKSParameters | ThresholdPaillierParameters)
@@ -137,9 +196,11 @@ class Terms(msgspec.Struct, frozen=True):
         scheme: protection and its cohort.
         encoding: fixed-point layout of one upload.
         training: (name, value) pairs in name order, read by the workload of the silos.
+        privacy: the noise of differential privacy; None for none.
 
     Raises:
-        ParameterError: a training value is NaN or infinite: it has no canonical bytes and no use.
+        ParameterError: a value of ``training`` or ``privacy`` is NaN or infinite: it has no canonical bytes
+            and no use.
     """
 
     federation: Name
@@ -152,10 +213,13 @@ class Terms(msgspec.Struct, frozen=True):
     scheme: SchemeParameters
     encoding: Encoding
     training: tuple[Setting, ...] = ()
+    privacy: PrivacyParameters | None = None
 
     def __post_init__(self) -> None:
         if any(isinstance(value, float) and not math.isfinite(value) for _, value in self.training):
             raise ParameterError("a training parameter is NaN or infinite")
+        if self.privacy is not None and not all(map(math.isfinite, msgspec.structs.astuple(self.privacy))):
+            raise ParameterError("a privacy parameter is NaN or infinite")
 
 
 def _encoding_fields(encoding: Encoding) -> Field:
@@ -178,6 +242,20 @@ def _scheme_fields(scheme: SchemeParameters) -> Field:
             return ("plain",)
 
 
+def _privacy_fields(privacy: PrivacyParameters | None) -> Field:
+    match privacy:
+        case None:
+            return ()
+        case SiloNoise():
+            return ("silo", privacy.l2_clip_norm, privacy.share, privacy.delta)
+        case RecordNoise():
+            noise = privacy.l2_clip_norm, privacy.share
+            return ("record", *noise, privacy.sampling_rate, privacy.batch, privacy.delta)
+        case LocalNoise():
+            noise = privacy.l2_clip_norm, privacy.noise_multiplier
+            return ("local", *noise, privacy.sampling_rate, privacy.steps, privacy.delta)
+
+
 def training_digest(terms: Terms) -> bytes:
     """Return 32 bytes that stand for every field of ``terms``."""
     return digest(
@@ -192,4 +270,5 @@ def training_digest(terms: Terms) -> bytes:
         _scheme_fields(terms.scheme),
         _encoding_fields(terms.encoding),
         terms.training,
+        _privacy_fields(terms.privacy),
     )

@@ -12,7 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-from secagg.names import RealVector
+from secagg.names import RandomSource, RealVector
+from secagg.privacy.sampling import PoissonSampler
+from secagg.terms import LocalNoise
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,48 @@ class Trainer(Protocol):
 
 
 @runtime_checkable
+class TrainsPrivately(Protocol):
+    """Optional method of a trainer: DP-SGD, for ``LocalDPSGD``."""
+
+    def train_privately(
+        self,
+        weights: RealVector,
+        settings: TrainingSettings,
+        *,
+        noise: LocalNoise,
+        sampler: PoissonSampler,
+        random: RandomSource,
+    ) -> Update:
+        """Take ``noise.steps`` steps, each over the rows that ``sampler`` draws, clipped and noised.
+
+        Args:
+            weights: the global model, float64, shape (length,), not to be written to.
+            settings: of the round; ``epochs`` does not count here.
+            noise: clip, multiplier and number of steps.
+            sampler: draws the rows of every step.
+            random: of the noise.
+        """
+        ...
+
+
+@runtime_checkable
+class SumsGradients(Protocol):
+    """Optional method of a trainer, for ``DistributedDP(unit="record")``."""
+
+    def gradient_sum(
+        self, weights: RealVector, settings: TrainingSettings, *, sampler: PoissonSampler, l2_clip_norm: float
+    ) -> RealVector:
+        """Return the sum of the gradients of the rows that ``sampler`` draws once, each clipped.
+
+        Returns:
+            float64, shape (length,); zeros where no row was drawn.
+        """
+        ...
+
+
+@runtime_checkable
 class Initialises(Protocol):
-    """Optional third method of a trainer: where a job's first model comes from."""
+    """Optional method of a trainer: where a job's first model comes from."""
 
     def initial(self, seed: int) -> NDArray[Any]:
         """Return freshly seeded weights, float, shape (length,). Same seed, same weights."""
