@@ -22,6 +22,8 @@ from secagg.masking.params import Masking
 from secagg.operator_tables import AppPath, FilePath, OperatorFile, Table
 from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
+from secagg.privacy.calibration import Privacy
+from secagg.privacy.params import DistributedDP, LocalDPSGD, PrivacyMode
 from secagg.roster import SILO_ID_PATTERN
 from secagg.scheme import Scheme
 from secagg.terms import SchemeTag
@@ -59,6 +61,43 @@ class MaskingTable(Table):
 
 class EncryptionTable(MaskingTable):
     """``[encryption]``: as the schemes of that name; what is not given follows from the number of silos."""
+
+
+class PrivacyTable(Table):
+    """``[privacy]``: differential privacy, as ``LocalDPSGD`` and ``DistributedDP``.
+
+    Attributes:
+        mode: "local" for the whole noise at every silo, "distributed" for shares of it in the sum.
+        rounds: over which the target holds; not given, those of the job.
+    """
+
+    mode: Literal["local", "distributed"]
+    epsilon: Positive
+    delta: Positive
+    rounds: int | None = Field(default=None, ge=1, le=MAX_ROUNDS)
+    unit: Literal["silo", "record"] | None = None
+    l2_clip_norm: Positive = 1.0
+    sampling_rate: Positive | None = None
+    batch_size: Positive | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.privacy(1)
+        return self
+
+    def privacy(self, rounds: int) -> PrivacyMode:
+        """Return the mode, for a job of so many rounds."""
+        target = Privacy(epsilon=self.epsilon, delta=self.delta, rounds=self.rounds or rounds)
+        given = {
+            name: value
+            for name in ("unit", "l2_clip_norm", "sampling_rate", "batch_size")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.mode == "distributed":
+            return DistributedDP(target, **given)
+        if others := given.keys() - {"l2_clip_norm", "sampling_rate"}:
+            raise ParameterError(f'mode "local" takes no {", ".join(sorted(others))}')
+        return LocalDPSGD(target, **given)
 
 
 class StrategyTable(Table):
@@ -130,6 +169,7 @@ class JobFile(OperatorFile):
         silos: how many are asked for; with fewer the run is degraded. None for the whole roster.
         masking: parameters of the scheme "masking"; not to be given for another.
         encryption: the same of the schemes "paillier", "threshold-paillier" and "ckks".
+        privacy: differential privacy; not given for none.
         strategy: how the mean update becomes the next model.
         training: what trainers are told.
         numbers: declared bounds.
@@ -145,6 +185,7 @@ class JobFile(OperatorFile):
     silos: int | None = Field(default=None, ge=1)
     masking: MaskingTable = MaskingTable()
     encryption: EncryptionTable = EncryptionTable()
+    privacy: PrivacyTable | None = None
     strategy: StrategyTable = StrategyTable()
     training: TrainingTable = TrainingTable()
     numbers: NumbersTable = NumbersTable()
@@ -157,6 +198,11 @@ class JobFile(OperatorFile):
             raise ParameterError(f'[{table}] is given, and scheme is "{self.scheme}": leave one out')
         if len(set(self.metrics)) < len(self.metrics):
             raise ParameterError("metrics names one twice")
+        if self.privacy is not None and self.metrics:
+            raise ParameterError(
+                "metrics would leave without noise and void what [privacy] promises; leave them out, and "
+                "measure the model on data of your own"
+            )
         return self
 
     def protection(self) -> Scheme:

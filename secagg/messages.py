@@ -12,6 +12,7 @@ import msgspec
 
 from secagg.hazmat.shamir import SHARE_SIZE
 from secagg.payload import Payload
+from secagg.privacy.heads import LedgerHead
 from secagg.terms import Counter, Digest, KeyScheme, Name, Seconds, Terms
 
 Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -30,6 +31,9 @@ SealedSecret = Annotated[bytes, msgspec.Meta(max_length=1 << 18)]
 # A share of a secret key, sealed, or the key of a ``SealedSecret``.
 KeyBox = Annotated[bytes, msgspec.Meta(min_length=48, max_length=1 << 13)]
 Lifetime = Annotated[int, msgspec.Meta(ge=1, lt=366 * 24 * 3600 + 1)]
+
+# How far the ledgers of those are whose signatures stand beside it.
+Heads: TypeAlias = tuple[tuple[Name, LedgerHead], ...]
 
 # A key of 32 bytes, sealed.
 SealedKey = Annotated[bytes, msgspec.Meta(min_length=48, max_length=48)]
@@ -232,18 +236,23 @@ class SurvivorsAnnounced(Part, frozen=True, tag=True):
 
 
 class ConsistencyCheck(Part, frozen=True, tag=True):
-    """Silo to coordinator, step 4: signature over the survivor set."""
+    """Silo to coordinator, step 4: signature over the survivor set, and how far its privacy ledger is."""
 
     round_id: Digest
     signature: Signature
+    head: LedgerHead | None = None
 
 
 class UnmaskingRequested(Part, frozen=True, tag=True):
-    """Coordinator to survivors: the set with its signatures. There is no other list in it."""
+    """Coordinator to survivors: the set with its signatures and the heads that came with them.
+
+    There is no other list in it.
+    """
 
     round_id: Digest
     survivors: tuple[Name, ...]
     signatures: tuple[tuple[Name, Signature], ...]
+    heads: Heads = ()
 
 
 class Unmasking(Part, frozen=True, tag=True):
@@ -312,6 +321,7 @@ class AggregateAnnounced(Part, frozen=True, tag=True):
     round_id: Digest
     signatures: tuple[tuple[Name, Signature], ...]
     total: Payload
+    heads: Heads = ()
 
 
 class OpeningRequested(Part, frozen=True, tag=True):
@@ -320,6 +330,7 @@ class OpeningRequested(Part, frozen=True, tag=True):
     round_id: Digest
     signatures: tuple[tuple[Name, Signature], ...]
     ciphertexts: Payload
+    heads: Heads = ()
 
 
 class PartialDecryption(Part, frozen=True, tag=True):

@@ -18,7 +18,7 @@ from secagg.errors import ParameterError, PolicyRefused
 from secagg.explanation import explained
 from secagg.ranges import positive, shown, whole
 from secagg.roster import Roster
-from secagg.terms import PlainParameters, SchemeTag, Terms, scheme_tag
+from secagg.terms import PlainParameters, RecordNoise, SchemeTag, SiloNoise, Terms, scheme_tag
 
 MIN_WEIGHT_CAP = 100_000.0
 SCHEMES = frozenset(get_args(SchemeTag))
@@ -38,6 +38,8 @@ class Policy:
         min_weight_cap: smallest cap of one silo's examples that may be offered, above 0; None for no floor. A
             silo whose examples are more than an offered cap refuses, which tells that they are: with a floor
             that they never reach, refusals tell nothing.
+        require_privacy: whether rounds without differential privacy are refused.
+        max_l2_clip_norm: largest clip norm of a round with differential privacy, above 0, or None.
 
     Raises:
         ParameterError: a floor below what the protocol promises, or a scheme that there is not.
@@ -50,6 +52,8 @@ class Policy:
     min_threshold: int | None = None
     max_clip: float | None = None
     min_weight_cap: float | None = MIN_WEIGHT_CAP
+    require_privacy: bool = False
+    max_l2_clip_norm: float | None = None
 
     @explained()
     def __post_init__(self) -> None:
@@ -70,6 +74,10 @@ class Policy:
             self._keep("max_clip", positive("max_clip", self.max_clip))
         if self.min_weight_cap is not None:
             self._keep("min_weight_cap", positive("min_weight_cap", self.min_weight_cap))
+        if not isinstance(self.require_privacy, bool):  # Any text would be taken for yes.
+            raise ParameterError(f"require_privacy is {shown(self.require_privacy)}, must be true or false")
+        if self.max_l2_clip_norm is not None:
+            self._keep("max_l2_clip_norm", positive("max_l2_clip_norm", self.max_l2_clip_norm))
 
     def _keep(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -92,16 +100,19 @@ class Policy:
             raise PolicyRefused(
                 "roster", "the round's roster is not the one pinned here; compare `roster` digests"
             )
-        if terms.release != 1:
+        if terms.release != 1 and terms.privacy is None:
             raise PolicyRefused("release", "a second release of one base needs differential privacy")
-        if self.max_clip is not None:
+        self._check_privacy(terms)
+        # An update with noise is bounded by its norm, and its entries are as long as the noise.
+        noised = isinstance(terms.privacy, SiloNoise | RecordNoise)
+        if self.max_clip is not None and not noised:
             for segment in terms.encoding.segments:
                 if segment.name in {"update", "sum"} and segment.bound > self.max_clip:
                     raise PolicyRefused(
                         "max_clip", f"clip {segment.bound:g} is offered, {self.max_clip:g} is the cap"
                     )
         cap, floor = terms.encoding.weight_cap, self.min_weight_cap
-        if floor is not None and terms.kind != "sum" and cap < floor:  # A bare sum has no weights.
+        if floor is not None and terms.kind != "sum" and not noised and cap < floor:  # Both have no weights.
             raise PolicyRefused("min_weight_cap", f"weight cap {cap:g} is offered, {floor:g} is the least")
         if terms.encoding.cohort < roster.n:
             raise PolicyRefused(
@@ -121,6 +132,24 @@ class Policy:
                 self._floor("colluders", cohort.c, self.least_colluders(roster.n))
                 self._floor("threshold", cohort.t, self.least_threshold(roster.n))
                 self._floor("min_honest", cohort.k_min, self.min_honest)
+
+    def _check_privacy(self, terms: Terms) -> None:
+        noise = terms.privacy
+        if noise is None:
+            if self.require_privacy:
+                raise PolicyRefused(
+                    "privacy", "this silo takes part in rounds with differential privacy alone"
+                )
+            return
+        if self.max_l2_clip_norm is not None and noise.l2_clip_norm > self.max_l2_clip_norm:
+            raise PolicyRefused(
+                "max_l2_clip_norm",
+                f"clip norm {noise.l2_clip_norm:g} is offered, {self.max_l2_clip_norm:g} is the cap",
+            )
+        if isinstance(noise, SiloNoise | RecordNoise) and isinstance(terms.scheme, PlainParameters):
+            raise PolicyRefused(
+                "privacy", "a share of noise hides nothing where the coordinator reads uploads"
+            )
 
     def check_key(self, scheme: str, *, roster: Roster, threshold: int | None) -> None:
         """Check what a key is for, before it is made or taken.

@@ -13,6 +13,7 @@ import msgspec
 from secagg.errors import MalformedMessage
 from secagg.messages import FromSilo
 from secagg.payload import describe
+from secagg.privacy.heads import LedgerHead
 from secagg.terms import Counter, Digest, Name
 
 
@@ -93,8 +94,17 @@ class KeyPassedOn(Entry, frozen=True, tag=True):
     joiner: Name
 
 
+class HeadHeld(Entry, frozen=True, tag=True):
+    """How far a peer's privacy ledger was in a round that this silo is about to open."""
+
+    silo: Name
+    head: LedgerHead
+
+
 KeyRecord: TypeAlias = KeyMade | KeyAccepted | KeyPassedOn
-SiloRecord: TypeAlias = AttemptJoined | SetSigned | Released | VoidSigned | LockLifted | LockMoved | KeyRecord
+SiloRecord: TypeAlias = (
+    AttemptJoined | SetSigned | Released | VoidSigned | LockLifted | LockMoved | HeadHeld | KeyRecord
+)
 
 
 class InputAccepted(Entry, frozen=True, tag=True):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, assert_never
 
 from secagg.names import SiloId, WordBits
+from secagg.privacy.spent import Spent
 
 SchemeName: TypeAlias = Literal["Masking", "Paillier", "ThresholdPaillier", "CKKS", "Plain"]
 
@@ -55,13 +56,15 @@ class RoundReport:
         total_weight: sum of the silos' weights, as opened; None if no weight was summed.
         unmet_weight: the total weight for which the precision was planned, where the opened one is below it;
             None where it is not.
+        spent: what the run has released so far, this sum included; None without differential privacy.
         bytes_up: phase -> bytes from all silos together to the coordinator.
         bytes_down: phase -> bytes from the coordinator to all silos together.
         seconds: phase -> wall-clock seconds, in the order of the phases; empty if nobody measured.
 
     Guarantees:
         ``k`` is the number of survivors less ``c``.
-        The text says who can read one silo's update, and that nothing here is differentially private.
+        The text says who can read one silo's update, and what differential privacy promises, or that there is
+            none.
         Its first line says L0 where one silo's key opens everything.
     """
 
@@ -83,6 +86,7 @@ class RoundReport:
     saturated: int | None = None
     total_weight: float | None = None
     unmet_weight: float | None = None
+    spent: Spent | None = None
     bytes_up: Mapping[str, int] = field(default_factory=dict)
     bytes_down: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -139,7 +143,7 @@ class RoundReport:
         if self.attempts > 1:
             yield "attempts", f"{self.attempts}, each with new keys"
         yield "who reads", self.who_can_read
-        yield "privacy", NO_DIFFERENTIAL_PRIVACY
+        yield "privacy", privacy_sentence(self.spent)
         yield "numbers", self._numbers()
         if self.saturated:
             yield "beware", out_of_range(self.saturated)
@@ -178,6 +182,11 @@ class RoundReport:
             size(sum(self.bytes_down.values())),
             f"{sum(self.seconds.values()):.3f}" if self.seconds else "",
         )
+
+
+def privacy_sentence(spent: Spent | None) -> str:
+    """Return what is promised beyond the protection of the sum."""
+    return NO_DIFFERENTIAL_PRIVACY if spent is None else spent.sentence()
 
 
 def level_mark(scheme: SchemeName) -> str:

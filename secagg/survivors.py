@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 
 from secagg.cohort import Cohort
 from secagg.errors import FaultyCoordinator, PolicyRefused
+from secagg.hazmat.framing import digest
 from secagg.hazmat.identity import IdentityKey, verify
 from secagg.messages import Void
 from secagg.names import SiloId
 from secagg.records import (
     AttemptJoined,
+    HeadHeld,
     KeyAccepted,
     KeyMade,
     KeyPassedOn,
@@ -38,6 +40,7 @@ from secagg.records import (
     VoidSigned,
 )
 from secagg.roster import Roster
+from secagg.terms import Terms
 
 SURVIVORS = "survivors"
 VOID = "void"
@@ -61,6 +64,13 @@ class LockKey:
 
     data_set: str
     base: bytes
+
+
+def lock_key(data_set: str, terms: Terms) -> LockKey:
+    """Return what a sum under ``terms`` locks: a second release has noise of its own, and is another one."""
+    if terms.release == 1:
+        return LockKey(data_set, terms.base)
+    return LockKey(data_set, digest("release", terms.base, terms.release))
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,8 @@ class Locks:
                 self._locks[key] = replace(held, survivors=held.survivors - {record.dealer})
             case KeyMade() | KeyAccepted() | KeyPassedOn():
                 pass  # For the auditor: keys lock nothing.
+            case HeadHeld():
+                pass  # See ``heads``.
 
     def lock(self, key: LockKey) -> Lock | None:
         """Return the lock of ``key``."""

@@ -26,6 +26,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.hazmat.agreement import check_point
+from secagg.heads import check_sent, sent_heads
 from secagg.messages import (
     AggregateAnnounced,
     ConsistencyCheck,
@@ -73,7 +74,7 @@ class _Collecting:
 
 @dataclass(frozen=True)
 class _Checking:
-    gate: Gate[bytes]
+    gate: Gate[ConsistencyCheck]
     collected: _Collecting
     uploads: tuple[tuple[SiloId, SignedUpload], ...]  # of the survivors, in roster order
 
@@ -143,6 +144,7 @@ class EncryptedCoordinator:
             raise UsageError("the key that is added under is not the one that the terms name")
         self._cohort = scheme.cohort
         self._roster = roster
+        self._terms = terms
         self._adder = adder
         self._opened = RoundOpened(training_digest(terms), attempt, seconds, voids)
         self._seconds = seconds
@@ -277,7 +279,7 @@ class EncryptedCoordinator:
                 state.gate.check(sender)
                 self._check_round(sender, message.round_id)
                 self._check_signature(state, sender, message)
-                state.gate.admit(sender, message.signature)
+                state.gate.admit(sender, message)
             case (_Decrypting() as state, PartialDecryption()):
                 state.gate.check(sender)
                 self._check_round(sender, message.round_id)
@@ -337,6 +339,7 @@ class EncryptedCoordinator:
         survivors = transcript.names(state.uploads)
         if not signed_survivors(self._roster, self._set_id(state.uploads), survivors, signed):
             raise FaultySilo(sender, "its signature over the survivor set is not valid")
+        check_sent(self._roster, self._terms, sender, message)
 
     def _check_part(self, state: _Decrypting, sender: SiloId, message: PartialDecryption) -> None:
         if tuple(peer for peer, _ in message.boxes) != transcript.names(state.uploads):
@@ -354,23 +357,28 @@ class EncryptedCoordinator:
 
     def _announce_uploads(self, state: _Collecting, now: float) -> Outbox:
         uploads = self._in_order(state.gate.close())
-        gate: Gate[bytes] = self._gate("ConsistencyCheck", frozenset(uploads), now, quorum=self._cohort.t)
+        gate: Gate[ConsistencyCheck] = self._gate(
+            "ConsistencyCheck", frozenset(uploads), now, quorum=self._cohort.t
+        )
         self._state = _Checking(gate, state, tuple(uploads.items()))
         return dict.fromkeys(uploads, UploadsAnnounced(self._round_id, tuple(uploads.items())))
 
     def _request_opening(self, state: _Checking, now: float) -> Outbox:
-        signatures = tuple(self._in_order(state.gate.close()).items())
+        checks = self._in_order(state.gate.close())
+        signatures = tuple((silo, check.signature) for silo, check in checks.items())
+        heads = sent_heads(checks)
         survivors, total = transcript.names(state.uploads), state.collected.total
         if total is not None:
             self._await_opened(survivors, now)
-            announced = AggregateAnnounced(self._round_id, signatures, total.total())
+            announced = AggregateAnnounced(self._round_id, signatures, total.total(), heads)
             return dict.fromkeys(survivors, announced)
         kept = state.collected.kept
         gate: Gate[PartialDecryption] = self._gate(
             "PartialDecryption", frozenset(survivors), now, quorum=self._cohort.t
         )
         self._state = _Decrypting(gate, state.uploads)
-        requested = OpeningRequested(self._round_id, signatures, joined(kept[silo] for silo in survivors))
+        uploads = joined(kept[silo] for silo in survivors)
+        requested = OpeningRequested(self._round_id, signatures, uploads, heads)
         return dict.fromkeys(survivors, requested)
 
     def _announce_parts(self, state: _Decrypting, now: float) -> Outbox:

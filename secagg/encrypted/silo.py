@@ -50,10 +50,10 @@ from secagg.payload import Payload, regroup
 from secagg.roster import Roster
 from secagg.session import Aggregate, SiloStep, Step
 from secagg.survivors import (
-    LockKey,
     Locks,
     check_survivors,
     count_matches,
+    lock_key,
     sign_survivors,
     signed_survivors,
 )
@@ -171,7 +171,7 @@ class _EncryptedSilo(Generic[C]):
         self._cipher = cipher
         self._vector: NDArray[Any] = vector
         self._locks = locks
-        self._key = LockKey(data_set, terms.base)
+        self._key = lock_key(data_set, terms)
         self._random = random
         self._state: _State = _Start()
         self._faulty: tuple[SiloId, ...] = ()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from secagg.learning.history import Record, final_metrics, rounds_of
-from secagg.report import NO_DIFFERENTIAL_PRIVACY
+from secagg.report import privacy_sentence
 
 
 def model_card(records: Sequence[Record], model: Path, *, parameters: int) -> dict[str, Any]:
@@ -43,8 +43,8 @@ def model_card(records: Sequence[Record], model: Path, *, parameters: int) -> di
         "threshold": last.t,
         "smallest_sum": min(len(report.survivors) for report in reports),
         "who_can_read_one_update": min(reports, key=lambda r: len(r.survivors)).who_can_read,
-        "differential_privacy": None,
-        "privacy": NO_DIFFERENTIAL_PRIVACY,
+        "differential_privacy": None if last.spent is None else last.spent.card(),
+        "privacy": privacy_sentence(last.spent),
         "worst_error": max(report.worst_error for report in reports if report.kind == "train"),
         "lost": [
             {"sum": report.title, "silo": silo, "where": where}

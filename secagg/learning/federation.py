@@ -32,15 +32,16 @@ from secagg.learning.job import Job, View
 from secagg.learning.model import GlobalModel
 from secagg.learning.progress import Observer, Progress, Silent
 from secagg.learning.remote import Remote, check_request, first_weights, run_remotely
-from secagg.learning.request import RunRequest, asked_of, strategy_pairs
+from secagg.learning.request import RunRequest, asked_of, asked_privacy, strategy_pairs
 from secagg.learning.run import Run
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import FedAvg, Strategy
 from secagg.learning.trainer import Trainer
-from secagg.learning.workload import LearningWorkload
+from secagg.learning.workload import LearningWorkload, missing_method
 from secagg.local_keys import make_keys
 from secagg.masking.params import Masking
 from secagg.names import SiloId, WordBits
+from secagg.privacy.params import DistributedDP, LocalDPSGD, PrivacyMode
 from secagg.ranges import check_mapping, shown, whole
 from secagg.roster import Roster
 from secagg.scheme import Scheme
@@ -63,6 +64,8 @@ class Federation:
         least_total_weight: total examples to be planned for at least; public.
         precision: worst error of an entry of the mean that the planner accepts.
         metric_bound: metrics are cut to -metric_bound to metric_bound, and those cut are counted.
+        privacy: differential privacy; None for none. With it no metric is opened: an exact one beside the
+            noise would void what is promised.
         metrics: which of the values that ``evaluate`` returns are opened, as means; None for all that one
             trainer returns when asked before the run; () for none, then nothing is evaluated.
         epochs: local passes a round.
@@ -94,6 +97,7 @@ class Federation:
     _: KW_ONLY
     scheme: Scheme = field(default_factory=Masking)
     strategy: Strategy = field(default_factory=FedAvg)
+    privacy: PrivacyMode | None = None
     clip: float = 8.0
     weight_cap: float = 100_000.0
     least_total_weight: float = 1_000.0
@@ -124,6 +128,8 @@ class Federation:
             self.metrics = tuple(self.metrics)
             if not all(isinstance(name, str) for name in self.metrics):
                 raise ParameterError("metrics has an entry that is no text, must be a list of names")
+        if self.privacy is not None:
+            self._check_privacy(self.privacy)
         if isinstance(self.silos, Remote):
             check_request(self.app, self.name, self.initial, self.metrics)
             if self.memory_limit is not None:
@@ -133,6 +139,16 @@ class Federation:
         # Neither depends on the length of the model, which is not known yet.
         self._plan(1, 0 if self.seed is None else self.seed)
         self._bounds(self.metrics or ()).training(1)
+
+    def _check_privacy(self, mode: PrivacyMode) -> None:
+        if not isinstance(mode, LocalDPSGD | DistributedDP):
+            raise ParameterError(f"privacy is {shown(mode)}, must be LocalDPSGD(...) or DistributedDP(...)")
+        if self.metrics:
+            raise ParameterError(
+                "metrics would leave without noise and void what privacy promises; leave them out, and "
+                "measure the model on data of your own"
+            )
+        self.metrics = ()
 
     def _check_trainers(self) -> None:
         check_parties("silos", self._trainers, self.scheme)
@@ -237,6 +253,7 @@ class Federation:
             seed=self._fresh_seed(),
             word_bits=self.word_bits,
             layout=layout,
+            privacy=None if self.privacy is None else asked_privacy(self.privacy),
         )
         outcome, self.history = run_remotely(remote, request, weights, observer=observer, talk=talk)
         if outcome.error is not None:
@@ -269,10 +286,15 @@ class Federation:
             key=local.key,
             plan=self._plan(model.length, seed),
             bounds=bounds,
+            privacy=self.privacy,
             rounds=rounds,
             model=model,
             keep=lambda base, _record: GlobalModel.gathered(base),
         )
+        for silo, trainer in self._trainers.items():
+            lacking = missing_method(trainer, run.noise)
+            if lacking is not None:
+                raise ParameterError(f"{silo}: {lacking}")
         return run, Job(workloads, identities, run, local)
 
     def _first_weights(self, workloads: Mapping[SiloId, LearningWorkload], seed: int) -> NDArray[Any]:

@@ -20,13 +20,13 @@ from secagg.explanation import explained
 from secagg.learning.model import frozen
 from secagg.names import RealVector, SiloId
 from secagg.report import (
-    NO_DIFFERENTIAL_PRIVACY,
     RoundReport,
     hanging,
     level_mark,
     metric_text,
     out_of_range,
     plural,
+    privacy_sentence,
     size,
 )
 
@@ -214,7 +214,7 @@ class History:
         facts = [
             ("smallest", f"{len(weakest.survivors)} silos were in the smallest sum"),
             ("who reads", weakest.who_can_read),
-            ("privacy", NO_DIFFERENTIAL_PRIVACY),
+            ("privacy", privacy_sentence(reports[-1].spent)),
             ("lost", "; ".join(_losses(reports)) or "no silo in any round"),
             ("rounding", _rounding(reports)),
             *_cut(reports),

@@ -6,6 +6,7 @@ decided in ``federation``.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, runtime_checkable
@@ -20,6 +21,7 @@ from secagg.learning.workload import LearningWorkload
 from secagg.local_keys import LocalKeys
 from secagg.messages import FromSilo
 from secagg.names import SiloId
+from secagg.privacy.ledger import Ledger
 from secagg.records import SiloRecord
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import RoundDriver
@@ -29,6 +31,17 @@ from secagg.session import Aggregate
 from secagg.simulation import Dropouts, SimulatedSilo, drive
 from secagg.sums import policy_for
 from secagg.terms import Terms
+
+
+def new_ledger() -> Ledger:
+    """Return the ledger of a silo that lives no longer than the run."""
+    return Ledger(
+        "default", genesis=os.urandom(32), budget=None, keep=lambda _line, _chain: None, clock=_now
+    )
+
+
+def _now() -> int:
+    return int(time.time())
 
 
 @runtime_checkable
@@ -66,6 +79,8 @@ class Job:
         self._policy = policy_for(local.parameters)
         self._keys = local.keys
         self._silos = {silo: SimulatedSilo(self._builder(silo, identities[silo])) for silo in workloads}
+        # What a run may spend is its own target; a budget that outlives runs is a silo process's.
+        self._ledgers = {silo: new_ledger() for silo in workloads} if run.noise is not None else {}
         self._number = 0
         self._told: set[tuple[SiloId, str]] = set()
 
@@ -121,6 +136,7 @@ class Job:
             policy=self._policy,
             workload=self._workloads[silo],
             keys=self._keys.get(silo),
+            ledger=self._ledgers.get(silo),
             records=records,
         )
 

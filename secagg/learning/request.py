@@ -25,6 +25,9 @@ from secagg.masking.params import Masking
 from secagg.names import WordBits
 from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
+from secagg.privacy.calibration import Privacy
+from secagg.privacy.events import Unit
+from secagg.privacy.params import DistributedDP, LocalDPSGD, PrivacyMode
 from secagg.roster import Roster
 from secagg.scheme import Scheme
 from secagg.terms import (
@@ -78,6 +81,29 @@ class CKKSAsked(EncryptedAsked, frozen=True, forbid_unknown_fields=True, tag="ck
     """``CKKS``."""
 
 
+class LocalAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="local"):
+    """``LocalDPSGD`` with these arguments."""
+
+    epsilon: float
+    delta: float
+    rounds: int
+    l2_clip_norm: float
+    sampling_rate: float
+
+
+class DistributedAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="distributed"):
+    """``DistributedDP`` with these arguments."""
+
+    epsilon: float
+    delta: float
+    rounds: int
+    unit: Unit
+    l2_clip_norm: float
+    sampling_rate: float | None
+    batch_size: float | None
+
+
+PrivacyAsked: TypeAlias = LocalAsked | DistributedAsked
 SchemeAsked: TypeAlias = MaskingAsked | PaillierAsked | ThresholdPaillierAsked | CKKSAsked | PlainAsked
 
 
@@ -114,6 +140,7 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     word_bits: WordBits | None
     silos: int | None = None
     layout: tuple[tuple[Text, tuple[int, ...]], ...] = ()
+    privacy: PrivacyAsked | None = None
     training_seconds: Seconds = 3600.0
     phase_seconds: Seconds = 60.0
     attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
@@ -184,6 +211,7 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             key=key,
             plan=plan,
             bounds=bounds,
+            privacy=None if self.privacy is None else privacy_mode(self.privacy),
             rounds=self.rounds,
             model=model,
             keep=keep,
@@ -234,6 +262,38 @@ def protection_of(asked: SchemeAsked, n: int, *, key: KeyDocument | None) -> Sch
             return ThresholdPaillierParameters(cohort, key.key)
         case CKKSAsked():
             return CKKSParameters(cohort, key.key)
+
+
+def privacy_mode(asked: PrivacyAsked) -> PrivacyMode:
+    """Return the mode that ``asked`` stands for.
+
+    Raises:
+        ParameterError: a value is outside its range.
+    """
+    target = Privacy(epsilon=asked.epsilon, delta=asked.delta, rounds=asked.rounds)
+    match asked:
+        case LocalAsked():
+            return LocalDPSGD(target, l2_clip_norm=asked.l2_clip_norm, sampling_rate=asked.sampling_rate)
+        case DistributedAsked():
+            return DistributedDP(
+                target,
+                unit=asked.unit,
+                l2_clip_norm=asked.l2_clip_norm,
+                sampling_rate=asked.sampling_rate,
+                batch_size=asked.batch_size,
+            )
+
+
+def asked_privacy(mode: PrivacyMode) -> PrivacyAsked:
+    """Return what stands for ``mode`` in a request."""
+    target = mode.target.epsilon, mode.target.delta, mode.target.rounds
+    match mode:
+        case LocalDPSGD():
+            return LocalAsked(*target, mode.l2_clip_norm, mode.sampling_rate)
+        case DistributedDP():
+            return DistributedAsked(
+                *target, mode.unit, mode.l2_clip_norm, mode.sampling_rate, mode.batch_size
+            )
 
 
 def tag_of(asked: SchemeAsked) -> SchemeTag:

@@ -18,17 +18,30 @@ from secagg.keys.coordinator import EstablishedKey
 from secagg.keys.desk import KeyDesk
 from secagg.learning.bounds import Bounds
 from secagg.learning.history import Record
+from secagg.learning.means import mean_of
 from secagg.learning.model import Base, Blocks, SealedBase
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import NextModel
+from secagg.names import SiloId
+from secagg.privacy.params import PrivacyMode
+from secagg.privacy.planning import plan_privacy
+from secagg.privacy.spent import Spent
 from secagg.roster import Roster
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import RoundDriver, phases_of
 from secagg.rounds.memory import Memory
 from secagg.rounds.reporting import describe_round
 from secagg.session import Aggregate, SealedSum
-from secagg.terms import PlainParameters, SchemeParameters, Terms, scheme_tag
-from secagg.weighting import decode_mean, surely_below
+from secagg.terms import (
+    PlainParameters,
+    PrivacyParameters,
+    RecordNoise,
+    SchemeParameters,
+    SiloNoise,
+    Terms,
+    scheme_tag,
+)
+from secagg.weighting import surely_below
 from secagg.wire import MAX_LENGTH
 
 B = TypeVar("B", bound=Base)
@@ -48,6 +61,7 @@ class Run(Generic[B]):
         key: under which sums are encrypted; None where they are not.
         plan: what every round trains with.
         bounds: from which the encodings are planned.
+        privacy: the noise that is wanted; None for none.
         rounds: of training, at least 1; if there are metrics, one more sum measures the last model.
         model: the base of the next round.
         keep: puts the base that follows an opened sum, and the sum's record, where they belong.
@@ -71,6 +85,7 @@ class Run(Generic[B]):
         key: EstablishedKey | None = None,
         plan: TrainingPlan,
         bounds: Bounds,
+        privacy: PrivacyMode | None = None,
         rounds: int,
         model: B,
         keep: Callable[[Blocks, Record], B],
@@ -97,7 +112,8 @@ class Run(Generic[B]):
         self._attempts = attempts
         self._memory = Memory()
         self._planned_weight = bounds.planned_weight
-        self._schedule: list[tuple[Kind, Encoding]] = [("train", bounds.training(model.length))] * rounds
+        training, self._noise = self._planned(bounds, privacy)
+        self._schedule: list[tuple[Kind, Encoding]] = [("train", training)] * rounds
         if bounds.metrics:
             self._schedule.append(("metrics", bounds.measuring()))
         # Now, so that what cannot be added under the key is refused before anybody trains or encrypts.
@@ -110,10 +126,42 @@ class Run(Generic[B]):
                     "longer than one silo can send another: take a smaller model, FedAvg, or masking"
                 )
 
+    def _planned(
+        self, bounds: Bounds, privacy: PrivacyMode | None
+    ) -> tuple[Encoding, PrivacyParameters | None]:
+        """Return the encoding of a round of training, and its noise."""
+        length = self.model.length
+        if privacy is None:
+            return bounds.training(length), None
+        if bounds.metrics:
+            raise ParameterError(
+                "metrics would leave without noise beside an update with it, and void what is promised; take "
+                "metrics=(), and measure the model on data of your own"
+            )
+        if self.rounds > privacy.target.rounds:
+            raise ParameterError(
+                f"{self.rounds} rounds are asked for, and the privacy target is for {privacy.target.rounds}: "
+                "give Privacy(rounds=...) as many"
+            )
+        planned = plan_privacy(
+            privacy,
+            length=length,
+            n=bounds.cohort,
+            cohort=None if isinstance(self._scheme, PlainParameters) else self._scheme.cohort,
+            epochs=self._plan.epochs,
+            word_bits=bounds.word_bits,
+        )
+        return planned.encoding or bounds.training(length), planned.noise
+
     @property
     def _sealed_base(self) -> int:
         """Bytes of a model and the state of its strategy, as one silo sends them to another."""
         return 8 * (1 + self._plan.strategy.slots) * self.model.length
+
+    @property
+    def noise(self) -> PrivacyParameters | None:
+        """Of every round, as silos are told."""
+        return self._noise
 
     @property
     def protected(self) -> bool:
@@ -165,6 +213,7 @@ class Run(Generic[B]):
             scheme=self._scheme,
             encoding=encoding,
             training=self._plan.settings(),
+            privacy=self._noise,
         )
 
     def next_round(self, memory: Memory | None = None) -> RoundCoordinator:
@@ -211,9 +260,10 @@ class Run(Generic[B]):
 
     def _read(self, driver: RoundDriver, aggregate: Aggregate) -> Record:
         terms = driver.coordinator.terms
-        mean = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors))
+        mean = mean_of(terms, aggregate)
+        noised = isinstance(terms.privacy, SiloNoise | RecordNoise)  # Then nothing but the update was summed.
         weight = mean.weight if terms.kind == "train" else mean.evaluation_weight
-        unmet = surely_below(terms.encoding, weight, self._planned_weight)
+        unmet = not noised and surely_below(terms.encoding, weight, self._planned_weight)
         report = describe_round(
             terms,
             aggregate.survivors,
@@ -221,15 +271,19 @@ class Run(Generic[B]):
             driver.traffic,
             worst_error=mean.worst_error,
             metric_error=mean.metric_error if mean.metrics else None,
-            clipped_share=mean.clipped if terms.kind == "train" else None,
+            clipped_share=mean.clipped if terms.kind == "train" and not noised else None,
             saturated=mean.saturated if mean.metrics else None,
-            total_weight=weight,
+            total_weight=None if noised else weight,
             unmet_weight=self._planned_weight if unmet else None,
+            spent=self._spent(terms, aggregate.survivors),
         )
         record = Record(terms.round - 1, mean.metrics, report)
         step = None if mean.update is None else NextModel(self.model, self._plan.strategy, mean.update)
         self.model = self._keep(step or self.model, record)
         return record
+
+    def _spent(self, terms: Terms, survivors: tuple[SiloId, ...]) -> Spent | None:
+        return Spent.of(terms, len(survivors), self._records[-1].report.spent if self._records else None)
 
     def _sealed(self, driver: RoundDriver, outcome: SealedSum) -> Record:
         if self._seal is None:
@@ -237,7 +291,12 @@ class Run(Generic[B]):
         terms = driver.coordinator.terms
         # What depends on the sum, silos know. The precision holds from the planned weight on.
         report = describe_round(
-            terms, outcome.survivors, driver.coordinator, driver.traffic, worst_error=self._precision
+            terms,
+            outcome.survivors,
+            driver.coordinator,
+            driver.traffic,
+            worst_error=self._precision,
+            spent=self._spent(terms, outcome.survivors),
         )
         record = Record(terms.round - 1, {}, report)
         following = terms.round + (terms.kind == "train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -21,16 +22,35 @@ from secagg.errors import (
     SecaggError,
     TrainerFailed,
 )
+from secagg.learning.means import mean_of
 from secagg.learning.model import GlobalModel
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import NextModel
-from secagg.learning.trainer import Evaluation, Initialises, Trainer, TrainingSettings, Update
+from secagg.learning.trainer import (
+    Evaluation,
+    Initialises,
+    SumsGradients,
+    Trainer,
+    TrainingSettings,
+    TrainsPrivately,
+    Update,
+)
 from secagg.messages import Opened
-from secagg.names import IntegerVector, RealVector, SiloId
+from secagg.names import IntegerVector, RandomSource, RealVector, SiloId
 from secagg.payload import Payload
+from secagg.privacy.noising import check_noised, noised_gradient, noised_update
+from secagg.privacy.sampling import PoissonSampler
 from secagg.session import Aggregate
-from secagg.terms import Terms, is_encrypted, training_digest
-from secagg.weighting import decode_mean, encode_mean, is_mean, metric_names
+from secagg.terms import (
+    LocalNoise,
+    PrivacyParameters,
+    RecordNoise,
+    SiloNoise,
+    Terms,
+    is_encrypted,
+    training_digest,
+)
+from secagg.weighting import encode_mean, is_mean, metric_names
 
 T = TypeVar("T")
 
@@ -68,6 +88,7 @@ class LearningWorkload:
         keep_base: told of every such model before ``keep`` is.
         keep_sum: told before that of every sum that the coordinator cannot open, and the model after it.
         most_examples: a silo that has more takes no part, whatever cap is offered; None for no such bound.
+        random: of sampling and noise.
 
     Guarantees:
         The model changes only by an opened sum, or by a base that t silos signed for.
@@ -87,12 +108,14 @@ class LearningWorkload:
         keep_base: Callable[[Pin, GlobalModel], None] | None = None,
         keep_sum: Callable[[Terms, Aggregate, GlobalModel], None] | None = None,
         most_examples: float | None = None,
+        random: RandomSource = os.urandom,
     ) -> None:
         self._silo = silo
         self._trainer = trainer
         self._pin = pin
         self._keep = keep
         self._most_examples = most_examples
+        self._random = random
         self._keep_base = keep_base
         self._keep_sum = keep_sum
         self._model = base
@@ -102,13 +125,25 @@ class LearningWorkload:
     def accept(self, terms: Terms) -> None:
         """Check that the plan can be followed, from the base that is pinned; see ``Workload.accept``."""
         plan = TrainingPlan.of(terms)
-        if terms.kind == "sum" or not is_mean(terms.encoding, plan.length if terms.kind == "train" else 0):
-            raise FaultyCoordinator("the encoding is not that of a mean over this model and its metrics")
+        self._check_form(terms, plan.length)
         pin = self._pin
         if pin is not None and self._is_for(terms) and pin.digest != terms.base:
             raise FaultyCoordinator(
                 f"round {terms.round} is to start from another base model than the one here"
             )
+
+    def _check_form(self, terms: Terms, length: int) -> None:
+        """Check that the encoding is of what is summed, and that the trainer can do what the noise needs."""
+        noise = terms.privacy
+        if noise is not None and (terms.kind != "train" or metric_names(terms.encoding)):
+            raise FaultyCoordinator("exact metrics are asked for beside the noise, which they would void")
+        if isinstance(noise, SiloNoise | RecordNoise):
+            check_noised(terms.encoding, noise, length)
+        elif terms.kind == "sum" or not is_mean(terms.encoding, length if terms.kind == "train" else 0):
+            raise FaultyCoordinator("the encoding is not that of a mean over this model and its metrics")
+        lacking = missing_method(self._trainer, noise)
+        if lacking is not None:
+            raise PolicyRefused("privacy", f"{self._silo}: {lacking}")
 
     def holds(self, terms: Terms) -> bytes | None:
         """Return the digest of the model held for this round; see ``Workload.holds``."""
@@ -152,13 +187,34 @@ class LearningWorkload:
         """Evaluate, train and encode; see ``Workload.vector``."""
         plan = TrainingPlan.of(terms)
         base = self._base(terms)
+        match terms.privacy:
+            case SiloNoise() as noise:
+                update = self._train(base.weights, plan.for_round(terms.round))
+                # In float64: float32 weights less their base would be rounded twice.
+                moved = self._real(update.weights, base.weights) - base.weights
+                return self._encoded(lambda: noised_update(terms.encoding, noise, moved, random=self._random))
+            case RecordNoise() as noise:
+                gradient = self._gradient(base.weights, plan.for_round(terms.round), noise)
+                return self._encoded(
+                    lambda: noised_gradient(terms.encoding, noise, gradient, random=self._random)
+                )
+            case _:
+                return self._mean_vector(terms, plan, base)
+
+    def _mean_vector(self, terms: Terms, plan: TrainingPlan, base: GlobalModel) -> IntegerVector:
         wanted = metric_names(terms.encoding)
         evaluation = self.evaluate(base.weights) if wanted else Evaluation()
         local, examples = None, 0.0
         if terms.kind == "train":
-            update = self._train(base.weights, plan.for_round(terms.round))
+            settings = plan.for_round(terms.round)
+            update = (
+                self._train_privately(base.weights, settings, terms.privacy)
+                if isinstance(terms.privacy, LocalNoise)
+                else self._train(base.weights, settings)
+            )
             local, examples = self._real(update.weights, base.weights), update.examples
-        try:
+
+        def encoded() -> IntegerVector:
             vector = encode_mean(
                 terms.encoding,
                 update=local,
@@ -168,9 +224,15 @@ class LearningWorkload:
                 evaluation_weight=evaluation.examples,
             )
             self._check_count(max(float(examples), float(evaluation.examples)))
+            return vector
+
+        return self._encoded(encoded)
+
+    def _encoded(self, encode: Callable[[], IntegerVector]) -> IntegerVector:
+        try:
+            return encode()
         except InputRefused as error:
             raise InputRefused(error.rule, f"{self._silo}: {error}") from None  # The same, with its silo.
-        return vector
 
     def _check_count(self, examples: float) -> None:
         if self._most_examples is not None and examples > self._most_examples:
@@ -209,7 +271,7 @@ class LearningWorkload:
 
     def apply(self, terms: Terms, aggregate: Aggregate, *, faulty: tuple[SiloId, ...] = ()) -> Opened:
         """Compute the next model; see ``Workload.apply``."""
-        mean = decode_mean(terms.encoding, aggregate.total, silos=len(aggregate.survivors))
+        mean = mean_of(terms, aggregate)
         self._metrics = mean.metrics
         model = self._base(terms)
         if mean.update is not None:
@@ -257,6 +319,42 @@ class LearningWorkload:
 
         return self._call("train", Update, trained)
 
+    def _train_privately(self, weights: RealVector, settings: TrainingSettings, noise: LocalNoise) -> Update:
+        trainer: Any = self._trainer
+        sampler = PoissonSampler(noise.sampling_rate, random=self._random)
+
+        def trained() -> Update:
+            result: Any = trainer.train_privately(
+                weights, settings, noise=noise, sampler=sampler, random=self._random
+            )
+            return (
+                replace(result, weights=np.asarray(result.weights)) if isinstance(result, Update) else result
+            )
+
+        update = self._call("train_privately", Update, trained)
+        self._check_sampled(sampler, noise.steps)
+        return update
+
+    def _gradient(self, weights: RealVector, settings: TrainingSettings, noise: RecordNoise) -> RealVector:
+        trainer: Any = self._trainer
+        sampler = PoissonSampler(noise.sampling_rate, random=self._random)
+        gradient = self._call(
+            "gradient_sum",
+            np.ndarray,
+            lambda: trainer.gradient_sum(weights, settings, sampler=sampler, l2_clip_norm=noise.l2_clip_norm),
+        )
+        self._check_sampled(sampler, 1)
+        return self._real(gradient, weights).astype(np.float64, copy=False)
+
+    def _check_sampled(self, sampler: PoissonSampler, draws: int) -> None:
+        """Refuse a vector whose bound is amplified by sampling that did not happen."""
+        if sampler.draws != draws:
+            raise InputRefused(
+                "sampling",
+                f"{self._silo}: the trainer drew {sampler.draws} samples of the {draws} on which the "
+                "promised epsilon rests; it must take the rows of every step from `sampler`",
+            )
+
     def _real(self, weights: NDArray[Any], base: RealVector) -> NDArray[Any]:
         if weights.shape != base.shape:
             raise InputRefused(
@@ -290,6 +388,18 @@ class LearningWorkload:
                 self._silo, f"{what}() returned {type(result).__name__}, not {expected.__name__}"
             )
         return result
+
+
+def missing_method(trainer: Trainer, noise: PrivacyParameters | None) -> str | None:
+    """Return what a trainer lacks for the noise of a round, in words, or None."""
+    name = type(trainer).__name__
+    match noise:
+        case LocalNoise() if not isinstance(trainer, TrainsPrivately):
+            return f"{name} has no train_privately(), which LocalDPSGD needs; TorchTrainer has it"
+        case RecordNoise() if not isinstance(trainer, SumsGradients):
+            return f'{name} has no gradient_sum(), which unit="record" needs; TorchTrainer has it'
+        case _:
+            return None
 
 
 def _users_line(error: Exception) -> str:

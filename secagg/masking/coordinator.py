@@ -24,6 +24,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.hazmat.prg import add_streams
+from secagg.heads import check_sent, sent_heads
 from secagg.masking import transcript
 from secagg.masking.checks import bundle_fault, input_fault, opening_matches, share_set_fault
 from secagg.masking.opening import Streams, kind_of, remaining_streams
@@ -87,7 +88,7 @@ class _Collecting:
 
 @dataclass(frozen=True)
 class _Checking:
-    gate: Gate[bytes]
+    gate: Gate[ConsistencyCheck]
     collected: _Collecting
     survivors: tuple[SiloId, ...]
 
@@ -310,7 +311,8 @@ class MaskingCoordinator:
                 signed = ((sender, message.signature),)
                 if not signed_survivors(self._roster, message.round_id, state.survivors, signed):
                     raise FaultySilo(sender, "its signature over the survivor set is not valid")
-                state.gate.admit(sender, message.signature)
+                check_sent(self._roster, self._terms, sender, message)
+                state.gate.admit(sender, message)
             case (_Unmasking() as state, Unmasking()):
                 state.gate.check(sender)
                 self._check_openings(state, sender, message)
@@ -387,17 +389,19 @@ class MaskingCoordinator:
 
     def _announce_survivors(self, state: _Collecting, now: float) -> Outbox:
         survivors = self._roster.ordered(frozenset(state.gate.close()))
-        gate: Gate[bytes] = self._gate("ConsistencyCheck", frozenset(survivors), now)
+        gate: Gate[ConsistencyCheck] = self._gate("ConsistencyCheck", frozenset(survivors), now)
         self._state = _Checking(gate, state, survivors)
         return dict.fromkeys(survivors, SurvivorsAnnounced(state.round_id, survivors))
 
     def _request_unmasking(self, state: _Checking, now: float) -> Outbox:
-        signatures = tuple(self._in_order(state.gate.close()).items())
+        checks = self._in_order(state.gate.close())
+        signatures = tuple((silo, check.signature) for silo, check in checks.items())
         gate: Gate[Mapping[SiloId, Opening]] = self._gate(
             "Unmasking", frozenset(state.survivors), now, enough=self._cohort.t
         )
         self._state = _Unmasking(gate, state.collected, state.survivors, signatures)
-        request = UnmaskingRequested(state.collected.round_id, state.survivors, signatures)
+        heads = sent_heads(checks)
+        request = UnmaskingRequested(state.collected.round_id, state.survivors, signatures, heads)
         return dict.fromkeys(state.survivors, request)
 
     def _open_sum(self, state: _Unmasking) -> Outbox:

@@ -54,10 +54,10 @@ from secagg.payload import Payload
 from secagg.roster import Roster
 from secagg.session import Aggregate, SiloStep, Step
 from secagg.survivors import (
-    LockKey,
     Locks,
     check_survivors,
     count_matches,
+    lock_key,
     sign_survivors,
     signed_survivors,
 )
@@ -176,7 +176,7 @@ class MaskingSilo:
         self._training = training_digest(terms)
         self._vector: NDArray[Any] = vector
         self._locks = locks
-        self._key = LockKey(data_set, terms.base)
+        self._key = lock_key(data_set, terms)
         self._random = random
         self._threads = threads
         self._state: _State = _Start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from secagg.names import SiloId
+from secagg.privacy.spent import Spent
 from secagg.report import RoundReport, SchemeName
 from secagg.rounds.coordinator import RoundCoordinator
 from secagg.rounds.driver import Traffic
@@ -46,6 +47,7 @@ def describe_round(
     saturated: int | None = None,
     total_weight: float | None = None,
     unmet_weight: float | None = None,
+    spent: Spent | None = None,
 ) -> RoundReport:
     """Return the report of a round that was opened."""
     losses = {**traffic.lost, **coordinator.losses}
@@ -72,6 +74,7 @@ def describe_round(
         saturated=saturated,
         total_weight=total_weight,
         unmet_weight=unmet_weight,
+        spent=spent,
         bytes_up=dict(traffic.bytes_up),  # The driver goes on counting while the sum is handed out.
         bytes_down=dict(traffic.bytes_down),
         seconds=dict(traffic.seconds),

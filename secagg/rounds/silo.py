@@ -20,7 +20,9 @@ from secagg.errors import (
     FaultySiloOrCoordinator,
     InputRefused,
     MalformedMessage,
+    ParameterError,
     PolicyRefused,
+    PrivacyBudgetExhausted,
     RoundAborted,
     SecaggError,
     TooFewSilos,
@@ -30,6 +32,7 @@ from secagg.errors import (
 )
 from secagg.hazmat.agreement import AgreementKey, seal, unseal
 from secagg.hazmat.identity import IdentityKey
+from secagg.heads import Heads, LedgerRefused
 from secagg.masking.checks import proves
 from secagg.masking.silo import MaskingSilo
 from secagg.messages import (
@@ -40,7 +43,9 @@ from secagg.messages import (
     BaseSealed,
     BaseSent,
     BaseWanted,
+    ConsistencyCheck,
     FromCoordinator,
+    FromSilo,
     KeyAsked,
     KeyDelivered,
     KeyPassed,
@@ -53,6 +58,7 @@ from secagg.messages import (
     RoundOpened,
     SealingKeysAnnounced,
     TrainingOpened,
+    UnmaskingRequested,
     Voided,
     VoidRequested,
 )
@@ -60,12 +66,16 @@ from secagg.names import IntegerVector, RandomSource, SiloId
 from secagg.payload import Frame, Payload
 from secagg.plain import PlainSilo
 from secagg.policy import Policy
+from secagg.privacy.charge import events_of
+from secagg.privacy.events import Event
+from secagg.privacy.heads import sign_head
+from secagg.privacy.ledger import Ledger
 from secagg.records import AttemptJoined, SiloRecord
 from secagg.roster import Roster
 from secagg.rounds.bases import base_wanted_fault, sign_base_wanted
 from secagg.rounds.workload import Workload
 from secagg.session import Aggregate, SiloSession, SiloStep, Step
-from secagg.survivors import LockKey, LockRefused, Locks, sign_void
+from secagg.survivors import LockRefused, Locks, lock_key, sign_void
 from secagg.terms import (
     CKKSParameters,
     MaskingParameters,
@@ -113,6 +123,7 @@ class Participant:
         policy: its own floors.
         workload: what it trains.
         keys: what it can encrypt with; None for none.
+        ledger: of what its data set spent; None where none is kept, and then nothing with noise is done.
         data_set: the configured name of its data; locks hold per data set and base model.
         records: its journal so far, oldest first.
         cache: encoded vectors by training digest; the driver keeps it on disk. Only the last is kept.
@@ -126,6 +137,8 @@ class Participant:
         Where silos alone open a sum, it is applied once; the coordinator is told of it as often as it asks.
         No silo alone that seals a key or a base wrongly keeps this one out, if another holds it.
         An attempt is joined at most once, also after a crash.
+        What a vector costs is in the ledger before it can leave; beyond the budget none is made.
+        No share and no part of an opening leaves for a sum in which a peer's ledger is behind its last head.
     """
 
     def __init__(
@@ -137,6 +150,7 @@ class Participant:
         policy: Policy,
         workload: Workload,
         keys: Keys | None = None,
+        ledger: Ledger | None = None,
         data_set: str = "default",
         records: Iterable[SiloRecord] = (),
         cache: MutableMapping[bytes, IntegerVector] | None = None,
@@ -151,8 +165,11 @@ class Participant:
         self._policy = policy
         self._workload = workload
         self._keys = keys
+        self._ledger = ledger
         self._data_set = data_set
+        records = tuple(records)
         self._locks = Locks(records)
+        self._heads = Heads(records)
         self._cache: MutableMapping[bytes, IntegerVector] = {} if cache is None else cache
         self._random = random
         self._threads = threads
@@ -330,11 +347,37 @@ class Participant:
     def _ready(self, terms: Terms) -> SiloStep:
         digest = training_digest(terms)
         if digest not in self._cache:
+            cost = self._check_budget(terms)
             with nullcontext() if self._cipher is None else self._cipher.prepare():
                 vector = self._workload.vector(terms)
+            self._charge(terms, cost)
             self._cache.clear()
             self._cache[digest] = vector
         return Step((), Ready(digest))
+
+    def _check_budget(self, terms: Terms) -> tuple[Event, ...]:
+        """Return what a vector costs, which the ledger's budget holds: asked before it is computed."""
+        if self._ledger is None:
+            if terms.privacy is not None:
+                raise PolicyRefused("privacy", "this silo keeps no ledger of what its data set spent")
+            return ()
+        try:
+            cost = events_of(terms)
+        except ParameterError as error:
+            raise FaultyCoordinator(f"no round has these terms: {error}") from error
+        self._ledger.check(cost)
+        return cost
+
+    def _charge(self, terms: Terms, cost: tuple[Event, ...]) -> None:
+        if self._ledger is not None:
+            self._ledger.charge(
+                federation=terms.federation,
+                job=terms.job,
+                round=terms.round,
+                release=terms.release,
+                training=training_digest(terms),
+                events=cost,
+            )
 
     def _join(self, opened: RoundOpened) -> SiloStep:
         self._attempt = opened.attempt
@@ -357,7 +400,7 @@ class Participant:
         """Return the records by which voids lift, or evidence moves, this silo's lock on the base."""
         if isinstance(terms.scheme, PlainParameters):
             return ()
-        key = LockKey(self._data_set, terms.base)
+        key = lock_key(self._data_set, terms)
         lifted = self._locks.lift(key, opened.voids, self._roster, threshold=voids_needed(terms.scheme))
         if lifted is not None:
             return (lifted,)
@@ -411,14 +454,49 @@ class Participant:
     def _forward(self, message: FromCoordinator) -> SiloStep:
         if self._session is None or self._terms is None:
             raise UnexpectedMessage(f"{type(message).__name__} is not accepted outside an attempt")
+        held = self._held_heads(self._terms, message)
         step = self._session.receive(message)
+        step = Step((*held, *step.records), self._with_head(step.output))
         for record in step.records:
             self._locks.apply(record)
+            self._heads.apply(record)
         if isinstance(message, KeysAnnounced | AggregateAnnounced | OpeningRequested):
             # t silos signed for this base, so an adopted one is what the federation trains from.
             self._workload.confirm(self._terms)
         opened = self._apply()
         return step if opened is None else Step(step.records, opened)
+
+    def _held_heads(self, terms: Terms, message: FromCoordinator) -> tuple[SiloRecord, ...]:
+        """Return a record for each peer's ledger that went on; raise if one went back."""
+        match message:
+            case UnmaskingRequested() | AggregateAnnounced() | OpeningRequested():
+                signers = [silo for silo, _ in message.signatures] if terms.privacy is not None else []
+                try:
+                    return self._heads.take(
+                        self._roster, message.heads, signers=signers, context=message.round_id
+                    )
+                except SecaggError:
+                    self._session = None  # The attempt is over here.
+                    raise
+            case _:
+                return ()
+
+    def _with_head(self, reply: FromSilo | None) -> FromSilo | None:
+        if not isinstance(reply, ConsistencyCheck) or self._ledger is None:
+            return reply
+        entries, chain = self._ledger.head
+        return ConsistencyCheck(
+            reply.round_id,
+            reply.signature,
+            sign_head(
+                self._identity,
+                self._silo,
+                self._data_set,
+                entries=entries,
+                chain=chain,
+                context=reply.round_id,
+            ),
+        )
 
     def proceed(self) -> Opened | None:
         """Do what the last message allowed once its records are synced, and return what is sent of it.
@@ -490,10 +568,12 @@ def answer(
 def refusal(error: SecaggError, attempt: int = 0) -> Refused:
     """Return all that the coordinator learns of an error at a silo: a rule, and silos that it names."""
     match error:
-        case LockRefused():
+        case LockRefused() | LedgerRefused():
             return Refused(error.rule, error.silos, attempt)
         case PolicyRefused():
             return Refused(error.rule, (), attempt)
+        case PrivacyBudgetExhausted():
+            return Refused("privacy budget", (), attempt)
         case InputRefused():
             return Refused(f"input: {error.rule}", (), attempt)
         case TrainerFailed():

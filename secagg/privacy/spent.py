@@ -1,0 +1,145 @@
+"""What a run has released so far, and the one sentence that says it: never epsilon without what it means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal, Self
+
+from secagg.errors import MissingExtra
+from secagg.privacy.accountant import epsilon
+from secagg.privacy.charge import events_of, of_one_upload
+from secagg.privacy.events import Release, Unit
+from secagg.terms import CKKSParameters, LocalNoise, PaillierParameters, PlainParameters, Terms
+
+NEIGHBORING_RELATION = "replaced by an empty one"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Releases of one run with differential privacy.
+
+    Attributes:
+        unit: whose contribution is hidden.
+        delta: at which epsilon is reported.
+        noise: who adds it: every silo all of it, or all silos together.
+        releases: equal ones as one.
+        colluders: silos that may tell the coordinator their shares; 0 where nobody is trusted.
+        uploads: what the same vectors cost towards those who can open a single one; empty if nobody can.
+    """
+
+    unit: Unit
+    delta: float
+    noise: Literal["local", "distributed"]
+    releases: tuple[Release, ...]
+    colluders: int = 0
+    uploads: tuple[Release, ...] = ()
+
+    @classmethod
+    def of(cls, terms: Terms, survivors: int, before: Self | None) -> Self | None:
+        """Return what is spent after a round of ``terms`` with so many survivors; None without noise."""
+        noise = terms.privacy
+        if noise is None:
+            return None
+        shared = isinstance(terms.scheme, PaillierParameters | CKKSParameters)
+        local = isinstance(noise, LocalNoise)
+        releases = _releases(events_of(terms, survivors=survivors))
+        spent = cls(
+            unit=releases[0].unit,
+            delta=noise.delta,
+            noise="local" if local else "distributed",
+            releases=releases,
+            colluders=0 if local or isinstance(terms.scheme, PlainParameters) else terms.scheme.cohort.c,
+            uploads=_releases(of_one_upload(terms)) if shared and not local else (),
+        )
+        if before is None:
+            return spent
+        return replace(
+            spent,
+            releases=_merged(before.releases + spent.releases),
+            uploads=_merged(before.uploads + spent.uploads),
+        )
+
+    @property
+    def epsilon(self) -> float:
+        """Of the unit, at ``delta``, for all releases together.
+
+        Raises:
+            MissingExtra: sampled releases are reckoned with ``dp_accounting``.
+        """
+        return _epsilon(self.releases, self.delta, self.unit)
+
+    @property
+    def noise_multiplier(self) -> float:
+        """The least of the releases."""
+        return min(release.noise_multiplier for release in self.releases)
+
+    def sentence(self) -> str:
+        """Return what is promised, to whom, against whom."""
+        try:
+            reached = shown_epsilon(self.epsilon)
+        except MissingExtra as missing:
+            reached = f"unknown here ({missing})"
+        of = (
+            "one silo's whole contribution (replaced by an empty one; who takes part is public)"
+            if self.unit == "silo"
+            else "one record (replaced by an empty one; how many records there are is not hidden by it)"
+        )
+        against = (
+            "whoever reads updates or models"
+            if self.noise == "local"
+            else "whoever reads the model, the coordinator and silos that collude with it, up to "
+            f"{self.colluders}, included"
+        )
+        text = f"epsilon {reached} at delta {self.delta:.3g} for {of}, against {against}"
+        if self.uploads:
+            single = shown_epsilon(_epsilon(self.uploads, self.delta, self.unit))
+            text += f"; against a silo and the coordinator together, who could open one upload, epsilon {single}"
+        return text
+
+    def card(self) -> dict[str, float | str]:
+        """Return the same as fields, for a model card."""
+        return {
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "unit": self.unit,
+            "neighboring_relation": NEIGHBORING_RELATION,
+            "noise": self.noise,
+            "noise_multiplier": self.noise_multiplier,
+            "releases": sum(release.count for release in self.releases),
+        }
+
+
+def shown_epsilon(value: float) -> str:
+    """Return epsilon with three digits, rounded up."""
+    if not math.isfinite(value):
+        return "unbounded"
+    if value == 0.0:
+        return "0"
+    digits = 2 - math.floor(math.log10(value))
+    return f"{math.ceil(value * 10.0**digits - 1e-9) / 10.0**digits:.{max(0, digits)}f}"
+
+
+def _releases(events: Sequence[object]) -> tuple[Release, ...]:
+    return tuple(event for event in events if isinstance(event, Release))
+
+
+def _merged(releases: Sequence[Release]) -> tuple[Release, ...]:
+    """Return equal releases as one with their counts and slacks added up."""
+    merged: dict[tuple[Unit, float, float], Release] = {}
+    for release in releases:
+        key = release.unit, release.noise_multiplier, release.sampling_rate
+        known = merged.get(key)
+        merged[key] = (
+            release
+            if known is None
+            else replace(known, count=known.count + release.count, slack=known.slack + release.slack)
+        )
+    return tuple(merged.values())
+
+
+@lru_cache(maxsize=256)
+def _epsilon(releases: tuple[Release, ...], delta: float, unit: Unit) -> float:
+    return epsilon(releases, delta=delta, unit=unit)
