@@ -169,12 +169,20 @@ def resume(
     run: RunName,
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Watch it; the exit code is the verdict.")] = False,
+    new_release: Annotated[
+        bool,
+        typer.Option(
+            "--new-release",
+            help="Begin its round anew, with noise of its own, which silos are charged for: where a set that "
+            "was signed cannot form again. With differential privacy alone.",
+        ),
+    ] = False,
     credentials: Credentials = HERE,
     address: Address = None,
 ) -> None:
     """Go on with a run that was halted, where it was; no silo trains twice."""
     with _coordinator(address, credentials) as coordinator:
-        coordinator.resume(run)
+        coordinator.resume(run, new_release=new_release)
         typer.echo(f"run {run} goes on")
         if wait:
             _watch(coordinator, run)
@@ -285,7 +293,7 @@ def _watch(coordinator: Coordinator, run: str) -> None:
 
 
 def _request(job: JobFile, layout: Layout) -> RunRequest:
-    from secagg.learning.request import RunRequest, asked_of, strategy_pairs
+    from secagg.learning.request import RunRequest, asked_of, asked_privacy, strategy_pairs
 
     seed = int.from_bytes(os.urandom(7), "big") if job.training.seed is None else job.training.seed
     return RunRequest(
@@ -300,6 +308,7 @@ def _request(job: JobFile, layout: Layout) -> RunRequest:
         seed=seed,
         silos=job.silos,
         layout=layout,
+        privacy=None if job.privacy is None else asked_privacy(job.privacy.privacy(job.rounds)),
         **job.numbers.model_dump(),
         **job.waits.model_dump(),
     )

@@ -25,6 +25,7 @@ from coordinator.control import (
     KeyShown,
     MakeKey,
     Of,
+    Resume,
     RunList,
     RunShown,
     Standing,
@@ -189,13 +190,19 @@ class Coordinator:
         """
         self._ask("Halt", Of(run), Done)
 
-    def resume(self, run: str) -> None:
+    def resume(self, run: str, *, new_release: bool = False) -> None:
         """Go on with a run that was halted.
 
+        Args:
+            run: its name.
+            new_release: begin the round anew with noise of its own, which every silo's ledger is charged for:
+                for a round whose silos signed a set that cannot form again. With differential privacy alone.
+
         Raises:
-            UsageError: there is no such run, it is complete, or another is under way.
+            UsageError: there is no such run, it is complete, or another is under way; or a new release is
+                asked for without differential privacy.
         """
-        self._ask("Resume", Of(run), Done)
+        self._ask("Resume", Resume(run, new_release), Done)
 
     def runs(self) -> tuple[RunShown, ...]:
         """Return all runs, oldest first."""

@@ -74,9 +74,16 @@ class Start(Part, frozen=True):
 
 
 class Of(Part, frozen=True):
-    """Halt a run, go on with it, or fetch its model."""
+    """Halt a run, or fetch its model."""
 
     run: RunName
+
+
+class Resume(Part, frozen=True):
+    """Go on with a run, or begin its round anew with noise of its own, for which silos are charged."""
+
+    run: RunName
+    new_release: bool = False
 
 
 class Watch(Part, frozen=True):
@@ -355,9 +362,9 @@ class ControlService:
         """Go on with a run."""
         who = await self._caller(context)
         try:
-            run = decode(request, Of).run
-            await self._runs.resume(run)
-            return encode(Done(run))
+            asked = decode(request, Resume)
+            await self._runs.resume(asked.run, new_release=asked.new_release)
+            return encode(Done(asked.run))
         except SecaggError as error:
             return _failed(error, who)
 

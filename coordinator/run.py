@@ -33,6 +33,7 @@ from coordinator.rounds import run_round
 from coordinator.store import Store, StoredRun, Verdict
 from secagg.errors import (
     PolicyRefused,
+    PrivacyBudgetExhausted,
     RoundAborted,
     RunStopped,
     SecaggError,
@@ -46,6 +47,7 @@ from secagg.learning.history import Record, rounds_of
 from secagg.learning.model import Blocks, SealedBase
 from secagg.learning.progress import PhaseWatcher
 from secagg.learning.run import Run
+from secagg.messages import BUDGET_SPENT
 from secagg.names import SiloId
 from secagg.records import CoordinatorRecord
 from secagg.report import level_mark, plural
@@ -321,7 +323,9 @@ def policy_rules(reasons: Mapping[SiloId, str]) -> dict[SiloId, str]:
     return {silo: rule for silo, rule in rules.items() if not rule.startswith(_NOT_POLICY)}
 
 
-def _refusal(error: SecaggError, reasons: dict[SiloId, str]) -> tuple[str, PolicyRefused] | None:
+def _refusal(
+    error: SecaggError, reasons: dict[SiloId, str]
+) -> tuple[str, PolicyRefused | PrivacyBudgetExhausted] | None:
     """Return who refused by policy and their rule, if with them there would have been enough silos."""
     if not isinstance(error, TooFewSilos):
         return None
@@ -331,6 +335,8 @@ def _refusal(error: SecaggError, reasons: dict[SiloId, str]) -> tuple[str, Polic
     rule, _, needs = next(iter(by_policy.values())).rstrip(")").partition(" (needs ")
     told = ", ".join(f"{silo} ({rule})" for silo, rule in by_policy.items())
     text = f"{error.have} silos answered, {error.need} are needed; refused by policy: {told}"
+    if rule == BUDGET_SPENT:
+        return " and ".join(by_policy), PrivacyBudgetExhausted(text)
     silos = tuple(needs.split(", ")) if needs else ()  # A lock names whose return would help.
     return " and ".join(by_policy), PolicyRefused(rule, text, silos)
 

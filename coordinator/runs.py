@@ -151,11 +151,16 @@ class Runs:
             self._begin(stored, run, goes_on=False)
         return name
 
-    async def resume(self, name: str) -> None:
+    async def resume(self, name: str, *, new_release: bool = False) -> None:
         """Go on with a run that ended without a verdict or was halted.
 
+        Args:
+            name: of the run.
+            new_release: begin its round anew, with noise of its own: no set that was signed for it binds it.
+
         Raises:
-            UsageError: there is no such run, it is complete, or one is under way.
+            UsageError: there is no such run, it is complete, or one is under way; or a new release is asked
+                for without differential privacy.
             EnvironmentFault: its checkpoint cannot be read.
         """
         async with self._starting:
@@ -164,6 +169,13 @@ class Runs:
             if stored.state in COMPLETE:
                 raise UsageError(f"run {name} is {stored.state}: there is nothing left to do")
             run = await asyncio.to_thread(self._restored, stored)
+            if new_release:
+                if run.noise is None:
+                    raise UsageError(
+                        "another release of a model needs differential privacy; begin a new run"
+                    )
+                memory = self._store.memory(name, run.number)
+                self._store.set_memory(name, run.number, memory.next_release())
             self._store.begin_again(name)
             log.info("run goes on", run=name, round=run.number)
             self._begin(self.stored(name), run, goes_on=True)

@@ -229,6 +229,14 @@ _ENTRIES = (
         they_can="{silo}: build the model as the other silos do",
     ),
     Explanation(
+        code="SA-2209",
+        what="{silo} left {round}: its trainer did not sample as the promised epsilon needs",
+        cause="the bound of a sampled release rests on rows that the silo's own Poisson sampler drew",
+        safe=SILO_KEPT,
+        you_can="go on: the round finishes without {silo} while enough silos remain",
+        they_can="{silo}: let the trainer take the rows of every step from the sampler that it is given",
+    ),
+    Explanation(
         code="SA-2301",
         what="{silo} left {round}: its trainer raised an error",
         cause="the trainer is the silo's own code; its text is not passed on, because it may quote data",
@@ -473,6 +481,32 @@ _ENTRIES = (
         safe=SILO_KEPT,
         you_can="take a smaller model or another scheme: secagg estimate compares them",
         they_can="{silo}: raise memory_limit in silo.toml if the machine has more",
+    ),
+    Explanation(
+        code="SA-6016",
+        what="{silo} refused {round}: its differential privacy is not what that silo takes part in",
+        cause="a silo may ask for differential privacy in every round, keeps a ledger for it, and its training "
+        "code must be able to add noise; shares of noise hide nothing from a coordinator that reads uploads",
+        safe=SILO_KEPT,
+        you_can="ask for a privacy mode that every silo can do: [privacy] in job.toml, privacy= in Python",
+        they_can="{silo}: set require_privacy to false, or approve training code that has the method",
+    ),
+    Explanation(
+        code="SA-6017",
+        what="{silo} refused {round}: the clip norm is above its cap",
+        cause="the clip norm bounds how much one silo or record gives away before the noise hides it",
+        safe=SILO_KEPT,
+        you_can="lower l2_clip_norm",
+        they_can="{silo}: raise its max_l2_clip_norm",
+    ),
+    Explanation(
+        code="SA-6018",
+        what="{silo} refused {round}: the privacy ledger of {silos} was put back to an older state",
+        cause="a ledger that forgets what was spent would let the same data be released again; peers hold "
+        "its last head",
+        safe=SILO_KEPT,
+        you_can="go on without {silos} until its ledger is whole",
+        they_can="{silos}: put the newest copy of the ledger in its place: silo ledger show",
     ),
     # --- 7: privacy budget ------------------------------------------------------------------------
     Explanation(

@@ -200,6 +200,7 @@ _INPUT_CODES = {
     "weight": "SA-2206",
     "metric": "SA-2207",
     "layout": "SA-2208",
+    "sampling": "SA-2209",
 }
 _RULE_CODES = {
     "lock": "SA-6002",
@@ -220,6 +221,9 @@ _RULE_CODES = {
     "maker": "SA-6013",
     "ceremony": "SA-6014",
     "memory_limit": "SA-6015",
+    "privacy": "SA-6016",
+    "max_l2_clip_norm": "SA-6017",
+    "ledger": "SA-6018",
 }
 
 

@@ -108,6 +108,10 @@ class Ready(Part, frozen=True, tag=True):
     training: Digest
 
 
+BUDGET_SPENT = "privacy budget"
+"""The rule of a refusal by which the data set of a silo has no privacy budget left."""
+
+
 class Refused(Part, frozen=True, tag=True):
     """Silo to coordinator: the silo leaves ``attempt``, 0 for training.
 

@@ -20,7 +20,16 @@ from secagg.errors import EnvironmentFault, UsageError
 from secagg.learning.model import GlobalModel
 from secagg.learning.trainer import Trainer
 from secagg.names import SiloId
-from secagg.report import NO_DIFFERENTIAL_PRIVACY, SchemeName, hanging, level_mark, plural, readers
+from secagg.privacy.spent import Spent
+from secagg.report import (
+    NO_DIFFERENTIAL_PRIVACY,
+    SchemeName,
+    hanging,
+    level_mark,
+    plural,
+    privacy_sentence,
+    readers,
+)
 from secagg.rounds.reporting import scheme_name
 from secagg.session import Aggregate
 from secagg.terms import PlainParameters, Terms
@@ -58,6 +67,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
         parameters: weights in it.
         who_can_read_one_update: in words.
         privacy: whether there is differential privacy, in words.
+        spent: the releases behind that, so that it can be reckoned again.
         sums: one for each sum that this silo opened, in order.
     """
 
@@ -71,6 +81,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     who_can_read_one_update: str
     privacy: str = NO_DIFFERENTIAL_PRIVACY
+    spent: Spent | None = None
     sums: tuple[OpenedSum, ...]
 
     @property
@@ -120,6 +131,10 @@ class ModelFiles:
         written = write_tensors(path, trainer, model.weights.astype(np.float32))
         before = self._before(terms.job)
         sums = () if before is None else tuple(each for each in before.sums if each.round < terms.round)
+        # A round that is opened again is in the card already.
+        again = before is not None and bool(before.sums) and before.sums[-1].round >= terms.round
+        held = None if before is None else before.spent
+        spent = held if again else Spent.of(terms, len(aggregate.survivors), held)
         card = Card(
             federation=terms.federation,
             job=terms.job,
@@ -129,6 +144,8 @@ class ModelFiles:
             digest=model.digest.hex(),
             parameters=model.length,
             who_can_read_one_update=_readers(terms, len(aggregate.survivors)),
+            privacy=privacy_sentence(spent),
+            spent=spent,
             sums=(*sums, OpenedSum(terms.round, terms.kind, aggregate.survivors, metrics)),
         )
         content = msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"

@@ -35,9 +35,7 @@ from secagg.terms import Terms
 
 def new_ledger() -> Ledger:
     """Return the ledger of a silo that lives no longer than the run."""
-    return Ledger(
-        "default", genesis=os.urandom(32), budget=None, keep=lambda _line, _chain: None, clock=_now
-    )
+    return Ledger("default", genesis=os.urandom(32), budget=None, keep=lambda _line, _chain: None, clock=_now)
 
 
 def _now() -> int:

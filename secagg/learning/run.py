@@ -198,8 +198,8 @@ class Run(Generic[B]):
         """Of the sums that were opened."""
         return self._records
 
-    def terms(self) -> Terms:
-        """Return the terms of the next round."""
+    def terms(self, release: int = 1) -> Terms:
+        """Return the terms of the next round; ``release``: how often it was begun with noise of its own."""
         kind, encoding = self._schedule[len(self._records)]
         federation, job = self._names
         return Terms(
@@ -207,7 +207,7 @@ class Run(Generic[B]):
             job=job,
             round=self.number,
             kind=kind,
-            release=1,
+            release=release,
             roster=self.roster.digest,
             base=self.model.digest,
             scheme=self._scheme,
@@ -223,7 +223,8 @@ class Run(Generic[B]):
             memory: of a process that ended before this one; None for what this one knows of earlier rounds.
         """
         training_seconds, phase_seconds = self._seconds
-        terms = self.terms()
+        memory = self._memory if memory is None else memory
+        terms = self.terms(memory.release)
         phase_seconds += computing_seconds(terms)  # Silos that encrypt or open say nothing meanwhile.
         # Where silos keep the model, only what a run begins with is the coordinator's to send.
         sent = None if self._key is not None and self.number > 1 else self.model.payload()
@@ -237,7 +238,7 @@ class Run(Generic[B]):
             seconds=phase_seconds,
             training_seconds=training_seconds,
             attempts=self._attempts,
-            memory=self._memory if memory is None else memory,
+            memory=memory,
         )
 
     def opened(self, driver: RoundDriver, outcome: Aggregate | SealedSum) -> Record:
@@ -283,7 +284,10 @@ class Run(Generic[B]):
         return record
 
     def _spent(self, terms: Terms, survivors: tuple[SiloId, ...]) -> Spent | None:
-        return Spent.of(terms, len(survivors), self._records[-1].report.spent if self._records else None)
+        spent = self._records[-1].report.spent if self._records else None
+        for _ in range(terms.release):  # An earlier release may have been opened where nobody said so.
+            spent = Spent.of(terms, len(survivors), spent)
+        return spent
 
     def _sealed(self, driver: RoundDriver, outcome: SealedSum) -> Record:
         if self._seal is None:

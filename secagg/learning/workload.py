@@ -188,11 +188,13 @@ class LearningWorkload:
         plan = TrainingPlan.of(terms)
         base = self._base(terms)
         match terms.privacy:
-            case SiloNoise() as noise:
+            case SiloNoise() as hiding:
                 update = self._train(base.weights, plan.for_round(terms.round))
                 # In float64: float32 weights less their base would be rounded twice.
                 moved = self._real(update.weights, base.weights) - base.weights
-                return self._encoded(lambda: noised_update(terms.encoding, noise, moved, random=self._random))
+                return self._encoded(
+                    lambda: noised_update(terms.encoding, hiding, moved, random=self._random)
+                )
             case RecordNoise() as noise:
                 gradient = self._gradient(base.weights, plan.for_round(terms.round), noise)
                 return self._encoded(

@@ -96,7 +96,9 @@ class Spent:
         text = f"epsilon {reached} at delta {self.delta:.3g} for {of}, against {against}"
         if self.uploads:
             single = shown_epsilon(_epsilon(self.uploads, self.delta, self.unit))
-            text += f"; against a silo and the coordinator together, who could open one upload, epsilon {single}"
+            text += (
+                f"; against a silo and the coordinator together, who could open one upload, epsilon {single}"
+            )
         return text
 
     def card(self) -> dict[str, float | str]:

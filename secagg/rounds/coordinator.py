@@ -635,6 +635,7 @@ class RoundCoordinator:
             )
         reports = ((dealer, reporter) for reporter, dealer in session.reports)
         return Memory(
+            release=kept.release,
             attempt=kept.attempt,
             asked=kept.asked if asked is None else (*kept.asked, Asked(asked, survivors)),
             evidence=kept.evidence + session.evidence,

@@ -7,7 +7,7 @@ import msgspec
 from secagg.masking.past import PastAttempt
 from secagg.messages import DealerEvidence
 from secagg.names import SiloId
-from secagg.terms import Digest, Name
+from secagg.terms import Counter, Digest, Name
 
 MAX_PAST_ATTEMPTS = 16
 """A message that is later than this is wrong after all; each costs a signature check."""
@@ -30,6 +30,7 @@ class Memory(msgspec.Struct, frozen=True):
 
     Attributes:
         attempt: number of the last attempt of this round; 0 before the first.
+        release: of this round, from 1; a later one has noise of its own, which silos are charged for.
         asked: of the attempts of this round, oldest first.
         evidence: against dealers of this round.
         reports: (dealer, who reported its boxes) of this round.
@@ -38,6 +39,7 @@ class Memory(msgspec.Struct, frozen=True):
     """
 
     attempt: int = 0
+    release: Counter = 1
     asked: tuple[Asked, ...] = ()
     evidence: tuple[DealerEvidence, ...] = ()
     reports: tuple[tuple[Name, Name], ...] = ()
@@ -47,6 +49,10 @@ class Memory(msgspec.Struct, frozen=True):
     def next_round(self) -> Memory:
         """Return what the next round must know."""
         return Memory(past=self.past, encrypted=self.encrypted)
+
+    def next_release(self) -> Memory:
+        """Return what another release of this round must know: no lock of the last one binds it."""
+        return Memory(self.attempt, self.release + 1, past=self.past, encrypted=self.encrypted)
 
     def reporters(self, dealer: SiloId) -> frozenset[SiloId]:
         """Return who reported ``dealer``."""

@@ -36,6 +36,7 @@ from secagg.heads import Heads, LedgerRefused
 from secagg.masking.checks import proves
 from secagg.masking.silo import MaskingSilo
 from secagg.messages import (
+    BUDGET_SPENT,
     AggregateAnnounced,
     BaseAsked,
     BaseForwarded,
@@ -573,7 +574,7 @@ def refusal(error: SecaggError, attempt: int = 0) -> Refused:
         case PolicyRefused():
             return Refused(error.rule, (), attempt)
         case PrivacyBudgetExhausted():
-            return Refused("privacy budget", (), attempt)
+            return Refused(BUDGET_SPENT, (), attempt)
         case InputRefused():
             return Refused(f"input: {error.rule}", (), attempt)
         case TrainerFailed():
