@@ -44,9 +44,10 @@ from secagg.terms import Terms
 from silo.app import Apps
 from silo.client import Arrival, Client
 from silo.config import SiloConfig
-from silo.journal import Journal, StateFault
+from silo.journal import Journal
 from silo.key_files import KeyFiles
 from silo.model_files import ModelFiles
+from silo.storage import StateFault
 from silo.tls import dialling
 
 Task: TypeAlias = tuple[Frame, "asyncio.Future[Frame | None]"]

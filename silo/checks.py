@@ -20,7 +20,8 @@ from secagg.link.frames import PROTOCOL, Probe, encode_link
 from secagg.terms import KeyScheme
 from silo.app import source_hash
 from silo.config import SiloConfig
-from silo.journal import InUse, Journal
+from silo.journal import Journal
+from silo.storage import InUse
 from silo.tls import dialling
 
 SECONDS = 10.0

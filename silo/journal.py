@@ -9,23 +9,21 @@ Source: "State that survives" in ``docs/protocol.md``; https://www.sqlite.org/wa
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 import msgspec
 import numpy as np
 
-from secagg.errors import EnvironmentFault, MalformedMessage, TrustError, UsageError
+from secagg.errors import MalformedMessage, TrustError, UsageError
 from secagg.hazmat.identity import grouped
 from secagg.learning.model import GlobalModel
 from secagg.learning.workload import Pin
@@ -33,6 +31,7 @@ from secagg.messages import Opened
 from secagg.names import IntegerVector
 from secagg.records import SiloRecord, decode_silo_record, encode_record
 from secagg.terms import Digest
+from silo.storage import StateFault, lock, make_folder, not_written
 from silo.vector_file import VectorFile
 
 SCHEMA = 1
@@ -43,25 +42,11 @@ _TABLES = """
     CREATE TABLE model (one INTEGER PRIMARY KEY CHECK (one = 1), federation TEXT NOT NULL, job TEXT NOT NULL,
         round INTEGER NOT NULL, digest BLOB NOT NULL) STRICT;
 """
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_NO_SPACE = 64 * 1024
-"""Bytes; with fewer left, a write that failed is put down to the disk, whatever SQLite calls it."""
+_LEDGER = "ledger:"
+_COUNT = 8
 
-
-class StateFault(EnvironmentFault):
-    """The state folder cannot be trusted to keep what it is given: the silo must stop."""
-
-
-class InUse(StateFault):
-    """Another process has the folder.
-
-    Attributes:
-        pid: its number, as far as it could be read.
-    """
-
-    def __init__(self, folder: Path, pid: str) -> None:
-        super().__init__(f"{folder} is in use by process {pid}; one `silo run` has a state folder to itself")
-        self.pid = pid
+Head: TypeAlias = tuple[int, bytes]
+"""Entries of a ledger, and the chain (32 bytes) after the last."""
 
 
 class _Encoded(msgspec.Struct, frozen=True):
@@ -106,8 +91,8 @@ class Journal:
         self._lock = -1
         self._chain = b""
         with self._translated():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _lock(folder)
+            make_folder(folder)
+            self._lock = lock(folder, folder / "lock")
         try:
             with self._translated():
                 for rest in folder.glob("*.new"):  # Of a write that a crash ended.
@@ -213,6 +198,27 @@ class Journal:
             return pin, None
         return (kept, model) if model.digest == base.digest else (pin, None)
 
+    # --- ledgers -------------------------------------------------------------------------------------------
+
+    def head(self, data_set: str) -> Head | None:
+        """Return what ``keep_head`` took last for ``data_set``.
+
+        Raises:
+            StateFault: it cannot be read.
+        """
+        with self._translated():
+            return _head(self._database, data_set)
+
+    def keep_head(self, data_set: str, entries: int, chain: bytes) -> None:
+        """Write how long the ledger of ``data_set`` is and what it ends with, so that no older copy passes.
+
+        Raises:
+            StateFault: it cannot be written.
+        """
+        row = (_LEDGER + data_set, entries.to_bytes(_COUNT, "big") + chain)
+        with self._translated(), self._transaction():
+            self._database.execute("INSERT OR REPLACE INTO pin VALUES (?, ?)", row)
+
     # --- life ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -293,14 +299,7 @@ class Journal:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return self._damaged()
-        if code == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) in _FULL or _is_full(self.folder):
-            return StateFault(
-                f"the disk of {self.folder} is full; free space and start again, nothing was sent"
-            )
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        return StateFault(
-            f"{self.folder} cannot be written ({why}); make it writable and start again, nothing was sent"
-        )
+        return not_written(self.folder, error)
 
     def _damaged(self) -> StateFault:
         return StateFault(
@@ -344,30 +343,27 @@ class CachedVector(MutableMapping[bytes, IntegerVector]):
         return len(self._held)
 
 
+def read_head(folder: Path, data_set: str) -> Head | None:
+    """Return what the journal in ``folder`` knows of a ledger, also while another process has it open.
+
+    Raises:
+        StateFault: the journal cannot be read.
+    """
+    path = folder / "journal.sqlite3"
+    if not path.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return _head(database, data_set)
+    except sqlite3.Error as error:
+        raise StateFault(f"{path} cannot be read ({error}); type: silo check") from error
+
+
+def _head(database: sqlite3.Connection, data_set: str) -> Head | None:
+    query = "SELECT digest FROM pin WHERE name = ?"
+    row = database.execute(query, (_LEDGER + data_set,)).fetchone()
+    return None if row is None else (int.from_bytes(row[0][:_COUNT], "big"), row[0][_COUNT:])
+
+
 def _link(chain: bytes, line: bytes) -> bytes:
     return hashlib.sha256(chain + line).digest()
-
-
-def _lock(folder: Path) -> int:
-    """Lock the folder for this process and return the open file.
-
-    A POSIX record lock: worker processes that a trainer forks do not inherit it.
-    """
-    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        pid = os.read(file, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(file)
-        raise InUse(folder, pid) from None
-    os.ftruncate(file, 0)
-    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
-    return file
-
-
-def _is_full(folder: Path) -> bool:
-    try:
-        disk = os.statvfs(folder)
-    except OSError:
-        return False
-    return disk.f_bavail * disk.f_frsize < _NO_SPACE

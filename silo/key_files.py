@@ -12,7 +12,7 @@ from pathlib import Path
 
 from secagg.errors import MalformedMessage
 from secagg.keys.keyring import HeldKey
-from silo.journal import StateFault
+from silo.storage import StateFault
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import structlog
 from numpy.typing import NDArray
 
 from secagg.hazmat.content import CONTENT_DIGEST_SIZE, ContentHash, content_digest
+from silo.storage import sync_folder
 
 MAGIC = b"secagg vectors 1"
 _SIZE = 4
@@ -104,11 +105,7 @@ class VectorFile(Generic[H]):
         except BaseException:
             self._new.unlink(missing_ok=True)
             raise
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path.parent)
 
 
 def _bytes(vector: NDArray[Any]) -> memoryview:

@@ -22,7 +22,8 @@ from secagg.errors import EnvironmentFault, TrustError, UsageError
 from secagg.learning.workload import Pin
 from secagg.names import IntegerVector
 from secagg.records import AttemptJoined, Released, SiloRecord
-from silo.journal import SCHEMA, Journal, StateFault
+from silo.journal import SCHEMA, Journal
+from silo.storage import StateFault
 from tests.samples import SILO_RECORDS, of
 
 ROSTER, OTHER = bytes(32), bytes([7]) * 32

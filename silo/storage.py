@@ -1,0 +1,100 @@
+"""What the journal and the ledger share: who has a file to itself, and in words why a write failed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+from secagg.errors import EnvironmentFault
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_SPACE = 64 * 1024
+"""Bytes; with fewer left, a write that failed is put down to the disk, whatever SQLite calls it."""
+
+
+class StateFault(EnvironmentFault):
+    """The state folder cannot be trusted to keep what it is given: the silo must stop."""
+
+
+class InUse(StateFault):
+    """Another process has it.
+
+    Attributes:
+        pid: its number, as far as it could be read.
+    """
+
+    def __init__(self, what: Path, pid: str) -> None:
+        super().__init__(f"{what} is in use by process {pid}; one `silo run` has a state folder to itself")
+        self.pid = pid
+
+
+def lock(what: Path, path: Path) -> int:
+    """Lock ``what`` for this process and return the open file, which keeps it until it is closed.
+
+    A POSIX record lock: worker processes that a trainer forks do not inherit it.
+
+    Args:
+        what: is locked, for the text.
+        path: of the lock file; it holds the number of the process.
+
+    Raises:
+        InUse: another process has it.
+        OSError: the file cannot be made.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        pid = os.read(file, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(file)
+        raise InUse(what, pid) from None
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    return file
+
+
+def not_written(folder: Path, error: sqlite3.Error | OSError) -> StateFault:
+    """Return the fault to raise where a write to ``folder`` failed with ``error``."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) in _FULL or _is_full(folder):
+        return StateFault(f"the disk of {folder} is full; free space and start again, nothing was sent")
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return StateFault(
+        f"{folder} cannot be written ({why}); make it writable and start again, nothing was sent"
+    )
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` for this user alone, if it is not there; it is on disk when this returns.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in new:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in ``folder`` are on disk.
+
+    Raises:
+        OSError: they may not be.
+    """
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _NO_SPACE
