@@ -76,9 +76,9 @@ class Job:
         self._run = run
         self._policy = policy_for(local.parameters)
         self._keys = local.keys
-        self._silos = {silo: SimulatedSilo(self._builder(silo, identities[silo])) for silo in workloads}
         # What a run may spend is its own target; a budget that outlives runs is a silo process's.
         self._ledgers = {silo: new_ledger() for silo in workloads} if run.noise is not None else {}
+        self._silos = {silo: SimulatedSilo(self._builder(silo, identities[silo])) for silo in workloads}
         self._number = 0
         self._told: set[tuple[SiloId, str]] = set()
 

@@ -87,18 +87,16 @@ class Spent:
             if self.unit == "silo"
             else "one record (replaced by an empty one; how many records there are is not hidden by it)"
         )
-        against = (
-            "whoever reads updates or models"
-            if self.noise == "local"
-            else "whoever reads the model, the coordinator and silos that collude with it, up to "
-            f"{self.colluders}, included"
-        )
+        if self.noise == "local":
+            against = "whoever reads updates or models"
+        elif self.uploads:
+            against = f"whoever reads the model, and up to {self.colluders} silos that pool what they know"
+        else:
+            against = f"whoever reads the model, the coordinator with {self.colluders} silos included"
         text = f"epsilon {reached} at delta {self.delta:.3g} for {of}, against {against}"
         if self.uploads:
             single = shown_epsilon(_epsilon(self.uploads, self.delta, self.unit))
-            text += (
-                f"; against a silo and the coordinator together, who could open one upload, epsilon {single}"
-            )
+            text += f"; against a silo and the coordinator together, who could open single uploads: {single}"
         return text
 
     def card(self) -> dict[str, float | str]:
