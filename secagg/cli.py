@@ -23,6 +23,10 @@ CLIP = 1.0
 
 
 app = new_app("secagg", "Sums over silos, and models learned from them, that show no single silo.")
+privacy = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Say what differential privacy would cost a model."
+)
+app.add_typer(privacy, name="privacy")
 
 
 def main() -> None:
@@ -109,6 +113,40 @@ def estimate(
 
     word = cast("WordBits", word_bits)  # Any other number is refused there.
     result = estimates.estimate(parameters, silos, word_bits=word, rounds=rounds)
+    typer.echo(result.text(width=_width()))
+
+
+@privacy.command()
+def plan(
+    *,
+    rows: Annotated[int, typer.Option(help="Of each silo.")],
+    silos: Annotated[int, typer.Option(help="Of the roster.")],
+    rounds: Annotated[int, typer.Option(help="Mean updates that share epsilon.")],
+    epsilon: Annotated[float, typer.Option(help="For all rounds together.")],
+    delta: Annotated[
+        float | None, typer.Option(help="A tenth of 1 / rows, at most 1e-5, if not given.")
+    ] = None,
+    parameters: Annotated[int, typer.Option(help="Entries of the model.")] = 1_000_000,
+    clip: Annotated[float, typer.Option(help="L2 norm to which a gradient or an update is cut.")] = 1.0,
+    batch: Annotated[
+        int | None, typer.Option(help="Rows of a silo in a step; a twentieth if not given.")
+    ] = None,
+    colluders: Annotated[int | None, typer.Option(help="Silos that may collude.")] = None,
+) -> None:
+    """Say how much noise each way to add it needs, what that does to a model, and what changes it."""
+    from secagg.privacy import recommendation
+
+    result = recommendation.plan(
+        rows,
+        silos,
+        rounds,
+        epsilon,
+        delta=delta,
+        parameters=parameters,
+        clip=clip,
+        batch=batch,
+        colluders=colluders,
+    )
     typer.echo(result.text(width=_width()))
 
 

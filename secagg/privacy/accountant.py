@@ -2,8 +2,8 @@
 
 Noise that nobody sampled has a closed form, which needs no other package. With sampled releases the account
 is a privacy loss distribution (``pld``): its epsilon is never below the true one, and above it by less than
-0.01 or 1 part in 100, whichever is more (mostly by 1e-4). At a delta below 1e-12 it is the Rényi bound, which
-is looser.
+0.001 or 1 part in 1,000, whichever is more, if a step's loss is not tiny. At a delta below 1e-10 (1e-8 for a
+million releases) it is the Rényi bound, which is looser.
 
 Source: as named in ``gaussian``, ``pld`` and ``renyi``.
 """
@@ -19,6 +19,9 @@ from secagg.privacy.events import Event, Unit
 from secagg.privacy.gaussian import least_epsilon
 from secagg.privacy.renyi import ORDERS, renyi_epsilon
 from secagg.ranges import real
+
+_RESOLVED = 100
+"""A delta that is so many times its rounding is read from a distribution."""
 
 _TRIES = 200
 """Steps towards an epsilon that pays for its own slack."""
@@ -109,11 +112,12 @@ def _sampled_bound(account: Account, fine: bool) -> Callable[[float], float]:
     from secagg.privacy import pld  # noqa: PLC0415 - an extra, which takes a second to load
 
     total = pld.distribution(account, pld.FINE if fine else pld.COARSE)
+    rounding = pld.rounding(account)
 
     def bound(delta: float) -> float:
-        if delta < pld.LEAST_DELTA:
+        if delta < _RESOLVED * rounding:
             return renyi_epsilon(account, delta)
-        return float(total.get_epsilon_for_delta(delta))
+        return float(total.get_epsilon_for_delta(delta - rounding))
 
     return bound
 
@@ -127,7 +131,7 @@ def _with_slack(bound: Callable[[float], float], delta: float, slack: float) -> 
     """
     least = 0.0
     for _ in range(_TRIES):
-        room = delta - _slack_at(least, slack)
+        room = delta - slack_at(least, slack)
         if room <= 0.0:
             return math.inf
         needed = bound(room)
@@ -137,7 +141,7 @@ def _with_slack(bound: Callable[[float], float], delta: float, slack: float) -> 
     return math.inf
 
 
-def _slack_at(epsilon: float, slack: float) -> float:
+def slack_at(epsilon: float, slack: float) -> float:
     """Return what ``slack`` adds to delta at ``epsilon``."""
     if slack == 0.0:
         return 0.0

@@ -23,8 +23,11 @@ try:
 except ModuleNotFoundError as missing:
     raise MissingExtra("dp", "dp_accounting") from missing
 
-LEAST_DELTA = 1e-12
-"""Below it the tails that are cut off (1e-15 each time) and the rounding of Fourier transforms would count."""
+_ROUNDING = 1e-16
+"""Of the Fourier transforms, in delta and for each release; measured against the closed form."""
+
+_LEAST_ROUNDING = 1e-12
+"""For all releases. It also covers the tails that are cut off, 1e-15 each time."""
 
 FINE = 100_000
 """Points of the loss of one step; four times as many for all steps together."""
@@ -45,7 +48,7 @@ def distribution(account: Account, points: int) -> PrivacyLossDistribution:
         points: ``FINE`` or ``COARSE``.
 
     Guarantees:
-        No epsilon that is read from it, at ``LEAST_DELTA`` or above, is below the true one.
+        No epsilon that is read from it is below the true one, if ``rounding`` is taken off its delta.
         More releases, less noise or a higher rate never make one smaller, but for rounding.
     """
     interval = _interval(account, points)
@@ -56,6 +59,11 @@ def distribution(account: Account, points: int) -> PrivacyLossDistribution:
     for other in others:
         total = total.compose(other)
     return total
+
+
+def rounding(account: Account) -> float:
+    """Return by how much a delta that is read from ``distribution`` may be wrong."""
+    return max(_LEAST_ROUNDING, _ROUNDING * sum(one.count for one in account.sampled))
 
 
 def _interval(account: Account, points: int) -> float:
