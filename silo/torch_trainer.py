@@ -1,7 +1,8 @@
 """Train a torch model at one silo: ``TorchTrainer(model, loader)``.
 
 What it is: ``secagg.learning.trainer.Trainer`` over a torch model. It loads the global vector, runs
-``epochs`` passes with a fresh optimiser, and hands the trained vector back.
+``epochs`` passes with a fresh optimiser, and hands the trained vector back. With Opacus installed it also
+trains with differential privacy (``dp_training``).
 
 What it does not do:
 
@@ -27,24 +28,26 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from secagg.errors import EnvironmentFault, ParameterError, UsageError
 from secagg.explanation import explained
 from secagg.learning.trainer import Evaluation, TrainingSettings, Update
-from secagg.names import RealVector
+from secagg.names import RandomSource, RealVector
+from secagg.privacy.sampling import PoissonSampler
 from secagg.ranges import check_callable, positive, shown, whole
+from secagg.terms import LocalNoise
 from silo.manifest import Manifest
+from silo.torch_data import Data, Records, as_data, in_batches, pair
 
-Data: TypeAlias = DataLoader[Any] | Dataset[Any] | tuple[Tensor, Tensor]
-"""Examples as pairs (input, target): a loader of batches, a dataset, or two tensors of equal length."""
+if TYPE_CHECKING:
+    from silo.record_gradients import RecordGradients
 
 Loss: TypeAlias = Callable[[Any, Tensor], Tensor]
 """(outputs, targets) -> scalar tensor, the mean over the batch."""
@@ -119,8 +122,8 @@ class TorchTrainer:
         self.manifest = Manifest.of(model.state_dict())
         self._device = _device(device)
         self._model = _moved(copy.deepcopy(model), self._device)
-        self._data = _examples("data", data)
-        self._held_out = self._data if validation is None else _examples("validation", validation)
+        self._data = as_data("data", data)
+        self._held_out = self._data if validation is None else as_data("validation", validation)
         self._loss = nn.functional.cross_entropy if loss is None else loss
         self._metrics = accuracy if metrics is None and loss is None else metrics
         self._optimizer = optimizer
@@ -151,10 +154,10 @@ class TorchTrainer:
         self._model.train()
         with _seeded(settings.seed, self._device):
             shuffle = torch.Generator().manual_seed(settings.seed)
-            batches = _batches(self._data, self._batch_size, shuffle)
+            data = in_batches(self._data, self._batch_size, shuffle)
             for _ in range(settings.epochs):
                 examples = 0  # one pass, not all of them: the weight of a silo is how much data it holds
-                for inputs, targets in self._on_device(batches):
+                for inputs, targets in self._on_device(data):
                     optimizer.zero_grad()
                     torch.autograd.backward(self._loss(self._model(inputs), targets))
                     if settings.proximal_mu > 0:
@@ -164,6 +167,89 @@ class TorchTrainer:
         if examples == 0:
             raise UsageError("the training data gave no batch; give the silo at least one example")
         return Update(weights=self.weights(), examples=float(examples))
+
+    def train_privately(
+        self,
+        weights: RealVector,
+        settings: TrainingSettings,
+        *,
+        noise: LocalNoise,
+        sampler: PoissonSampler,
+        random: RandomSource = os.urandom,
+    ) -> Update:
+        """Train from ``weights`` with DP-SGD: every step is clipped by the record, and noised.
+
+        Args:
+            weights: the global model, float, shape (length,); not written to.
+            settings: learning rate and proximal mu of this round. ``epochs`` and ``seed`` do not count:
+                what is drawn here must not be known.
+            noise: clip, multiplier, sampling rate and number of steps.
+            sampler: draws the rows of every step, ``noise.steps`` times; a loader's own order is not used.
+            random: 8 bytes seed dropout, 32 bytes key a block of noise.
+
+        Returns:
+            The trained vector, of which nothing but the trainable parameters differs from ``weights``, and
+            the number of the silo's records.
+
+        Raises:
+            InputRefused: the vector does not fit the model, or the model changed its shapes.
+            ParameterError: a layer gives no gradients of single records; the data cannot be fetched by rows;
+                the sampler's rate is not that of ``noise``. Nothing was computed.
+            MissingExtra: Opacus is not installed.
+        """
+        from silo import dp_training
+
+        records = Records.of(self._data, self._batch_size)
+        learning_rate = self._learning_rate if settings.learning_rate is None else settings.learning_rate
+        with self._record_gradients(weights, records, random) as gradients:
+            anchors = [parameter.detach().clone() for parameter in gradients.parameters]
+
+            def pull() -> None:
+                if settings.proximal_mu > 0:
+                    _add_proximal_gradient(gradients.parameters, anchors, settings.proximal_mu)
+
+            dp_training.train_privately(
+                gradients,
+                self._optimizer(gradients.parameters, learning_rate),
+                records=records,
+                noise=noise,
+                sampler=sampler,
+                random=random,
+                before_step=pull,
+            )
+        dp_training.copy_trained(gradients.model, self._model)
+        return Update(weights=self.weights(), examples=float(len(records)))
+
+    def gradient_sum(
+        self, weights: RealVector, settings: TrainingSettings, *, sampler: PoissonSampler, l2_clip_norm: float
+    ) -> RealVector:
+        """Return the sum of the gradients at ``weights`` of the records of one sample, each clipped.
+
+        Args:
+            weights: the global model, float, shape (length,); not written to.
+            settings: of this round; none of them counts.
+            sampler: draws once.
+            l2_clip_norm: bound > 0 of the vector that one record adds to the sum.
+
+        Returns:
+            float64, shape (length,), not divided by anything; zeros at buffers and frozen parameters, and
+            where no record was drawn. A record whose gradient is not finite adds zero.
+
+        Raises:
+            InputRefused: the vector does not fit the model, or the model changed its shapes.
+            ParameterError: ``l2_clip_norm`` is out of range, a layer gives no gradients of single records, or
+                the data cannot be fetched by rows. Nothing was computed.
+            MissingExtra: Opacus is not installed.
+        """
+        from silo import dp_training
+
+        del settings
+        bound = positive("l2_clip_norm", l2_clip_norm)
+        records = Records.of(self._data, self._batch_size)
+        with self._record_gradients(weights, records, os.urandom) as gradients:
+            return dp_training.gradient_sum(
+                gradients, self.manifest, records=records, sampler=sampler, l2_clip_norm=bound
+            )
 
     def evaluate(self, weights: RealVector) -> Evaluation:
         """Measure ``weights`` on the validation data, or on the training data if there is none.
@@ -179,7 +265,7 @@ class TorchTrainer:
         self._model.eval()
         total, outputs, targets = 0.0, [], []
         with torch.inference_mode(), _seeded(0, self._device):
-            for batch, answers in self._on_device(_batches(self._held_out, self._batch_size, None)):
+            for batch, answers in self._on_device(in_batches(self._held_out, self._batch_size, None)):
                 scores = self._model(batch)
                 total += self._loss(scores, answers).item() * len(answers)
                 outputs.append(scores.cpu())
@@ -265,12 +351,20 @@ class TorchTrainer:
         # Not strict: the integer buffers are this silo's own and are left as they are.
         self._model.load_state_dict(self.manifest.unpack(weights), strict=False)
 
-    def _on_device(self, batches: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
-        for batch in batches:
-            if not (isinstance(batch, tuple | list) and len(batch) == 2):
-                raise UsageError("a batch must be a pair (inputs, targets); wrap the dataset to give pairs")
-            inputs, targets = batch
-            yield inputs.to(self._device), targets.to(self._device)
+    @contextmanager
+    def _record_gradients(
+        self, weights: RealVector, records: Records, random: RandomSource
+    ) -> Iterator[RecordGradients]:
+        """Yield gradients of single records at ``weights``; dropout is drawn from a seed nobody knows."""
+        from silo.record_gradients import RecordGradients
+
+        self._assign(weights)
+        with _seeded(int.from_bytes(random(8), "big"), self._device):
+            yield RecordGradients(self._model, self._loss, records, self._device)
+
+    def _on_device(self, data: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
+        for batch in data:
+            yield pair(batch, self._device)
 
 
 def _add_proximal_gradient(parameters: list[nn.Parameter], anchors: list[Tensor], mu: float) -> None:
@@ -291,35 +385,6 @@ def _check_functions(loss: object, metrics: object, optimizer: object) -> None:
     check_callable(
         "optimizer", optimizer, "a class of torch.optim, or a function (parameters, rate) -> optimiser"
     )
-
-
-def _examples(name: str, data: object) -> DataLoader[Any] | Dataset[Any]:
-    """Check the form of a silo's data and refuse an empty one."""
-    if isinstance(data, tuple):
-        if len(data) != 2 or not all(isinstance(part, Tensor) for part in data):
-            raise ParameterError(f"{name} as a tuple must be two tensors (inputs, targets)")
-        if 0 in (data[0].ndim, data[1].ndim):
-            raise ParameterError(f"{name} has a tensor of no dimension; the first one counts the examples")
-        if len(data[0]) != len(data[1]):
-            raise ParameterError(f"{name} has {len(data[0])} inputs and {len(data[1])} targets")
-        data = TensorDataset(*data)
-    if not isinstance(data, DataLoader | Dataset):
-        raise ParameterError(
-            f"{name} is {shown(data)}, must be a DataLoader, a Dataset or a tuple of two tensors"
-        )
-    source = data.dataset if isinstance(data, DataLoader) else data
-    if hasattr(source, "__len__") and len(source) == 0:
-        raise ParameterError(f"{name} holds no example")
-    return data
-
-
-def _batches(
-    data: DataLoader[Any] | Dataset[Any], batch_size: int, shuffle: torch.Generator | None
-) -> DataLoader[Any]:
-    if isinstance(data, DataLoader):
-        return data
-    shuffled = shuffle is not None and not isinstance(data, IterableDataset)
-    return DataLoader(data, batch_size=batch_size, shuffle=shuffled, generator=shuffle)
 
 
 def _device(device: str | torch.device) -> torch.device:
