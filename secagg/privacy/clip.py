@@ -1,8 +1,8 @@
 """Sensitivity: how far one silo's or one record's contribution can move an encoded sum, in L2 norm.
 
-Reals are clipped before they are encoded, but rounding comes after that and can lift the norm of the integers
-above the bound, by up to ``sqrt(length) / 2``. So the bound is enforced once more where the noise is added: on
-integers, with an exact norm. It knows no noise, no encoding and no account.
+Reals are clipped before they are encoded, but rounding comes after that and can lift the norm of the
+integers above the bound, by up to ``sqrt(length) / 2``. So the bound is enforced once more where the noise is
+added: on integers, with an exact norm. It knows no noise, no encoding and no account.
 
 Source: Abadi et al. 2016, *Deep Learning with Differential Privacy*, section 3.1 (clipping); Kairouz, Liu,
 Steinke 2021, *The Distributed Discrete Gaussian Mechanism for Federated Learning*, section 4 (what rounding
@@ -31,10 +31,10 @@ BLOCK = 1 << 16
 LEAST_NORM, MOST_NORM = 2.0**-512, 2.0**512
 """Bounds for norms of reals: far beyond use, and nothing near them leaves the normal float64s."""
 
-# What a float64 norm of one block after the other can be off by, and what a factor is lowered by for that: the
-# sum of 2**16 squares has a relative error below 2**-36, its root half of that.
+# What a norm in float64 is raised by, because it can be off: the sum of the 2**16 squares of a block has a
+# relative error of at most 2**-37, and its root half of that. A factor is lowered by as much again.
 _SLACK = 2.0**-36
-# What a factor of integers is lowered by, against three roundings of 2**-53.
+# What a factor of integers is lowered by, against four roundings of 2**-53.
 _INTEGER_SLACK = 2.0**-50
 
 
@@ -79,8 +79,8 @@ def clip_l2(update: NDArray[Any], norm: float) -> RealVector:
 def enforce_l2(vector: NDArray[np.int64], bound: float) -> NDArray[np.int64]:
     """Return ``vector`` if its L2 norm is at most ``bound``, else a shorter one of about the same direction.
 
-    Each entry v becomes ``v * f``, rounded towards zero, with an f that is surely at most ``bound / norm``: no
-    magnitude exceeds its share of the bound, so the norm of all does not exceed the bound.
+    Each entry v becomes ``v * f``, rounded towards zero, with an f that is surely at most ``bound / norm``:
+    no magnitude exceeds its share of the bound, so the norm of all does not exceed the bound.
 
     Args:
         vector: int64, shape (length,); never written to.
@@ -98,8 +98,7 @@ def enforce_l2(vector: NDArray[np.int64], bound: float) -> NDArray[np.int64]:
         - Every entry of what is returned is less than ``1 + |v| * 2**-48`` from ``v * min(1, bound / norm)``,
           towards zero.
     """
-    checked = positive("bound", bound)
-    limit = Fraction(int(bound) if isinstance(bound, Integral) else checked) ** 2
+    limit = _exact("bound", bound) ** 2
     if vector.dtype != np.int64:
         raise InputRefused("dtype", f"the encoded vector is {vector.dtype}, not int64")
     if vector.ndim != 1:
@@ -125,9 +124,10 @@ def squared_norm(vector: NDArray[np.int64]) -> int:
 def record_sensitivity(l2_clip_norm: float, fraction_bits: int, length: int) -> float:
     """Return how far, in L2 norm and steps, one record moves a rounded sum of clipped gradients.
 
-    Let S be the sum with the record and S' that without it (or with an empty one): they are at most ``C`` apart,
-    in steps ``C * 2**f``. Rounding moves each coordinate of either by at most 1/2, so the roundings differ from
-    each other by at most 1 a coordinate, ``sqrt(length)`` in norm. The triangle inequality adds both up.
+    Let S be the sum with the record and S' that without it: they are at most ``C`` apart, ``C * 2**f`` in
+    steps. Rounding moves each coordinate of either by at most 1/2, so what it does to one differs from what
+    it does to the other by at most 1 a coordinate, ``sqrt(length)`` in norm. Both together, by the triangle
+    inequality.
 
     It is about exact sums. A sum in floating point comes with its own error on either side, which must be far
     below a step: sum in float64.
@@ -156,11 +156,20 @@ def record_sensitivity(l2_clip_norm: float, fraction_bits: int, length: int) -> 
             f"fraction_bits is {bits}, must be {FRACTION_BITS.start} to {FRACTION_BITS.stop - 1}"
         )
     try:
-        scaled, rounding = math.ldexp(norm, bits), math.sqrt(coordinates)
+        # Root and sum are rounded to the nearest, so each is off by less than the next float64 is away.
+        rounding = math.nextafter(math.sqrt(coordinates), math.inf)
+        sensitivity = math.nextafter(math.ldexp(norm, bits) + rounding, math.inf)
     except OverflowError:
-        raise ParameterError("the sensitivity is beyond float64: lower fraction_bits") from None
-    # Root and sum are rounded to the nearest, each by less than the next float64 is away.
-    return math.nextafter(scaled + math.nextafter(rounding, math.inf), math.inf)
+        sensitivity = math.inf
+    if not math.isfinite(sensitivity):
+        raise ParameterError("the sensitivity is beyond float64: lower fraction_bits or length")
+    return sensitivity
+
+
+def _exact(name: str, value: object) -> Fraction:
+    """Return a number above 0 as it is: float64 does not hold every integer."""
+    number = positive(name, value)
+    return Fraction(int(value) if isinstance(value, Integral) else number)
 
 
 def _largest_magnitude(update: NDArray[Any]) -> float:
@@ -199,7 +208,7 @@ def _sum_of_squares(block: NDArray[np.int64]) -> int:
     )  # The absolute value of -2**63 wraps to what is 2**63 unsigned.
     if int(magnitudes.max()) < 1 << 23:
         return int(np.dot(block, block))  # Below 2**62.
-    high, low = magnitudes >> np.uint64(32), magnitudes & np.uint64(0xFFFFFFFF)
+    high, low = _halves(magnitudes)
     return (
         (_sum_of_products(high, high) << 64)
         + (_sum_of_products(high, low) << 33)
@@ -209,6 +218,9 @@ def _sum_of_squares(block: NDArray[np.int64]) -> int:
 
 def _sum_of_products(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> int:
     """Return the sum of products of numbers below 2**32, which fit into a word each, but not together."""
-    products = left * right
-    high, low = products >> np.uint64(32), products & np.uint64(0xFFFFFFFF)
+    high, low = _halves(left * right)
     return (int(high.sum()) << 32) + int(low.sum())
+
+
+def _halves(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    return words >> np.uint64(32), words & np.uint64(0xFFFFFFFF)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from secagg.errors import ParameterError
 from secagg.hazmat.prg import KEY_SIZE, add_streams
 from secagg.names import RandomSource
+from secagg.ranges import real, whole
 
 BLOCK = 1 << 16
 
@@ -39,9 +40,9 @@ class PoissonSampler:
     """
 
     def __init__(self, rate: float, *, random: RandomSource = os.urandom) -> None:
-        if not 0.0 < rate <= 1.0:
-            raise ParameterError(f"sampling_rate is {rate}, must be above 0 and at most 1")
-        self._rate = rate
+        self._rate = real("sampling_rate", rate)
+        if not 0.0 < self._rate <= 1.0:
+            raise ParameterError(f"sampling_rate is {self._rate}, must be above 0 and at most 1")
         self._random = random
         self.draws = 0
 
@@ -55,10 +56,14 @@ class PoissonSampler:
 
         Args:
             records: there are, at least 0.
+
+        Raises:
+            ParameterError: ``records`` is no whole number, or below 0.
         """
+        records = whole("records", records, least=0)
         self.draws += 1
         if self._rate == 1.0:
-            return np.arange(records)
+            return np.arange(records, dtype=np.int64)
         below = np.uint64(int(self._rate * 2.0**64))
         drawn = [np.zeros(0, np.int64)]
         for start in range(0, records, BLOCK):
