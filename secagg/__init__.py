@@ -43,12 +43,15 @@ if TYPE_CHECKING:
     from secagg.masking.params import Masking
     from secagg.paillier.params import Paillier, ThresholdPaillier
     from secagg.plain import Plain
+    from secagg.privacy.calibration import Privacy
+    from secagg.privacy.params import DistributedDP, LocalDPSGD
     from secagg.sums import secure_mean, secure_sum
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CKKS",
+    "DistributedDP",
     "EnvironmentFault",
     "Evaluation",
     "FedAdam",
@@ -58,11 +61,13 @@ __all__ = [
     "Federation",
     "History",
     "InputRefused",
+    "LocalDPSGD",
     "Masking",
     "Paillier",
     "ParameterError",
     "Plain",
     "PolicyRefused",
+    "Privacy",
     "SecaggError",
     "SiloLeftOut",
     "ThresholdPaillier",
@@ -98,6 +103,8 @@ _MODULES = {
     "secagg.masking.params": ("Masking",),
     "secagg.paillier.params": ("Paillier", "ThresholdPaillier"),
     "secagg.plain": ("Plain",),
+    "secagg.privacy.calibration": ("Privacy",),
+    "secagg.privacy.params": ("DistributedDP", "LocalDPSGD"),
     "secagg.sums": ("secure_mean", "secure_sum"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from secagg.errors import FaultyCoordinator
 from secagg.fixedpoint import Encoding, Segment, refuse_bad_numbers
 from secagg.names import IntegerVector, RandomSource, RealVector
-from secagg.privacy.charge import LEAST_SHARE, sensitivity
+from secagg.privacy.charge import LEAST_SHARE, ROUNDING_VARIANCE, sensitivity
 from secagg.privacy.clip import clip_l2, enforce_l2
 from secagg.privacy.noise import DiscreteGaussian
 from secagg.privacy.planning import RESOLUTION, largest_entry
@@ -81,7 +81,7 @@ def noised_gradient(
     """
     segment = encoding.segments[0]
     most = noise.l2_clip_norm * noise.batch
-    refuse_bad_numbers(Segment(UPDATE, segment.length, np.finfo(np.float64).max, 0), gradient, first=0)
+    _check_finite(gradient)
     steps = np.rint(np.ldexp(np.clip(-gradient, -most, most), segment.fraction_bits)).astype(np.int64)
     return _with_noise(encoding, steps, noise, random)
 
@@ -120,27 +120,49 @@ def decode_noised(encoding: Encoding, noise: DistributedNoise, total: IntegerVec
     )
 
 
-def noised_steps(noise: LocalNoise, total: RealVector, *, random: RandomSource = os.urandom) -> RealVector:
-    """Return a sum of clipped gradients with the whole noise of one step of DP-SGD, float64.
+class StepNoise:
+    """Adds the whole noise of a step of DP-SGD to sums of clipped gradients.
 
-    It is rounded to a grid first, and the noise is drawn on that grid, for the same reason as above.
+    A sum is rounded to a grid first and the noise is drawn on that grid, for the same reason as above.
 
     Args:
-        noise: its parameters.
-        total: sum over the sampled records, each of L2 norm ``l2_clip_norm`` at the most, shape (length,).
+        noise: clip and multiplier.
+        length: entries of a sum.
         random: fresh uniform bytes.
 
-    Raises:
-        InputRefused: ``nan`` or ``infinite``.
+    Guarantees:
+        The noise is at least ``noise_multiplier`` times what one record can move the rounded sum.
+        All that leaves are multiples of the grid's step, whatever the sum was.
     """
-    bits = max(
-        math.ceil(math.log2(RESOLUTION * math.sqrt(total.size) / noise.l2_clip_norm)),
-        math.ceil(math.log2(LEAST_SHARE / (noise.noise_multiplier * noise.l2_clip_norm))),
-    )
-    refuse_bad_numbers(Segment(UPDATE, total.size, np.finfo(np.float64).max, 0), total, first=0)
-    steps = np.rint(np.ldexp(total, bits)).astype(np.int64)
-    of_step = noise.noise_multiplier * sensitivity(
-        "record", noise.l2_clip_norm, fraction_bits=bits, length=total.size
-    )
-    steps += DiscreteGaussian(math.sqrt(of_step**2 + 4.0), random=random).sample(total.size)
-    return np.ldexp(steps.astype(np.float64), -bits)
+
+    def __init__(self, noise: LocalNoise, length: int, *, random: RandomSource = os.urandom) -> None:
+        fine = RESOLUTION * math.sqrt(length) / noise.l2_clip_norm
+        wide = LEAST_SHARE / (noise.noise_multiplier * noise.l2_clip_norm)
+        self._bits = math.ceil(math.log2(max(fine, wide)))
+        steps = sensitivity("record", noise.l2_clip_norm, fraction_bits=self._bits, length=length)
+        variance = (noise.noise_multiplier * steps) ** 2 + ROUNDING_VARIANCE
+        self._gaussian = DiscreteGaussian(math.sqrt(variance) * (1 + 2.0**-40), random=random)
+
+    @property
+    def step(self) -> float:
+        """Of the grid."""
+        return math.ldexp(1.0, -self._bits)
+
+    def add(self, total: RealVector) -> RealVector:
+        """Return a sum with fresh noise, float64.
+
+        Args:
+            total: sum over the sampled records, each of L2 norm ``l2_clip_norm`` at the most, float64, shape
+                (length,).
+
+        Raises:
+            InputRefused: ``nan`` or ``infinite``.
+        """
+        _check_finite(total)
+        steps = np.rint(np.ldexp(total, self._bits)).astype(np.int64)
+        steps += self._gaussian.sample(total.size)
+        return np.ldexp(steps.astype(np.float64), -self._bits)
+
+
+def _check_finite(vector: RealVector) -> None:
+    refuse_bad_numbers(Segment(UPDATE, vector.size, float(np.finfo(np.float64).max), 0), vector, first=0)
