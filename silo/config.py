@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -27,9 +29,11 @@ from secagg.hazmat.identity import IdentityKey, fingerprint
 from secagg.operator_files import read_private
 from secagg.operator_tables import AppPath, Dialled, FilePath, PartyFile, Table
 from secagg.policy import Policy
+from secagg.privacy.ledger import Budget
 from secagg.roster import SILO_ID_PATTERN, Roster, check_silo
 
 _NAME = re.compile(SILO_ID_PATTERN)
+_BUDGET = frozenset(field.name for field in fields(Budget))
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -51,9 +55,10 @@ def _source_hash(text: str) -> str:
 
 
 class Floors(Table):
-    """``[policy]``: what is not given is as in ``secagg.policy.Policy``, whose attributes these are.
+    """``[policy]``: what is not given is as in ``Policy`` and ``Budget``, whose attributes these are.
 
     Attributes:
+        epsilon, delta, period_days: what may be spent of the data set.
         apps: approved training code, import path -> hash of its source. Code that is not listed never runs.
     """
 
@@ -64,16 +69,27 @@ class Floors(Table):
     min_threshold: int | None = None
     max_clip: float | None = None
     min_weight_cap: float | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    period_days: int | None = None
     apps: dict[AppPath, Annotated[str, AfterValidator(_source_hash)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.policy()
+        self.budget()
         return self
 
     def policy(self) -> Policy:
         """Return the policy that rounds are checked against."""
-        return Policy(**{name: getattr(self, name) for name in self.model_fields_set - {"apps"}})
+        return Policy(**self._given(self.model_fields_set - {"apps"} - _BUDGET))
+
+    def budget(self) -> Budget:
+        """Return what may be spent of the data set, in all jobs together."""
+        return Budget(**self._given(self.model_fields_set & _BUDGET))
+
+    def _given(self, names: AbstractSet[str]) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
 
 
 class Data(Table):
@@ -94,8 +110,9 @@ class SiloConfig(PartyFile):
     Attributes:
         name: this silo, as in the roster and in its certificate.
         coordinator: ``host:port`` that is dialled.
-        state: the only folder that is written to.
+        state: the only folder that is written to, but for the ledger's.
         roster: ``roster.toml``, pinned here.
+        ledger: folder of the ledgers of data sets; None for ``state / "ledger"``.
         identity: the Ed25519 private key, PKCS#8 PEM, 0600.
         threads: that training may use.
         memory_limit: bytes that the process may hold beside training; None for what the machine has.
@@ -107,6 +124,7 @@ class SiloConfig(PartyFile):
     name: Annotated[str, AfterValidator(_silo)]
     coordinator: Dialled
     state: FilePath
+    ledger: FilePath | None = None
     identity: FilePath
     threads: int = Field(default=1, ge=1, le=1024)
     memory_limit: int | None = Field(default=None, ge=1)
@@ -116,6 +134,11 @@ class SiloConfig(PartyFile):
     def private_keys(self) -> Sequence[Path]:
         """Return the files that must be their owner's alone."""
         return (self.identity, *super().private_keys())
+
+    @property
+    def ledger_folder(self) -> Path:
+        """The folder of the ledgers, which outlive the state of one identity."""
+        return self.state / "ledger" if self.ledger is None else self.ledger
 
     def member(self) -> tuple[IdentityKey, Roster]:
         """Return this silo's identity and the roster that it pinned.

@@ -40,8 +40,7 @@ class LedgerFile:
         folder: made if it is not there, for this user alone.
         data_set: its name; a ledger is made when neither its file nor a pin is there.
         pin: what ``keep_pin`` was given last; None if it never was.
-        keep_pin: writes number of entries and chain where a copy of ``folder`` does not reach; on disk when it
-            returns.
+        keep_pin: writes number of entries and chain into the journal; they are on disk when it returns.
         budget: of the ledger.
         clock: unix seconds.
         random: the nonce of a new ledger is drawn from it.
@@ -191,7 +190,8 @@ def read_lines(path: Path, data_set: str, pin: Pin | None) -> Lines:
     nonce, first = data[len(MAGIC) : _HEADER - _CHAIN], data[_HEADER - _CHAIN : _HEADER]
     if not data.startswith(MAGIC) or first != genesis(data_set, nonce):
         raise _damaged(path, f"it does not begin as the ledger of data set {data_set}")
-    pairs, end = [], _HEADER
+    pairs: list[tuple[bytes, bytes]] = []
+    end = _HEADER
     while len(data) - end >= _SIZE:
         start = end + _SIZE
         stop = start + int.from_bytes(data[end:start], "little")
@@ -236,8 +236,8 @@ def _check_pin(path: Path, first: bytes, pairs: list[tuple[bytes, bytes]], pin: 
     entries, chain = pin
     if len(pairs) < entries:
         raise StateFault(
-            f"{path} has {len(pairs)} entries, and had {entries}: it was cut, or an older copy was put in its "
-            "place. Put the last one back; with this one nothing is released"
+            f"{path} has {len(pairs)} entries, and had {entries}: it was cut, or an older copy was put in "
+            "its place. Put the last one back; with this one nothing is released"
         )
     if chain != (pairs[entries - 1][1] if entries else first):
         raise _damaged(path, f"line {entries} is not the one that the journal knows")
@@ -260,8 +260,8 @@ def _make(path: Path, data_set: str, nonce: bytes) -> None:
 
 def _damaged(path: Path, why: str) -> StateFault:
     return StateFault(
-        f"{path} is damaged ({why}), so what was spent of the data set cannot be told. Put back the file as it "
-        "was last, never an older copy; without it nothing is released"
+        f"{path} is damaged ({why}), so what was spent of the data set cannot be told. Put back the file "
+        "as it was last, never an older copy; without it nothing is released"
     )
 
 

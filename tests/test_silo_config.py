@@ -16,6 +16,7 @@ from secagg.address import split_address
 from secagg.errors import EnvironmentFault, ParameterError, TrustError
 from secagg.hazmat.identity import IdentityKey
 from secagg.policy import Policy
+from secagg.privacy.ledger import Budget
 from secagg.roster import Roster
 from secagg.roster_file import write_roster
 from silo.config import Floors, SiloConfig
@@ -81,6 +82,7 @@ def test_a_right_file_loads_with_paths_from_its_own_folder(
     monkeypatch.chdir(folder.parent)
     config = SiloConfig.load(Path(folder.name) / "silo.toml")
     assert config.state == folder / "state"
+    assert config.ledger_folder == folder / "state" / "ledger"
     assert config.tls.key == folder / "silo.key"
     assert config.tls.certificate == Path("/elsewhere/silo.pem")
     assert config.policy.policy() == Policy(min_silos=5, max_clip=8.0)
@@ -93,8 +95,12 @@ def test_a_right_file_loads_with_paths_from_its_own_folder(
 
 
 def test_the_floors_are_those_of_the_policy_and_no_second_list() -> None:
-    assert set(Floors.model_fields) - {"apps"} == {field.name for field in fields(Policy)}
+    named = {field.name for kind in (Policy, Budget) for field in fields(kind)}
+    assert set(Floors.model_fields) - {"apps"} == named
     assert Floors().policy() == Policy()
+    assert Floors().budget() == Budget()
+    assert Floors(epsilon=2.5, delta=1e-6, period_days=30).budget() == Budget(2.5, 1e-6, 30)
+    assert Floors(epsilon=2.5).policy() == Policy()
     every = Policy(
         schemes=frozenset({"plain"}),
         min_silos=9,
@@ -124,6 +130,11 @@ def test_without_a_policy_no_code_is_approved_and_plain_is_not_allowed(folder: P
         ("min_silos = 5", 'schemes = ["mask"]', "line 14: policy: schemes names one that there is"),
         ("max_clip = 8", "max_clip = -1", "line 14: policy: max_clip is -1"),
         ("max_clip = 8", "max_clip = nan", "line 14: policy: max_clip is nan"),
+        ("min_silos = 5", "epsilon = 0", "line 14: policy: epsilon is 0"),
+        ("min_silos = 5", "epsilon = inf", "line 14: policy: epsilon is inf"),
+        ("min_silos = 5", "delta = 1.0", "line 14: policy: delta is 1.0, must be below 1"),
+        ("min_silos = 5", "period_days = 0", "line 14: policy: period_days is 0, must be at least 1"),
+        ("min_silos = 5", "period_days = 99999", "line 14: policy: period_days is 99999, must be at most"),
         (HASH, "sha256:ab", "line 19: policy.apps.'examples.medical_imaging.app:hospital': a hash is"),
         (HASH, HASH.upper(), "line 19: policy.apps.'examples.medical_imaging.app:hospital': a hash is"),
         ("medical_imaging.app:hospital", "app", "line 19: policy.apps.'examples.app': an app is"),
@@ -144,6 +155,11 @@ def test_a_wrong_value_is_refused_with_its_line(folder: Path, old: str, new: str
     with pytest.raises(ParameterError) as caught:
         SiloConfig.load(path)
     assert str(caught.value).startswith(f"{path}, {expected}")
+
+
+def test_the_ledger_may_lie_outside_of_the_state(folder: Path) -> None:
+    config = SiloConfig.load(rewritten(folder, 'state = "state"', 'state = "state"\nledger = "kept/ledger"'))
+    assert config.ledger_folder == folder / "kept" / "ledger"
 
 
 @pytest.mark.parametrize("key", ["identity.pem", "silo.key"])

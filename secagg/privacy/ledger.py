@@ -14,6 +14,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain as every
+from typing import TypeAlias
 
 from secagg.errors import ParameterError, PrivacyBudgetExhausted
 from secagg.privacy import accountant
@@ -25,6 +27,8 @@ DAY = 24 * 3600
 MOST_DAYS = 36_500
 _ACCOUNTS = 64
 """Results of the accountant that are remembered."""
+
+Account: TypeAlias = Callable[..., float]
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,12 @@ class Ledger:
         self._keep = keep
         self._clock = clock
         self._entries: list[Entry] = []
+        self._times: list[int] = []
+        self._released: list[list[Release]] = []  # By entry; made once, for there are thousands.
+        self._known: dict[tuple[Account, Unit, tuple[Release, ...]], float] = {}
         self._chain = genesis
         for entry, chain in read(genesis, lines):
-            self._entries.append(entry)
-            self._chain = chain
-        self._times = [entry.time for entry in self._entries]
-        self._known: dict[tuple[Unit, tuple[Release, ...]], float] = {}
+            self._take(entry, chain)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -130,11 +134,10 @@ class Ledger:
     def _check(self, events: Sequence[Event], now: int) -> None:
         if self.budget is None:
             return
-        new = [event for event in events if isinstance(event, Release)]
+        new = _releases(events)
         for unit in sorted({event.unit for event in new}):
-            would = self._epsilon(unit, [*self._releases(now), *new])
-            if would > self.budget.epsilon:
-                raise PrivacyBudgetExhausted(self._refusal(self.budget, unit, new, would, now))
+            if self._exceeds(self.budget, unit, [*self._at(now), *new]):
+                raise PrivacyBudgetExhausted(self._refusal(self.budget, unit, new, now))
 
     def charge(
         self,
@@ -176,9 +179,7 @@ class Ledger:
         line = encode_entry(entry)
         chain = link(self._chain, line)
         self._keep(line, chain)
-        self._entries.append(entry)
-        self._times.append(entry.time)
-        self._chain = chain
+        self._take(entry, chain)
         return entry
 
     def spent(self, unit: Unit, at: int | None = None) -> float:
@@ -187,7 +188,7 @@ class Ledger:
         Sums without differential privacy are not in it, see ``unprotected``. The account of a silo knows
         releases of unit silo alone: noise that hides a record hides no silo.
         """
-        return self._epsilon(unit, self._releases(self._now() if at is None else at))
+        return self._epsilon(unit, self._at(self._now() if at is None else at))
 
     def left(self, unit: Unit) -> float:
         """Return how far ``spent`` is below the budget, at least 0; infinite without a budget."""
@@ -195,30 +196,46 @@ class Ledger:
 
     def alone(self, unit: Unit, entries: Iterable[Entry]) -> float:
         """Return epsilon of ``entries`` as if there were no others."""
-        return self._epsilon(unit, _releases(entries))
+        return self._epsilon(unit, _releases(event for entry in entries for event in entry.events))
+
+    def _take(self, entry: Entry, chain: bytes) -> None:
+        self._entries.append(entry)
+        self._times.append(entry.time)
+        self._released.append(_releases(entry.events))
+        self._chain = chain
 
     def _now(self) -> int:
         return max(self._clock(), self._times[-1] if self._times else 0)
 
-    def _releases(self, at: int) -> list[Release]:
+    def _at(self, at: int) -> list[Release]:
         """Return what was released in the period that ends at ``at``; without a budget in all time."""
         start = 0 if self.budget is None else bisect_right(self._times, at - self.budget.period)
-        return _releases(self._entries[start : bisect_right(self._times, at)])
+        return [*every.from_iterable(self._released[start : bisect_right(self._times, at)])]
 
-    def _epsilon(self, unit: Unit, releases: Iterable[Release]) -> float:
+    def _exceeds(self, budget: Budget, unit: Unit, releases: Sequence[Release]) -> bool:
+        # The quick account is never below the other one, which is asked only where the quick one is too much.
+        return all(
+            self._epsilon(unit, releases, account) > budget.epsilon
+            for account in (accountant.coarse_epsilon, accountant.epsilon)
+        )
+
+    def _epsilon(
+        self, unit: Unit, releases: Iterable[Release], account: Account = accountant.epsilon
+    ) -> float:
         grouped = _grouped(event for event in releases if unit == "record" or event.unit == "silo")
         if not grouped:
             return 0.0
-        known = self._known.get((unit, grouped))
+        known = self._known.get((account, unit, grouped))
         if known is None:
             delta = (self.budget or Budget()).delta
-            known = accountant.epsilon(grouped, delta=delta, unit=unit)
+            known = account(grouped, delta=delta, unit=unit)
             if len(self._known) == _ACCOUNTS:
                 del self._known[next(iter(self._known))]
-            self._known[unit, grouped] = known
+            self._known[account, unit, grouped] = known
         return known
 
-    def _refusal(self, budget: Budget, unit: Unit, new: Sequence[Release], would: float, now: int) -> str:
+    def _refusal(self, budget: Budget, unit: Unit, new: Sequence[Release], now: int) -> str:
+        would = self._epsilon(unit, [*self._at(now), *new])
         bare = self.unprotected
         beside = f"; sums without differential privacy, which it does not cover: {bare}" if bare else ""
         text = (
@@ -226,13 +243,13 @@ class Ledger:
             f"the budget is {budget.epsilon:g} at delta {budget.delta:g}, and {self.spent(unit, now):.4g} of "
             f"it is spent{beside}. "
         )
-        if self._epsilon(unit, new) > budget.epsilon:
+        if self._exceeds(budget, unit, new):
             return text + "It is more than the whole budget: plan the run with more noise or fewer rounds"
         ends = [time + budget.period for time in self._times if time + budget.period > now]
         low, high = 0, len(ends) - 1  # At the last of them everything before is free.
         while low < high:
             middle = (low + high) // 2
-            if self._epsilon(unit, [*self._releases(ends[middle]), *new]) > budget.epsilon:
+            if self._exceeds(budget, unit, [*self._at(ends[middle]), *new]):
                 low = middle + 1
             else:
                 high = middle
@@ -240,8 +257,8 @@ class Ledger:
         return text + f"Enough is free again from {free:%Y-%m-%d %H:%M} UTC: wait, or plan with more noise"
 
 
-def _releases(entries: Iterable[Entry]) -> list[Release]:
-    return [event for entry in entries for event in entry.events if isinstance(event, Release)]
+def _releases(events: Iterable[Event]) -> list[Release]:
+    return [event for event in events if isinstance(event, Release)]
 
 
 def _grouped(releases: Iterable[Release]) -> tuple[Release, ...]:
