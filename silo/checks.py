@@ -63,6 +63,7 @@ def findings(path: Path) -> Iterator[Finding]:
     for app, approved in config.policy.apps.items():
         yield _finding(f"app {app}", lambda app=app, approved=approved: _app(app, approved))  # type: ignore[misc]
     yield _finding("state", lambda: _state(config))
+    yield _finding("ledger", lambda: _ledger(config))
     encrypted = [scheme for scheme in SCHEMES if scheme in config.policy.policy().schemes]
     if encrypted:
         yield _finding("keys", lambda: _keys(config, encrypted))
@@ -113,6 +114,16 @@ def _state(config: SiloConfig) -> str:
             return f"{folder} has {len(journal.records)} records and is writable"
     except InUse as running:
         return f"{folder} is in use by process {running.pid}"
+
+
+def _ledger(config: SiloConfig) -> str:
+    from silo.ledger_view import is_new, read_ledger, summary
+
+    folder = config.ledger_folder
+    if is_new(config):
+        _writable(next(parent for parent in (folder, *folder.parents) if parent.exists()))
+        return f"none of data set {config.data.name} yet; `silo run` makes it in {folder}"
+    return summary(read_ledger(config)[1])
 
 
 def _keys(config: SiloConfig, schemes: Sequence[KeyScheme]) -> str:

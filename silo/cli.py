@@ -35,6 +35,8 @@ keys = typer.Typer(no_args_is_help=True, help="Keys of encrypted schemes that th
 app.add_typer(keys, name="key")
 models = typer.Typer(no_args_is_help=True, help="Models of encrypted runs, which silos alone have.")
 app.add_typer(models, name="model")
+ledgers = typer.Typer(no_args_is_help=True, help="What was released of this silo's data, and what is left.")
+app.add_typer(ledgers, name="ledger")
 
 
 def main() -> None:
@@ -226,6 +228,54 @@ def show_model(
 
     files = ModelFiles(SiloConfig.load(config).state)
     typer.echo(describe(files.card(job), files.folder))
+
+
+@ledgers.command("show")
+def show_ledger(*, config: Config = SILO_TOML) -> None:
+    """Print one line for each run: date, rounds, epsilon, total, left."""
+    from silo.config import SiloConfig
+    from silo.ledger_view import shown
+
+    typer.echo(shown(SiloConfig.load(config)))
+
+
+@ledgers.command("export")
+def export_ledger(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; it must not be there.")],
+    *,
+    config: Config = SILO_TOML,
+) -> None:
+    """Write the ledger and its signed head for an auditor."""
+    from silo.config import SiloConfig
+    from silo.ledger_export import export_text, write_export
+    from silo.ledger_view import read_ledger, summary
+
+    settings = SiloConfig.load(config)
+    identity, _ = settings.member()
+    lines, ledger = read_ledger(settings)
+    write_export(file, export_text(identity, settings.name, lines.nonce, ledger))
+    typer.echo(f"{file}  {summary(ledger)}")
+
+
+@ledgers.command("verify")
+def verify_ledger(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="As `silo ledger export` wrote it.")],
+    *,
+    roster: Annotated[Path | None, typer.Option("--roster", help="roster.toml, for the signature.")] = None,
+) -> None:
+    """Check an export: chain, numbers, times and, with the roster, who signed its head."""
+    from secagg.operator_files import read_text
+    from secagg.roster_file import parse_roster
+    from silo.ledger_export import read_export
+    from silo.ledger_view import table
+
+    export = read_export(file)
+    if roster is not None:
+        export.check_signed(parse_roster(read_text(roster), str(roster)))
+    typer.echo(table(export.ledger))
+    typer.echo("")
+    signed = f"signed by {export.silo}" if roster else "signature not checked: add --roster roster.toml"
+    typer.echo(f"every line is as it was written; {signed}")
 
 
 if __name__ == "__main__":

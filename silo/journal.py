@@ -353,7 +353,7 @@ def read_head(folder: Path, data_set: str) -> Head | None:
     if not path.exists():
         return None
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as database:
             return _head(database, data_set)
     except sqlite3.Error as error:
         raise StateFault(f"{path} cannot be read ({error}); type: silo check") from error

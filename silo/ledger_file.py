@@ -71,7 +71,7 @@ class LedgerFile:
         clock: Callable[[], int],
         random: RandomSource = os.urandom,
     ) -> None:
-        self.path = _path(folder, data_set)
+        self.path = the_file(folder, data_set)
         self._keep_pin = keep_pin
         self._lock = self._file = -1
         self._unsure = False
@@ -209,7 +209,8 @@ def read_lines(path: Path, data_set: str, pin: Pin | None) -> Lines:
     return Lines(nonce, tuple(pairs), end, path)
 
 
-def _path(folder: Path, data_set: str) -> Path:
+def the_file(folder: Path, data_set: str) -> Path:
+    """Return where the ledger of ``data_set`` lies."""
     return folder / f"{data_set}.ledger"
 
 

@@ -101,7 +101,7 @@ class Ledger:
         self._times: list[int] = []
         self._released: list[list[Release]] = []  # By entry; made once, for there are thousands.
         self._known: dict[tuple[Account, Unit, tuple[Release, ...]], float] = {}
-        self._chain = genesis
+        self._chains = [genesis]
         for entry, chain in read(genesis, lines):
             self._take(entry, chain)
 
@@ -113,7 +113,12 @@ class Ledger:
     @property
     def head(self) -> tuple[int, bytes]:
         """How many entries there are, and the chain (32 bytes) after the last."""
-        return len(self._entries), self._chain
+        return len(self._entries), self._chains[-1]
+
+    @property
+    def chains(self) -> tuple[bytes, ...]:
+        """The chain (32 bytes) after each entry."""
+        return tuple(self._chains[1:])
 
     @property
     def unprotected(self) -> int:
@@ -177,7 +182,7 @@ class Ledger:
             charged=charged(events),
         )
         line = encode_entry(entry)
-        chain = link(self._chain, line)
+        chain = link(self._chains[-1], line)
         self._keep(line, chain)
         self._take(entry, chain)
         return entry
@@ -202,7 +207,7 @@ class Ledger:
         self._entries.append(entry)
         self._times.append(entry.time)
         self._released.append(_releases(entry.events))
-        self._chain = chain
+        self._chains.append(chain)
 
     def _now(self) -> int:
         return max(self._clock(), self._times[-1] if self._times else 0)

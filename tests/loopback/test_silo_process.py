@@ -618,6 +618,7 @@ def test_check_finds_everything_in_order_and_leaves_nothing_behind(site: Site) -
             "clock",
             f"app {site.app}",
             "state",
+            "ledger",
             "coordinator",
         ]
         assert sorted(path.name for path in site.home.iterdir()) == before
