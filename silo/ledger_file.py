@@ -5,7 +5,9 @@ So after a crash the file ends with the pin's last line, or with one more; and a
 never paid with. A file with fewer lines than the pin, or with other ones, is refused, and never read as zero.
 
     header  magic, nonce (32 bytes), genesis (32 bytes)
-    line    its length (4 bytes, little endian), the entry, the chain after it (32 bytes)
+    line    its length (4 bytes, little endian), the entry, the chain after it (32 bytes), a line feed
+
+The line feed is not zero: where a power cut left room for a line and only some of it, the last byte tells.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from silo.storage import StateFault, lock, make_folder, not_written, sync_folder
 MAGIC = b"secagg ledger 1\n"
 _CHAIN = 32
 _SIZE = 4
+_END = b"\n"
 _HEADER = len(MAGIC) + NONCE_SIZE + _CHAIN
 
 Pin: TypeAlias = tuple[int, bytes]
@@ -115,7 +118,7 @@ class LedgerFile:
         if self._unsure:
             raise StateFault(f"the last line of {self.path} may be on disk; start again, nothing was sent")
         try:
-            end = self._append(len(line).to_bytes(_SIZE, "little") + line + chain)
+            end = self._append(len(line).to_bytes(_SIZE, "little") + line + chain + _END)
             # A whole line counts when the file is read again. Until it is synced and pinned nobody knows.
             self._unsure = True
             os.fdatasync(self._file)
@@ -197,14 +200,15 @@ def read_lines(path: Path, data_set: str, pin: Pin | None) -> Lines:
         stop = start + int.from_bytes(data[end:start], "little")
         if stop - start > MAX_LINE:
             raise _damaged(path, f"line {len(pairs) + 1} is too long for an entry")
-        if stop == start or stop + _CHAIN > len(data) or not any(data[stop : stop + _CHAIN]):
-            break
-        end = stop + _CHAIN
-        pairs.append((data[start:stop], data[stop:end]))
+        after = stop + _CHAIN + len(_END)
+        if after > len(data) or not any(data[after - 1 :]):
+            break  # Written in part: the rest is missing, or zeros.
+        if data[after - 1 : after] != _END:
+            raise _damaged(path, f"line {len(pairs) + 1} does not end as one")
+        pairs.append((data[start:stop], data[stop : stop + _CHAIN]))
+        end = after
     _check_pin(path, first, pairs, pin)
-    # Behind the last line that was paid with, a crash leaves a part of a line, or zeros in its place.
-    rest = data[end:]
-    if rest and (pin is None or (any(rest) and not any(rest[:_SIZE]))):
+    if end < len(data) and pin is None:  # With one, no line that was paid with is written in part.
         raise _damaged(path, f"what is behind line {len(pairs)} is no line")
     return Lines(nonce, tuple(pairs), end, path)
 

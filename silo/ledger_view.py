@@ -92,7 +92,7 @@ def _account(
             numbers = "  ".join(f"{_number(value):>9}" for value in (alone, total, left))
             yield f"  {_date(charged[0])}  {run:<{width}}  {_rounds(charged):<12}  {numbers}"
     yield f"  Today {_number(ledger.spent(unit))} is spent, and {_number(ledger.left(unit))} is left."
-    yield "  epsilon is of the run alone, total of everything in its period: less than the sum of the lines."
+    yield "  epsilon is of the run alone, total of all in its period, and not the sum of the lines."
 
 
 def _bare(runs: Sequence[tuple[str, list[Entry]]], width: int) -> Iterator[str]:
