@@ -46,6 +46,7 @@ from silo.client import Arrival, Client
 from silo.config import SiloConfig
 from silo.journal import Journal
 from silo.key_files import KeyFiles
+from silo.ledger_file import LedgerFile
 from silo.model_files import ModelFiles
 from silo.storage import StateFault
 from silo.tls import dialling
@@ -233,6 +234,14 @@ class Agent:
             keep=keep,
             opened=Openings(),
         )
+        self._ledger = LedgerFile(
+            config.ledger_folder,
+            config.data.name,
+            pin=self._journal.head(config.data.name),
+            keep_pin=partial(self._journal.keep_head, config.data.name),
+            budget=config.policy.budget(),
+            clock=lambda: int(time.time()),
+        )
         self._participant = Participant(
             config.name,
             identity=identity,
@@ -246,6 +255,7 @@ class Agent:
                 memory_limit=config.memory_limit,
             ),
             keys=keys,
+            ledger=self._ledger.ledger,
             data_set=config.data.name,
             records=self._journal.records,
             cache=self._journal.cache,
@@ -291,6 +301,7 @@ class Agent:
         """Release the state folder; what the thread still computes is given up."""
         if self._thread is not None:
             self._thread.join(GRACE)
+        self._ledger.close()
         self._journal.close()
 
     def __enter__(self) -> Self:

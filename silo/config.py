@@ -69,6 +69,8 @@ class Floors(Table):
     min_threshold: int | None = None
     max_clip: float | None = None
     min_weight_cap: float | None = None
+    require_privacy: bool = False
+    max_l2_clip_norm: float | None = None
     epsilon: float | None = None
     delta: float | None = None
     period_days: int | None = None

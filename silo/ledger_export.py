@@ -14,6 +14,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from secagg.errors import EnvironmentFault, ParameterError, TrustError
+from secagg.hazmat.framing import digest
 from secagg.hazmat.identity import IdentityKey
 from secagg.names import SiloId
 from secagg.operator_files import unreadable
@@ -57,6 +58,9 @@ class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     signature: Hex64
 
 
+EXPORT = digest("ledger export")
+"""What a head in an export is signed for, in the place of a round."""
+
 _Line: TypeAlias = _Title | _Entry | _Head
 _decoder = msgspec.json.Decoder(_Line)
 
@@ -81,9 +85,10 @@ class Export:
         Raises:
             TrustError: it did not.
         """
-        fault = head_fault(roster, self.silo, self.head, None)
-        if fault is not None:
-            raise TrustError(fault)
+        if head_fault(roster, self.silo, self.head, None, context=EXPORT) is not None:
+            raise TrustError(
+                f"the head of {self.silo}'s ledger is not signed by its pinned key: compare fingerprints"
+            )
 
 
 def export_text(identity: IdentityKey, silo: SiloId, nonce: bytes, ledger: Ledger) -> str:
@@ -95,7 +100,8 @@ def export_text(identity: IdentityKey, silo: SiloId, nonce: bytes, ledger: Ledge
         nonce: of the ledger, 32 bytes.
         ledger: all of it; its lines are on disk.
     """
-    budget, head = ledger.budget or Budget(), sign_head(identity, silo, ledger)
+    budget, (entries, chain) = ledger.budget or Budget(), ledger.head
+    head = sign_head(identity, silo, ledger.data_set, entries=entries, chain=chain, context=EXPORT)
     lines: list[_Line] = [
         _Title(silo, ledger.data_set, nonce.hex(), budget.epsilon, budget.delta, budget.period_days)
     ]
