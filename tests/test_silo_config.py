@@ -109,6 +109,8 @@ def test_the_floors_are_those_of_the_policy_and_no_second_list() -> None:
         min_threshold=7,
         max_clip=1.5,
         min_weight_cap=5000.0,
+        require_privacy=True,
+        max_l2_clip_norm=0.5,
     )
     assert Floors(**vars(every)).policy() == every
     assert all(getattr(every, field.name) != field.default for field in fields(Policy))
