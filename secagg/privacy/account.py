@@ -8,14 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from secagg.errors import ParameterError
 from secagg.privacy.events import Event, Release, Unit
 
 
-class Sampled(NamedTuple):
-    """Equal releases of sampled records: multiplier of the noise, sampling rate, how many there are."""
+@dataclass(frozen=True, order=True)
+class Sampled:
+    """Equal releases of sampled records.
+
+    Attributes:
+        multiplier: standard deviation of the noise over the sensitivity.
+        rate: of the sampling, below 1.
+        count: of such releases.
+    """
 
     multiplier: float
     rate: float

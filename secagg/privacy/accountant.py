@@ -68,7 +68,9 @@ def rdp_epsilon(
     """Return the epsilon that Rényi differential privacy proves, for a check of ``epsilon``; above it.
 
     Args:
-        events, delta, unit: as of ``epsilon``.
+        events: as of ``epsilon``.
+        delta: as of ``epsilon``.
+        unit: as of ``epsilon``.
         orders: each above 1.
 
     Raises:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import TypeAlias
+from functools import cache, lru_cache
 
 from secagg.errors import ParameterError
 from secagg.explanation import explained
@@ -27,10 +26,9 @@ LEAST_MULTIPLIER = 0.05
 _MOST_MULTIPLIER = 1e6
 """Of sampled records, where a search ends."""
 
-_TIGHT = 1e-3
-"""Relative; closer to its target a search does not come."""
-
-_Account: TypeAlias = Callable[..., float]
+_NEAR = 5e-4
+_NEAR_ENOUGH = 4e-3
+"""How near to its target a cost is brought, relatively: by the coarse account, and by the one that counts."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class Privacy:
 
     Args:
         epsilon: above 0.
-        delta: above 0, below 1; choose it well below 1 over the number of records, for it also bounds the chance
-            that one of them is given away whole.
+        delta: above 0, below 1; choose it well below 1 over the number of records, for it also bounds the
+            chance that one of them is given away whole.
         rounds: that share it, at least 1.
 
     Raises:
@@ -111,26 +109,31 @@ def _least_multiplier(target: float, delta: float, sample: Release, fine: bool) 
             f"costs {spent:.3g} at epsilon {target:.4g}. Raise delta, or lower epsilon, rounds or steps"
         )
 
-    def cost(account: _Account, multiplier: float) -> float:
+    @cache
+    def exact(multiplier: float) -> float:
         release = replace(sample, noise_multiplier=multiplier)
-        return account((release,), delta=delta, unit=sample.unit)
+        return (epsilon if fine else coarse_epsilon)((release,), delta=delta, unit=sample.unit)
+
+    def coarse(multiplier: float) -> float:
+        release = replace(sample, noise_multiplier=multiplier)
+        return coarse_epsilon((release,), delta=delta, unit=sample.unit)
 
     mu = largest_mu(target, delta - spent)
     if sample.sampling_rate == 1.0:
         found = math.sqrt(sample.count) / mu
     else:
         # Many sampled releases tend to one Gaussian of this mu (Bu, Dong, Long, Su 2020).
-        found = 1 / math.sqrt(math.log1p((mu / sample.sampling_rate) ** 2 / sample.count))
-        for account in (coarse_epsilon, epsilon) if fine else (coarse_epsilon,):
-            found = _search(partial(cost, account), target, found)
+        start = 1 / math.sqrt(math.log1p((mu / sample.sampling_rate) ** 2 / sample.count))
+        # What the coarse account finds is mostly what the fine one confirms.
+        found = _search(exact, target, _round_up(_search(coarse, target, start, _NEAR)), _NEAR_ENOUGH)
     multiplier = _round_up(max(found, LEAST_MULTIPLIER))
-    while cost(epsilon if fine else coarse_epsilon, multiplier) > target:
+    while exact(multiplier) > target:
         multiplier = _round_up(math.nextafter(multiplier, math.inf))
     return multiplier
 
 
-def _search(cost: Callable[[float], float], target: float, start: float) -> float:
-    """Return a multiplier whose cost is at most ``target``, and little less, in few evaluations.
+def _search(cost: Callable[[float], float], target: float, start: float, near: float) -> float:
+    """Return a multiplier whose cost is at most ``target``, and at most the part ``near`` less.
 
     The cost falls by at least as many parts as the multiplier grows, which says where to look first; between
     two multipliers it is taken to be a power.
@@ -148,14 +151,14 @@ def _search(cost: Callable[[float], float], target: float, start: float) -> floa
             enough, below = guess, spent
             if guess == LEAST_MULTIPLIER:
                 return guess
-        if below >= target * (1 - _TIGHT) or enough <= least * (1 + _TIGHT):
+        if below >= target * (1 - near) or enough <= least * (1 + near):
             return enough
         if least > _MOST_MULTIPLIER:
             raise ParameterError(
-                f"no noise brings so many steps to epsilon {target:.3g} at this delta: raise epsilon or delta "
-                "(accounts of sampled records are loose below a delta of 1e-10), or lower rounds or steps"
+                f"no noise brings so many steps to epsilon {target:.3g} at this delta: raise epsilon or "
+                "delta (accounts of sampled records are loose below 1e-10), or lower rounds or steps"
             )
-        aim = target * (1 - _TIGHT / 2)
+        aim = target * (1 - near / 2)
         if enough == math.inf:
             guess = least * min(2.0, above / aim)
         elif least == 0.0:

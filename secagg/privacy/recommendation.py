@@ -155,10 +155,11 @@ class Plan:
     def text(self, *, width: int = 80) -> str:
         """Return the plan as plain text, at most ``width`` (72 or more) characters a line."""
         case = self.case
-        lines = [
-            f"{_many(case.silos, 'silo')} of {_many(case.rows, 'row')}, {_many(case.rounds, 'round')}, "
-            f"{_many(case.parameters, 'parameter')}, clip norm {case.clip:g}"
-        ]
+        who = f"{_many(case.silos, 'silo')} of {_many(case.rows, 'row')}"
+        what = (
+            f"{_many(case.rounds, 'round')}, {_many(case.parameters, 'parameter')}, clip norm {case.clip:g}"
+        )
+        lines = [f"{who}, {what}"]
         for label, sentence in self._terms():
             lines += hanging(label, sentence, width=width)
         for mode, reached, at_best in zip(self.modes, self.reached, self.at_best, strict=True):
@@ -174,27 +175,11 @@ class Plan:
 
     def _terms(self) -> Iterator[tuple[str, str]]:
         case, cohort = self.case, self.case.cohort
-        yield (
-            "privacy",
-            (
-                f"epsilon {case.epsilon:g} at delta {case.delta:.3g}, for all rounds together; neighbouring data "
-                "sets: one record, or one silo, is replaced by an empty one"
-            ),
-        )
-        yield (
-            "silos",
-            (
-                f"a sum is opened with {cohort.min_survivors} or more, {_many(cohort.c, 'silo')} may collude: "
-                f"{_many(case.honest, 'honest share')} must be noise enough"
-            ),
-        )
-        yield (
-            "noise",
-            (
-                "of the mean update of one round; over clip: its length over that of the longest update there "
-                "can be. Many rounds average it out, as they add up what they agree on"
-            ),
-        )
+        spent = f"epsilon {case.epsilon:g} at delta {case.delta:.3g}, for all rounds together"
+        yield "privacy", f"{spent}; neighbouring data: one record, or one silo, is replaced by an empty one"
+        opened = f"a sum is opened with {cohort.min_survivors} or more, and {_many(cohort.c, 'silo')}"
+        yield "silos", f"{opened} may collude: {_many(case.honest, 'honest share')} must be noise enough"
+        yield "noise", "of the mean update of a round; over clip: its length over that of the longest update"
 
     def _facts(self, mode: Mode, reached: float, at_best: float) -> Iterator[tuple[str, str]]:
         case, cohort = self.case, self.case.cohort
@@ -219,8 +204,16 @@ class Plan:
                 ),
             )
         yield "noise", f"{mode.noise:.2g} in each entry, {mode.relative:.3g} over clip"
-        noun = "silos" if mode.name == "silo" else "rows"
-        yield "as if", f"{_factor(mode.fewer)} times fewer {noun} were averaged, without noise"
+        noun = "silo" if mode.name == "silo" else "row"
+        left = mode.averaged / mode.fewer
+        yield (
+            "as if",
+            (
+                f"{_factor(mode.fewer)} times fewer {noun}s and no noise: "
+                + (f"{left:,.0f}" if left >= 1 else "less than 1")
+                + f" of {_many(mode.averaged, noun)}"
+            ),
+        )
 
 
 @explained()
@@ -239,9 +232,15 @@ def plan(
     """Return what each way to add noise would do to a run.
 
     Args:
-        rows, silos, rounds, epsilon, parameters, clip, colluders: as of ``Case``.
+        rows: of each silo, at least 1.
+        silos: n, at least 3.
+        rounds: mean updates that share ``epsilon``, at least 1.
+        epsilon: above 0.
         delta: None for a tenth of 1 / ``rows``, at most 1e-5.
-        batch: None for a twentieth of ``rows``.
+        parameters: entries of the model, at least 1.
+        clip: L2 norm to which the gradient of a record, or the update of a silo, is cut.
+        batch: rows that a silo expects in a step; None for a twentieth of ``rows``.
+        colluders: c; None for max(1, floor((n - 1) / 3)).
 
     Returns:
         Printed, it is a page.
@@ -264,7 +263,8 @@ def plan(
     )
     modes = _modes(case, rough=False)
     changes = tuple(
-        (label, tuple(mode.relative for mode in _modes(other, rough=True))) for label, other in _others(case)
+        (label, tuple(mode.relative for mode in _modes(other, rough=other.privacy != case.privacy)))
+        for label, other in _others(case)
     )
     more = math.sqrt(case.silos / case.honest)
     reached = tuple(_spent(case, mode) for mode in modes)
@@ -324,8 +324,7 @@ def _others(case: Case) -> Iterator[tuple[str, Case]]:
         yield "half the rounds", replace(case, rounds=case.rounds // 2)
     yield f"epsilon {2 * case.epsilon:g}", replace(case, epsilon=2 * case.epsilon)
     if case.batch < case.rows:
-        batch = min(4 * case.batch, case.rows)
-        yield f"batches of {batch:,}", replace(case, batch=batch)
+        yield "all rows in each step", replace(case, batch=case.rows)
     if case.parameters >= 10:
         yield "a tenth of the parameters", replace(case, parameters=case.parameters // 10)
 
@@ -335,4 +334,4 @@ def _many(count: int, noun: str) -> str:
 
 
 def _factor(value: float) -> str:
-    return f"{value:.2f}" if value < 9.995 else f"{value:,.0f}"
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"

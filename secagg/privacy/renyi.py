@@ -1,7 +1,8 @@
-"""Rényi differential privacy of Gaussian noise with Poisson sampling: quick, and looser than what is reported.
+"""Rényi privacy of Gaussian noise with Poisson sampling: quick, and looser than what is reported.
 
-Calibration begins with it, and an account is checked against it. The divergence of one release is an integral
-over a line, which the trapezoidal rule gives to all digits at any order, whole or not.
+An account is checked against it, and read from it where delta is too small for anything tighter. The
+divergence of one release is an integral over a line, which the trapezoidal rule gives to all digits at any
+order, whole or not.
 
 Source: Mironov, Talwar, Zhang 2019, *Rényi Differential Privacy of the Sampled Gaussian Mechanism*, theorem 4
 and section 3.3; from orders to epsilon by Balle et al. 2020, *Hypothesis Testing Interpretations and Rényi
