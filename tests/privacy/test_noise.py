@@ -209,7 +209,7 @@ def test_each_part_of_each_block_has_words_of_its_own() -> None:
     gaussian = DiscreteGaussian(sigma, random=Tape("words"))
     keys, expected = Tape("words"), []
     for size in (BLOCK, 5):
-        words = np.frombuffer(stream(keys(32), 4 * size).tobytes(), "<u8").tolist()
+        words = stream(keys(32), 2 * size, 64).tolist()
         (_, inner), (factor, outer) = gaussian.parts
         expected += [
             value_of(inner, x << 64) + factor * value_of(outer, y << 64)
@@ -237,7 +237,7 @@ def bin_probabilities(sigma: float, edges: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def p_value(sample: NDArray[np.int64], sigma: float) -> float:
-    """Return the p-value of Pearson's chi-square for the discrete Gaussian of ``sigma``, in at most 32 bins."""
+    """Return the p-value of Pearson's chi-square for the discrete Gaussian of ``sigma``, in 32 bins."""
     edges = quantile_edges(sigma, 32)
     expected = sample.size * bin_probabilities(sigma, edges)
     assert expected.min() > 500  # so that the statistic has the distribution that it is named after
