@@ -43,6 +43,18 @@ def test_a_record_is_drawn_where_its_word_is_below_the_rate(rate: float, records
     assert found.dtype == np.int64
 
 
+def test_a_rate_is_cut_off_at_the_word_and_nowhere_else() -> None:
+    words = stream(Tape("exact")(32), 20_000, 64)
+    # Those that a float64 holds, and the next integer too, as rates.
+    rows = np.flatnonzero(words < 2**53).tolist()
+    assert len(rows) > 3
+    for row in rows:
+        word = int(words[row])
+        excluded = PoissonSampler(word * 2.0**-64, random=Tape("exact")).draw(20_000).tolist()
+        included = PoissonSampler((word + 1) * 2.0**-64, random=Tape("exact")).draw(20_000).tolist()
+        assert set(included) - set(excluded) == {row}
+
+
 def test_the_rows_of_every_block_are_drawn_ascending() -> None:
     records = 2 * BLOCK + 5
     keys, expected = Tape("blocks"), []
