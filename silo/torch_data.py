@@ -112,14 +112,15 @@ class Records:
         Raises:
             ParameterError: its records have no rows, or the loader chooses them in a way of its own.
         """
+        source = data.dataset if isinstance(data, DataLoader) else data
+        if isinstance(source, IterableDataset):
+            raise ParameterError("a stream of records cannot be sampled; hand in a dataset with rows")
+        if not hasattr(source, "__len__"):
+            raise ParameterError("the dataset has no length; give it __len__, so that it can be sampled")
         if isinstance(data, DataLoader):
             _check_loader(data)
-            return cls(data.dataset, data.collate_fn, data.batch_size or batch_size)
-        if isinstance(data, IterableDataset):
-            raise ParameterError("a stream of records cannot be sampled; hand in a dataset with rows")
-        if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
-            raise ParameterError("the dataset has no length; give it __len__, so that it can be sampled")
-        return cls(data, None, batch_size)
+            return cls(source, data.collate_fn, data.batch_size or batch_size)
+        return cls(source, None, batch_size)
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -133,8 +134,6 @@ class Records:
 def _check_loader(loader: DataLoader[Any]) -> None:
     """Refuse a loader that decides which records are seen: the sampler of the step does that alone."""
     instead = "hand in its dataset: the rows of a private step are drawn here"
-    if isinstance(loader.dataset, IterableDataset):
-        raise ParameterError("a stream of records cannot be sampled; hand in a dataset with rows")
     if loader.batch_size is None or type(loader.batch_sampler) is not BatchSampler:
         raise ParameterError(f"the DataLoader makes its batches in a way of its own; {instead}")
     sampler = loader.sampler
