@@ -114,8 +114,28 @@ def _run(agent: Agent) -> None:
 
 
 @app.command()
-def check(*, config: Config = SILO_TOML) -> None:
+def check(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL.py[:NAME]]",
+            help="Look at this model instead: can it be trained with differential privacy? The file is run.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    config: Config = SILO_TOML,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write MODEL_private.py, which replaces what does not fit.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write it over one that is there.")] = False,
+) -> None:
     """Look at everything that a run needs, and say what to do about what is missing."""
+    if model is not None:
+        _check_model(model, fix=fix, force=force)
+        return
+    if fix or force:
+        raise typer.BadParameter("only with a model: silo check MODEL.py --fix", param_hint="--fix, --force")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from secagg.errors import exit_code
     from silo.checks import findings
@@ -128,6 +148,25 @@ def check(*, config: Config = SILO_TOML) -> None:
             verdicts.append(exit_code(finding.error))
     if verdicts:
         raise typer.Exit(verdicts[0])
+
+
+def _check_model(spec: str, *, fix: bool, force: bool) -> None:
+    from secagg.errors import ParameterError, exit_code
+
+    sys.dont_write_bytecode = True  # Nothing is written beside the model but what was asked for.
+    from silo.dp_layers import FINE
+    from silo.model_check import ModelFile
+
+    file = ModelFile.load(spec)
+    found = file.misfits
+    for misfit in found:
+        typer.echo(misfit)
+    if not found:
+        typer.echo(FINE)
+    elif fix:
+        typer.echo(f"{file.fix(force=force)}  {FINE}")
+    else:
+        raise typer.Exit(exit_code(ParameterError("")))
 
 
 @app.command()
