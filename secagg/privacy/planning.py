@@ -14,7 +14,7 @@ from secagg.errors import ParameterError
 from secagg.fixedpoint import FRACTION_BITS, SUM_LIMIT, Encoding, Segment, words_for
 from secagg.names import WordBits
 from secagg.privacy.charge import LEAST_SHARE, ROUNDING_VARIANCE, sensitivity, slack_of_steps, slack_of_sum
-from secagg.privacy.noise import reach
+from secagg.privacy.noise import MOST_SIGMA, reach
 from secagg.privacy.params import DistributedDP, LocalDPSGD, PrivacyMode
 from secagg.terms import DistributedNoise, LocalNoise, PrivacyParameters, RecordNoise, SiloNoise
 from secagg.weighting import UPDATE
@@ -105,11 +105,16 @@ def _finest(
 ) -> tuple[int, DistributedNoise | None]:
     """Return the finest useful fraction bits whose sum cannot wrap, with the noise in their steps."""
     useful = math.ceil(math.log2(RESOLUTION * math.sqrt(length) / mode.l2_clip_norm))
-    for bits in range(min(useful, FRACTION_BITS.stop - 1), FRACTION_BITS.start - 1, -1):
+    useful = max(FRACTION_BITS.start, min(useful, FRACTION_BITS.stop - 1))
+    while useful < FRACTION_BITS.stop - 1:  # Many silos and little noise: finer steps make shares longer.
+        if _noise(mode, multiplier, length=length, cohort=cohort, bits=useful).share >= LEAST_SHARE:
+            break
+        useful += 1
+    for bits in range(useful, FRACTION_BITS.start - 1, -1):
         noise = _noise(mode, multiplier, length=length, cohort=cohort, bits=bits)
         if noise.share < LEAST_SHARE:
             return bits, None
-        if cohort.n * largest_entry(noise, bits) <= SUM_LIMIT[word]:
+        if noise.share <= MOST_SIGMA and cohort.n * largest_entry(noise, bits) <= SUM_LIMIT[word]:
             return bits, noise
     return FRACTION_BITS.start, None
 
