@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secagg.privacy.noising import decode_noised
+from secagg.privacy.noising import decode_noised, noised_error
 from secagg.session import Aggregate
 from secagg.terms import RecordNoise, SiloNoise, Terms
 from secagg.weighting import Mean, decode_mean
@@ -21,3 +21,18 @@ def mean_of(terms: Terms, aggregate: Aggregate) -> Mean:
             return decode_noised(terms.encoding, noise, aggregate.total, silos=silos)
         case _:
             return decode_mean(terms.encoding, aggregate.total, silos=silos)
+
+
+def worst_error_of(terms: Terms, *, silos: int, planned: float) -> float:
+    """Return the bound on what rounding does to an entry of the mean, for a sum that is not known here.
+
+    Args:
+        terms: of the round.
+        silos: in the sum.
+        planned: the bound of a weighted mean, from the total weight on that was planned for.
+    """
+    match terms.privacy:
+        case SiloNoise() | RecordNoise() as noise:
+            return noised_error(terms.encoding, noise, silos=silos)
+        case _:
+            return planned

@@ -18,7 +18,7 @@ from secagg.keys.coordinator import EstablishedKey
 from secagg.keys.desk import KeyDesk
 from secagg.learning.bounds import Bounds
 from secagg.learning.history import Record
-from secagg.learning.means import mean_of
+from secagg.learning.means import mean_of, worst_error_of
 from secagg.learning.model import Base, Blocks, SealedBase
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import NextModel
@@ -285,9 +285,9 @@ class Run(Generic[B]):
 
     def _spent(self, terms: Terms, survivors: tuple[SiloId, ...]) -> Spent | None:
         spent = self._records[-1].report.spent if self._records else None
-        for _ in range(terms.release):  # An earlier release may have been opened where nobody said so.
-            spent = Spent.of(terms, len(survivors), spent)
-        return spent
+        for _ in range(1, terms.release):  # It may have been opened, over as few silos as may be.
+            spent = Spent.of(terms, self.quorum, spent)
+        return Spent.of(terms, len(survivors), spent)
 
     def _sealed(self, driver: RoundDriver, outcome: SealedSum) -> Record:
         if self._seal is None:
@@ -299,7 +299,7 @@ class Run(Generic[B]):
             outcome.survivors,
             driver.coordinator,
             driver.traffic,
-            worst_error=self._precision,
+            worst_error=worst_error_of(terms, silos=len(outcome.survivors), planned=self._precision),
             spent=self._spent(terms, outcome.survivors),
         )
         record = Record(terms.round - 1, {}, report)

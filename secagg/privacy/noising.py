@@ -19,8 +19,8 @@ from secagg.errors import FaultyCoordinator
 from secagg.fixedpoint import Encoding, Segment, refuse_bad_numbers
 from secagg.names import IntegerVector, RandomSource, RealVector
 from secagg.privacy.charge import LEAST_SHARE, ROUNDING_VARIANCE, sensitivity
-from secagg.privacy.clip import clip_l2, enforce_l2
-from secagg.privacy.noise import DiscreteGaussian
+from secagg.privacy.clip import LEAST_NORM, MOST_NORM, clip_l2, enforce_l2
+from secagg.privacy.noise import MOST_SIGMA, DiscreteGaussian
 from secagg.privacy.planning import RESOLUTION, largest_entry
 from secagg.terms import DistributedNoise, LocalNoise, RecordNoise, SiloNoise
 from secagg.weighting import UPDATE, Mean, MeanUpdate
@@ -34,7 +34,13 @@ def check_noised(encoding: Encoding, noise: DistributedNoise, length: int) -> No
     """
     if [(segment.name, segment.length) for segment in encoding.segments] != [(UPDATE, length)]:
         raise FaultyCoordinator("nothing but the update may be in a sum with noise")
-    if encoding.segments[0].largest < largest_entry(noise, encoding.segments[0].fraction_bits):
+    if not LEAST_NORM <= noise.l2_clip_norm <= MOST_NORM or not LEAST_SHARE <= noise.share <= MOST_SIGMA:
+        raise FaultyCoordinator("the noise has a clip norm or a share that no noise can have")
+    try:
+        longest: float = largest_entry(noise, encoding.segments[0].fraction_bits)
+    except OverflowError:
+        longest = math.inf
+    if encoding.segments[0].largest < longest:
         raise FaultyCoordinator("the encoding has no room for the update and its noise")
 
 
@@ -107,7 +113,7 @@ def decode_noised(encoding: Encoding, noise: DistributedNoise, total: IntegerVec
         UsageError: wrong shape or dtype.
     """
     ((segment, numerators),) = encoding.split(total).values()
-    divisor = noise.batch if isinstance(noise, RecordNoise) else float(silos)
+    divisor = _divisor(noise, silos)
     return Mean(
         update=MeanUpdate(numerators, segment, divisor),
         weight=divisor,
@@ -115,9 +121,18 @@ def decode_noised(encoding: Encoding, noise: DistributedNoise, total: IntegerVec
         evaluation_weight=0.0,
         clipped=math.nan,
         saturated=0,
-        worst_error=silos * segment.step / divisor,
+        worst_error=noised_error(encoding, noise, silos=silos),
         metric_error=0.0,
     )
+
+
+def noised_error(encoding: Encoding, noise: DistributedNoise, *, silos: int) -> float:
+    """Return the bound on what rounding, without the noise, does to an entry of the mean over ``silos``."""
+    return silos * encoding.segments[0].step / _divisor(noise, silos)
+
+
+def _divisor(noise: DistributedNoise, silos: int) -> float:
+    return noise.batch if isinstance(noise, RecordNoise) else float(silos)
 
 
 class StepNoise:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from secagg.errors import ParameterError
 from secagg.explanation import explained
 from secagg.privacy.calibration import Privacy
+from secagg.privacy.clip import LEAST_NORM, MOST_NORM
 from secagg.privacy.events import Unit
 from secagg.ranges import positive, real, shown
 
@@ -40,7 +41,7 @@ class LocalDPSGD:
     @explained()
     def __post_init__(self) -> None:
         _check_target(self.target)
-        object.__setattr__(self, "l2_clip_norm", positive("l2_clip_norm", self.l2_clip_norm))
+        object.__setattr__(self, "l2_clip_norm", _norm(self.l2_clip_norm))
         object.__setattr__(self, "sampling_rate", _rate(self.sampling_rate))
 
 
@@ -75,7 +76,7 @@ class DistributedDP:
     @explained()
     def __post_init__(self) -> None:
         _check_target(self.target)
-        object.__setattr__(self, "l2_clip_norm", positive("l2_clip_norm", self.l2_clip_norm))
+        object.__setattr__(self, "l2_clip_norm", _norm(self.l2_clip_norm))
         if self.unit not in {"silo", "record"}:
             raise ParameterError(f'unit is {shown(self.unit)}, must be "silo" or "record"')
         if self.unit == "silo":
@@ -101,6 +102,13 @@ def _check_target(target: object) -> None:
         raise ParameterError(
             f"target is {shown(target)}, must be Privacy(epsilon=..., delta=..., rounds=...)"
         )
+
+
+def _norm(value: float) -> float:
+    norm = positive("l2_clip_norm", value)
+    if not LEAST_NORM <= norm <= MOST_NORM:
+        raise ParameterError(f"l2_clip_norm is {norm:g}, must be 2**-512 to 2**512")
+    return norm
 
 
 def _rate(value: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from typing import Literal, Self
 
@@ -118,8 +119,9 @@ def shown_epsilon(value: float) -> str:
         return "unbounded"
     if value == 0.0:
         return "0"
-    digits = 2 - math.floor(math.log10(value))
-    return f"{math.ceil(value * 10.0**digits - 1e-9) / 10.0**digits:.{max(0, digits)}f}"
+    exact = Decimal(repr(value))  # In floats, what is rounded up could come out below.
+    last = Decimal(1).scaleb(exact.adjusted() - 2)
+    return f"{exact.quantize(last, rounding=ROUND_CEILING):f}"
 
 
 def _releases(events: Sequence[object]) -> tuple[Release, ...]:
