@@ -139,7 +139,8 @@ class Participant:
         No silo alone that seals a key or a base wrongly keeps this one out, if another holds it.
         An attempt is joined at most once, also after a crash.
         What a vector costs is in the ledger before it can leave; beyond the budget none is made.
-        No share and no part of an opening leaves for a sum in which a peer's ledger is behind its last head.
+        No share and no part of an opening leaves where a ledger is behind its last head, of all whose
+        signatures the request carries.
     """
 
     def __init__(
@@ -455,8 +456,10 @@ class Participant:
     def _forward(self, message: FromCoordinator) -> SiloStep:
         if self._session is None or self._terms is None:
             raise UnexpectedMessage(f"{type(message).__name__} is not accepted outside an attempt")
-        held = self._held_heads(self._terms, message)
         step = self._session.receive(message)
+        # Only once the session took it for one of this round: heads that were said in an earlier round are
+        # signed well for that one, and would make a ledger that is right look like one that was put back.
+        held = self._held_heads(self._terms, message)
         step = Step((*held, *step.records), self._with_head(step.output))
         for record in step.records:
             self._locks.apply(record)
