@@ -89,7 +89,12 @@ def _scalar(info: mi.Type) -> st.SearchStrategy[Any]:
             return st.integers(low, (2**63 if info.lt is None else info.lt) - 1)
         case mi.FloatType():
             return st.floats(
-                info.gt, info.le, exclude_min=info.gt is not None, allow_nan=False, allow_infinity=False
+                info.gt if info.ge is None else info.ge,
+                info.le if info.lt is None else info.lt,
+                exclude_min=info.gt is not None,
+                exclude_max=info.lt is not None,
+                allow_nan=False,
+                allow_infinity=False,
             )
         case mi.NoneType():
             return st.none()

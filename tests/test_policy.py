@@ -11,7 +11,7 @@ from secagg.cohort import Cohort
 from secagg.errors import ParameterError, PolicyRefused
 from secagg.fixedpoint import Encoding, Segment
 from secagg.policy import Policy
-from secagg.terms import MaskingParameters, PlainParameters, Terms
+from secagg.terms import LocalNoise, MaskingParameters, PlainParameters, RecordNoise, SiloNoise, Terms
 from tests.federations import Federation, roster_of
 
 N = 7
@@ -30,6 +30,17 @@ def encoded(name: str = "update", bound: float = 2.0, cohort: int = N) -> Terms:
 def capped(weight_cap: float) -> Terms:
     encoding = Encoding(32, N, (Segment("update", 3, 2.0, 8),), weight_cap)
     return replace(TERMS, kind="train", encoding=encoding)
+
+
+SILO = SiloNoise(2.0, 8.0, 1e-5)
+RECORD = RecordNoise(2.0, 8.0, 0.5, 16.0, 1e-5)
+LOCAL = LocalNoise(2.0, 1.0, 0.5, 4, 1e-5)
+CAP = "max_l2_clip_norm"
+PLAIN, PLAINLY = frozenset({"plain"}), PlainParameters()
+
+
+def noised(noise: SiloNoise | RecordNoise | LocalNoise, terms: Terms = TERMS, **changes: Any) -> Terms:
+    return replace(terms, privacy=noise, **changes)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +68,25 @@ def capped(weight_cap: float) -> Terms:
         ({"min_weight_cap": 1000.0}, replace(capped(999.0), kind="sum"), None, ""),
         ({}, encoded(cohort=N), encoded(cohort=N - 1), "encoding"),
         ({}, encoded(cohort=N + 1), None, ""),
+        *(({}, noised(noise, release=2), replace(TERMS, release=2), "release") for noise in (SILO, RECORD)),
+        ({}, noised(LOCAL, release=9), replace(TERMS, release=9), "release"),
+        *(({"require_privacy": True}, noised(noise), TERMS, "privacy") for noise in (SILO, RECORD, LOCAL)),
+        ({"require_privacy": False}, TERMS, None, ""),
+        *(
+            ({"max_l2_clip_norm": 2.0}, noised(noise), noised(replace(noise, l2_clip_norm=2.5)), CAP)
+            for noise in (SILO, RECORD, LOCAL)
+        ),
+        ({"max_l2_clip_norm": 2.0}, TERMS, None, ""),
+        # Where the coordinator reads uploads, a share of the noise is all that would hide one.
+        *(
+            ({"schemes": PLAIN}, noised(LOCAL, scheme=PLAINLY), noised(noise, scheme=PLAINLY), "privacy")
+            for noise in (SILO, RECORD)
+        ),
+        # With noise in the sum the norm is the bound, and there are no weights.
+        *(({"max_clip": 2.0}, noised(noise, encoded(bound=9.0)), None, "") for noise in (SILO, RECORD)),
+        ({"max_clip": 2.0}, noised(LOCAL, encoded(bound=2.0)), noised(LOCAL, encoded(bound=9.0)), "max_clip"),
+        *(({}, noised(noise, capped(1.0)), None, "") for noise in (SILO, RECORD)),
+        ({}, noised(LOCAL, capped(100_000.0)), noised(LOCAL, capped(1.0)), "min_weight_cap"),
     ],
 )
 def test_a_floor_refuses_below_it_only(
@@ -85,7 +115,40 @@ def test_the_defaults_are_the_formulas() -> None:
         assert Policy().least_threshold(n) == cohort.t
 
 
-@pytest.mark.parametrize("floors", [{"min_silos": 2}, {"colluders": 0}, {"colluders": -1}, {"min_honest": 1}])
+@pytest.mark.parametrize(
+    "floors",
+    [
+        {"min_silos": 2},
+        {"colluders": 0},
+        {"colluders": -1},
+        {"min_honest": 1},
+        {"max_l2_clip_norm": 0.0},
+        {"max_l2_clip_norm": float("nan")},
+        {"require_privacy": "no"},
+        {"require_privacy": 1},
+    ],
+)
 def test_no_policy_is_below_the_protocol(floors: dict[str, Any]) -> None:
     with pytest.raises(ParameterError):
         Policy(**floors)
+
+
+def test_rules_are_checked_in_the_order_of_the_page() -> None:
+    """Of terms that break all of them the first is named, then the next."""
+    policy = Policy(require_privacy=True, max_l2_clip_norm=1.0, max_clip=1.0, min_silos=N + 1)
+    terms = replace(capped(1.0), roster=bytes(32), release=2)
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("roster", {"roster": ROSTER.digest}),
+        ("release", {"release": 1}),
+        ("privacy", {"privacy": LOCAL, "release": 2}),
+        ("max_l2_clip_norm", {"privacy": replace(LOCAL, l2_clip_norm=1.0)}),
+        ("max_clip", {"encoding": Encoding(32, N - 1, (Segment("update", 3, 1.0, 8),), 1.0)}),
+        ("min_weight_cap", {"encoding": Encoding(32, N - 1, (Segment("update", 3, 1.0, 8),), 1e6)}),
+        ("encoding", {"encoding": Encoding(32, N, (Segment("update", 3, 1.0, 8),), 1e6)}),
+        ("min_silos", {}),
+    ]
+    for rule, change in steps:
+        with pytest.raises(PolicyRefused) as refused:
+            policy.check(terms, ROSTER)
+        assert refused.value.rule == rule
+        terms = replace(terms, **change)

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
 from secagg.cohort import Cohort
 from secagg.errors import FaultyCoordinator
 from secagg.messages import Void
 from secagg.names import SiloId
+from secagg.privacy.heads import LedgerHead
 from secagg.records import (
     AttemptJoined,
+    HeadHeld,
     LockLifted,
     LockMoved,
     Released,
@@ -30,13 +33,15 @@ from secagg.survivors import (
     LockRefused,
     Locks,
     check_survivors,
+    lock_key,
     sign_survivors,
     sign_void,
     signed_survivors,
     valid_voids,
 )
+from secagg.terms import SiloNoise
 from tests.counts import count
-from tests.federations import NAMES, roster_of
+from tests.federations import NAMES, Federation, roster_of
 
 ROSTER, IDENTITIES = roster_of(5)
 OTHERS, OTHER_IDENTITIES = roster_of(5, seed=1)
@@ -426,3 +431,34 @@ def test_a_void_counts_for_its_silo_and_round_once() -> None:
     ]
     assert valid_voids([*good, *bad], ROSTER) == {ROUNDS[0]: {"north"}, ROUNDS[1]: {"west"}}
     assert set(NAMES[:5]) == MEMBERS
+
+
+def test_a_later_release_of_a_base_has_a_lock_of_its_own() -> None:
+    """Its noise is its own: the difference of two sums over two sets tells no more than either."""
+    terms = Federation(5, privacy=SiloNoise(1.0, 8.0, 1e-5)).terms
+    first = lock_key("data", terms)
+    assert first == LockKey("data", terms.base)
+    others = [replace(terms, release=2), replace(terms, release=3), replace(terms, release=2, base=bytes(32))]
+    keys = {first, *(lock_key("data", other) for other in others), lock_key("other", others[0])}
+    assert len(keys) == 5
+    # What else changes is another round of the same release, and locked as one.
+    for change in ({"job": "other"}, {"round": 2}, {"roster": bytes(32)}, {"privacy": None}):
+        for of in (terms, others[0]):
+            assert lock_key("data", replace(of, **change)) == lock_key("data", of)
+
+    locks = Locks()
+    given: Any = {"session": session_of(ROUNDS[0]), "threshold": T, "roster": ROSTER}
+    locks.apply(locks.sign(first, round_id=ROUNDS[0], survivors=SILOS, **given))
+    with pytest.raises(LockRefused):
+        locks.sign(first, round_id=ROUNDS[1], survivors=SILOS[1:], **given)
+    second = lock_key("data", others[0])
+    locks.apply(locks.sign(second, round_id=ROUNDS[1], survivors=SILOS[1:], **given))
+    with pytest.raises(LockRefused):
+        locks.sign(second, round_id=ROUNDS[2], survivors=SILOS, **given)
+
+
+def test_heads_of_ledgers_lock_nothing() -> None:
+    head = LedgerHead(bytes(32), 1, bytes(32), bytes(64))
+    locks = Locks([HeadHeld("north", head)])
+    assert all(locks.lock(key) is None for key in KEYS)
+    assert not any(map(locks.is_void, ROUNDS))

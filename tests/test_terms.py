@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace as changed
+from itertools import count
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from secagg.cohort import Cohort
 from secagg.errors import ParameterError
 from secagg.fixedpoint import Encoding, Segment
-from secagg.terms import MaskingParameters, PlainParameters, Terms, training_digest
+from secagg.terms import (
+    LocalNoise,
+    MaskingParameters,
+    PlainParameters,
+    PrivacyParameters,
+    RecordNoise,
+    SiloNoise,
+    Terms,
+    training_digest,
+)
 from tests.samples import of
 
 encode = msgspec.msgpack.encode
@@ -31,6 +40,11 @@ TERMS = Terms(
     encoding=Encoding(32, 9, SEGMENTS, 4.0),
     training=(("epochs", 1), ("rate", 0.5)),
 )
+
+SILO = SiloNoise(l2_clip_norm=1.0, share=8.0, delta=0.25)
+RECORD = RecordNoise(l2_clip_norm=1.0, share=8.0, sampling_rate=0.5, batch=16.0, delta=0.25)
+LOCAL = LocalNoise(l2_clip_norm=1.0, noise_multiplier=8.0, sampling_rate=0.5, steps=16, delta=0.25)
+NOISES: tuple[PrivacyParameters, ...] = (SILO, RECORD, LOCAL)
 
 CHANGES: list[dict[str, Any]] = [
     {"federation": "g"},
@@ -64,6 +78,15 @@ CHANGES: list[dict[str, Any]] = [
     {"training": (("epochs", None), ("rate", 0.5))},
     {"training": (("rate", 0.5), ("epochs", 1))},
     {"training": (("epochsrate", 1), ("", 0.5))},
+    *({"privacy": noise} for noise in NOISES),
+    # One after the other, each field of each kind.
+    *(
+        {"privacy": replace(noise, **{name: 4 if name == "steps" else 0.125 if name == "delta" else other})}
+        for noise in NOISES
+        for name, other in dict.fromkeys(noise.__struct_fields__, 4.0).items()
+        if name != "sampling_rate"
+    ),
+    *({"privacy": replace(noise, sampling_rate=0.25)} for noise in (RECORD, LOCAL)),
 ]
 
 
@@ -86,26 +109,50 @@ def test_other_terms_have_another_digest(one: Terms, other: Terms) -> None:
     assert (training_digest(one) == training_digest(other)) == (encode(one) == encode(other))
 
 
-@given(
-    st.sampled_from(
-        [
-            {"round": 0},
-            {"release": 0},
-            {"round": 2**53},
-            {"kind": "other"},
-            {"federation": ""},
-            {"job": "a b"},
-            {"job": "a\n"},
-            {"roster": bytes(31)},
-            {"base": bytes(33)},
-            {"training": (("x" * 65, 1),)},
-            {"training": (("x", True),)},
-            {"training": (("x", b"1"),)},
-            {"scheme": {"type": "none"}},
-            {"scheme": {"type": "masking", "cohort": {"n": 3, "c": 0, "t": 3, "k_min": 2}}},
-            {"scheme": {"type": "masking", "cohort": {"n": 9, "c": 2, "t": 5, "k_min": 2}}},
-        ]
-    )
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"round": 0},
+        {"release": 0},
+        {"round": 2**53},
+        {"kind": "other"},
+        {"federation": ""},
+        {"job": "a b"},
+        {"job": "a\n"},
+        {"roster": bytes(31)},
+        {"base": bytes(33)},
+        {"training": (("x" * 65, 1),)},
+        {"training": (("x", True),)},
+        {"training": (("x", b"1"),)},
+        {"scheme": {"type": "none"}},
+        {"scheme": {"type": "masking", "cohort": {"n": 3, "c": 0, "t": 3, "k_min": 2}}},
+        {"scheme": {"type": "masking", "cohort": {"n": 9, "c": 2, "t": 5, "k_min": 2}}},
+        *(
+            {"privacy": msgspec.to_builtins(noise) | change}
+            for noise, *changes in (
+                (SILO, {"share": 3.999}),
+                (RECORD, {"share": 3.999}, {"batch": 0.0}, {"batch": float("inf")}),
+                (LOCAL, {"noise_multiplier": 0.0}, {"steps": 0}, {"steps": 2**53}),
+            )
+            for change in (
+                *changes,
+                {"type": "none"},
+                {"l2_clip_norm": 0.0},
+                {"l2_clip_norm": float("inf")},
+                {"l2_clip_norm": float("nan")},
+                {"delta": 0.0},
+                {"delta": 1.0},
+            )
+        ),
+        *(
+            {"privacy": msgspec.to_builtins(noise) | {"sampling_rate": rate}}
+            for noise in (RECORD, LOCAL)
+            for rate in (0.0, 1.0000001, float("nan"))
+        ),
+        {"privacy": {}},
+        {"privacy": False},
+    ],
+    ids=map(str, count()),
 )
 def test_terms_out_of_range_do_not_come_off_the_wire(change: dict[str, Any]) -> None:
     fields = msgspec.to_builtins(TERMS, builtin_types=(bytes,)) | change
@@ -119,3 +166,19 @@ def test_a_training_value_is_a_finite_number(value: float) -> None:
         replace(TERMS, training=(("rate", value),))
     for good in (0.0, -1.5, 3, "text", None):
         assert replace(TERMS, training=(("rate", good),)).training == (("rate", good),)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
+def test_noise_is_told_in_finite_numbers(noise: PrivacyParameters, value: float) -> None:
+    for name in noise.__struct_fields__:
+        with pytest.raises(ParameterError):
+            replace(TERMS, privacy=replace(noise, **{name: value}))
+    assert replace(TERMS, privacy=noise).privacy == noise
+
+
+def test_the_kinds_of_noise_differ_where_their_numbers_do_not() -> None:
+    """Record and local noise have as many numbers: the kind is one of the fields."""
+    numbers = 1.0, 8.0, 0.5, 16, 0.25
+    digests = {training_digest(replace(TERMS, privacy=kind(*numbers))) for kind in (RecordNoise, LocalNoise)}
+    assert len(digests) == 2
