@@ -5,8 +5,7 @@ The ledgers are real and in memory; a rollback keeps fewer of their lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,22 +30,18 @@ from secagg.messages import (
     UnmaskingRequested,
 )
 from secagg.names import SiloId
-from secagg.privacy.entries import genesis
 from secagg.privacy.heads import LedgerHead, data_set_digest, head_fault, sign_head
-from secagg.privacy.ledger import Ledger
-from secagg.records import HeadHeld, SiloRecord, decode_silo_record
-from secagg.rounds.silo import Participant, refusal
+from secagg.records import HeadHeld, SiloRecord
+from secagg.rounds.silo import refusal
 from secagg.scheme import Scheme
 from secagg.session import CoordinatorStep
 from secagg.simulation import SimulatedSilo
-from secagg.terms import SiloNoise
 from tests.federations import ENCRYPTED, PAILLIER, Federation, Witness, roster_of
+from tests.ledgers import NOISE, Ledgered, N
 
-N = 4
 ROSTER, IDENTITIES = roster_of(N)
 SILOS = ROSTER.silos
 ROUNDS = tuple(bytes([i]) * 32 for i in range(4))
-NOISE = SiloNoise(1.0, 8.0, 1e-5)
 PROTECTED: tuple[Scheme, ...] = (Masking(), *ENCRYPTED)
 
 Request = UnmaskingRequested | AggregateAnnounced | OpeningRequested
@@ -221,57 +216,6 @@ def test_heads_are_announced_of_those_who_sent_one() -> None:
 
 
 # --- rounds ----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Book:
-    """A ledger on a disk that can be put back to an older state."""
-
-    lines: list[tuple[bytes, bytes]] = field(default_factory=list)
-    ledger: Ledger | None = None
-
-    def open(self) -> Ledger:
-        if self.ledger is None:
-            self.ledger = Ledger(
-                "default",
-                genesis=genesis("default", bytes(32)),
-                lines=tuple(self.lines),
-                budget=None,
-                keep=lambda line, chain: self.lines.append((line, chain)),
-                clock=lambda: 1,
-            )
-        return self.ledger
-
-    def put_back(self, entries: int) -> None:
-        del self.lines[entries:]
-        self.ledger = None
-
-
-class Ledgered(Federation):
-    """A federation whose silos keep ledgers; one round after the other, with noise in each."""
-
-    def __init__(self, scheme: Scheme | None = None, **changes: Any) -> None:
-        self.books = {silo: Book() for silo in SILOS}
-        super().__init__(N, scheme=scheme, **({"privacy": NOISE} | changes))
-
-    def participant(self, silo: SiloId, records: Iterable[SiloRecord] = ()) -> Participant:
-        made = super().participant(silo, records)
-        made._ledger = self.books[silo].open()
-        return made
-
-    def next_round(self) -> None:
-        self.terms = replace(self.terms, round=self.terms.round + 1)
-
-    def put_back(self, silo: SiloId, entries: int, *, journal: int | None = None) -> None:
-        """Put the ledger of a silo back to ``entries``, and its journal too, as an old copy of a disk is."""
-        self.books[silo].put_back(entries)
-        if journal is not None:
-            del self.silos[silo].journal[journal:]
-        self.silos[silo].restart()
-
-    def heads_held(self, silo: SiloId) -> dict[SiloId, int]:
-        records = map(decode_silo_record, self.silos[silo].journal)
-        return {record.silo: record.head.entries for record in records if isinstance(record, HeadHeld)}
 
 
 def parts(coordinator: Witness) -> set[SiloId]:

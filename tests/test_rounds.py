@@ -18,6 +18,7 @@ from secagg.errors import (
     FaultySiloOrCoordinator,
     InputRefused,
     PolicyRefused,
+    PrivacyBudgetExhausted,
     RoundAborted,
     SecaggError,
     TooFewSilos,
@@ -25,6 +26,7 @@ from secagg.errors import (
     UnexpectedMessage,
     UsageError,
 )
+from secagg.heads import LedgerRefused
 from secagg.masking import transcript
 from secagg.masking.dealing import Dealt, deal
 from secagg.masking.params import Masking
@@ -285,6 +287,9 @@ def test_a_silo_voids_what_it_did_not_release() -> None:
         (LockRefused("text", ("west",)), Refused("lock", ("west",))),
         (PolicyRefused("min_silos", "text", ("west",)), Refused("min_silos")),
         (InputRefused("nan", "text"), Refused("input: nan")),
+        (InputRefused("sampling", "text"), Refused("input: sampling")),
+        (LedgerRefused("west", "text"), Refused("ledger", ("west",))),
+        (PrivacyBudgetExhausted("text"), Refused("privacy budget")),
         (TrainerFailed("north", "text"), Refused("trainer")),
         (FaultySiloOrCoordinator("west", "text"), Refused("faulty silo or coordinator", ("west",))),
         (FaultyCoordinator("text"), Refused("faulty coordinator")),
