@@ -485,8 +485,8 @@ _ENTRIES = (
     Explanation(
         code="SA-6016",
         what="{silo} refused {round}: its differential privacy is not what that silo takes part in",
-        cause="a silo may ask for differential privacy in every round; the training code must be able to give "
-        "what the noise needs, and shares of noise hide nothing from a coordinator that reads uploads",
+        cause="a silo may ask for differential privacy in every round; the training code must be able to "
+        "give what the noise needs, and shares of noise hide nothing from a coordinator that reads uploads",
         safe=SILO_KEPT,
         you_can="ask for a privacy mode that every silo can do: [privacy] in job.toml, privacy= in Python",
         they_can="{silo}: set require_privacy to false, or approve training code that has the method",

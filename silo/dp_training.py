@@ -5,9 +5,9 @@ sampler, whatever a loader would have chosen; noise comes from the operating sys
 whatever torch's generators hold; a sum is divided by the number of records that is *expected* in a sample,
 which says nothing of the sample itself. The number of the silo's records is taken as public.
 
-What it does not do: it keeps no account of what was spent (``secagg.privacy``). Its noise is in floating
-point, so that it is not exactly the Gaussian of a proof; see ``secagg.hazmat.gaussian``. Dropout is drawn
-from a fresh secret seed, since a public one would tie a record's mask to who stands before it.
+What it does not do: it keeps no account of what was spent (``secagg.privacy``). Gradients are clipped and
+summed in floating point; the sum is rounded to a grid and the noise is drawn on it, in integers. Dropout is
+drawn from a fresh secret seed, since a public one would tie a record's mask to who stands before it.
 
 Source: Abadi et al. 2016, *Deep Learning with Differential Privacy*, algorithm 1.
 """
@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from secagg.errors import ParameterError
-from secagg.hazmat.gaussian import gaussian_blocks
 from secagg.names import RandomSource, RealVector
+from secagg.privacy.noising import StepNoise
 from secagg.privacy.sampling import PoissonSampler
 from secagg.terms import LocalNoise
 from silo.manifest import Manifest
@@ -42,8 +42,8 @@ class NoisedOptimizer(DPOptimizer):  # type: ignore[misc]
         random: of the noise.
 
     Guarantees:
-        - The noise has standard deviation ``noise_multiplier * l2_clip_norm`` in the sum of every step, and
-          depends on ``random`` alone.
+        - The noise has standard deviation ``noise_multiplier * l2_clip_norm`` in the sum of every step, a
+          thousandth more for rounding, and depends on ``random`` alone.
         - A parameter that no record reached gets noise like the others.
     """
 
@@ -56,7 +56,7 @@ class NoisedOptimizer(DPOptimizer):  # type: ignore[misc]
             max_grad_norm=noise.l2_clip_norm,
             expected_batch_size=records,
         )
-        self._random = random
+        self._noise = StepNoise(noise, sum(parameter.numel() for parameter in self.params), random=random)
 
     @property
     def accumulated_iterations(self) -> int:
@@ -77,15 +77,20 @@ class NoisedOptimizer(DPOptimizer):  # type: ignore[misc]
 
     def add_noise(self) -> None:
         """Set every parameter's gradient to its sum with noise, still undivided."""
-        deviation = self.noise_multiplier * self.max_grad_norm
+        # All parameters are one vector: a record is clipped in it, and so is what it moves by rounding.
+        total = np.concatenate(
+            [
+                np.zeros(parameter.numel())
+                if parameter.summed_grad is None
+                else parameter.summed_grad.cpu().numpy().astype(np.float64).reshape(-1)
+                for parameter in self.params
+            ]
+        )
+        noised, start = torch.from_numpy(self._noise.add(total)), 0
         for parameter in self.params:
-            blocks = gaussian_blocks(parameter.numel(), random=self._random)
-            noised = torch.from_numpy(deviation * np.concatenate([np.zeros(0), *blocks])).view(
-                parameter.shape
-            )
-            if parameter.summed_grad is not None:
-                noised += parameter.summed_grad.cpu()
-            parameter.grad = noised.to(parameter.device, parameter.dtype)
+            part = noised[start : start + parameter.numel()].view(parameter.shape)
+            parameter.grad = part.to(parameter.device, parameter.dtype)
+            start += parameter.numel()
 
 
 def train_privately(

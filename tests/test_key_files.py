@@ -21,8 +21,8 @@ from secagg.learning.workload import Pin
 from secagg.messages import Opened
 from secagg.terms import KeyScheme
 from silo.journal import Journal
-from silo.storage import StateFault
 from silo.key_files import KeyFiles
+from silo.storage import StateFault
 from tests.ceremonies import NOW, ROSTER, Ceremony
 from tests.test_silo_journal import files_end_at
 

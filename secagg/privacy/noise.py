@@ -231,7 +231,7 @@ class AliasTable:
 
 @lru_cache(maxsize=8)
 def _table(variance: Fraction) -> AliasTable:
-    """Return the table of ``variance``: it takes a tenth of a second to make, and every step of a run asks."""
+    """Return the table of ``variance``: it takes a tenth of a second to make, and every round asks."""
     return AliasTable(variance)
 
 

@@ -30,21 +30,21 @@ class Memory(msgspec.Struct, frozen=True):
 
     Attributes:
         attempt: number of the last attempt of this round; 0 before the first.
-        release: of this round, from 1; a later one has noise of its own, which silos are charged for.
         asked: of the attempts of this round, oldest first.
         evidence: against dealers of this round.
         reports: (dealer, who reported its boxes) of this round.
         past: the last attempts of all rounds, so that what comes late is not taken for wrong.
         encrypted: the same of attempts over ciphertexts, by their round ids.
+        release: of this round, from 1; a later one has noise of its own, which silos are charged for.
     """
 
     attempt: int = 0
-    release: Counter = 1
     asked: tuple[Asked, ...] = ()
     evidence: tuple[DealerEvidence, ...] = ()
     reports: tuple[tuple[Name, Name], ...] = ()
     past: tuple[PastAttempt, ...] = ()
     encrypted: tuple[Digest, ...] = ()
+    release: Counter = 1
 
     def next_round(self) -> Memory:
         """Return what the next round must know."""
@@ -52,7 +52,7 @@ class Memory(msgspec.Struct, frozen=True):
 
     def next_release(self) -> Memory:
         """Return what another release of this round must know: no lock of the last one binds it."""
-        return Memory(self.attempt, self.release + 1, past=self.past, encrypted=self.encrypted)
+        return Memory(self.attempt, past=self.past, encrypted=self.encrypted, release=self.release + 1)
 
     def reporters(self, dealer: SiloId) -> frozenset[SiloId]:
         """Return who reported ``dealer``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def test_every_round_is_charged_once_at_every_silo_and_the_report_says_what_is_l
     for silo in world.silos:
         charged = ledger(world, silo)
         assert [entry.round for entry in charged.entries] == [1, 2]
-        # The ledger charges for the fewest silos that might have been in the sum; the report for those that were.
+        # The ledger charges for the fewest silos that might be in the sum, the report for those that were.
         last = spent[-1]
         assert last is not None
         assert last.epsilon <= charged.spent("silo") <= 8.0
