@@ -23,10 +23,10 @@ from secagg.ranges import real
 _RESOLVED = 100
 """A delta that is so many times its rounding is read from a distribution."""
 
-_TRIES = 200
+_TRIES = 60
 """Steps towards an epsilon that pays for its own slack."""
 
-_NUDGE = 1e-9
+_NUDGE = 1e-7
 """Relative; by so much each step goes further than it must, so that the steps end."""
 
 

@@ -71,7 +71,8 @@ class Privacy:
             At least 0.05, rounded up in its fourth digit.
 
         Raises:
-            ParameterError: a value is outside its range, or no noise is enough: the slack alone costs more.
+            ParameterError: a value is outside its range, or no noise is enough, for the slack takes half of delta or
+                no account proves so little.
             MissingExtra: records are sampled, and ``dp_accounting`` is not installed.
 
         Guarantees:
@@ -102,11 +103,11 @@ class Privacy:
 @lru_cache(maxsize=256)
 def _least_multiplier(target: float, delta: float, sample: Release, fine: bool) -> float:
     """Return the least multiplier for releases that are as ``sample`` in all else."""
-    spent = slack_at(target, sample.slack)
-    if spent >= delta:
+    slack = sample.slack
+    if 4 * slack > delta:
         raise ParameterError(
-            f"delta {delta:.3g} is spent before any noise counts: what the noise lacks of a true Gaussian "
-            f"costs {spent:.3g} at epsilon {target:.4g}. Raise delta, or lower epsilon, rounds or steps"
+            f"delta is {delta:.3g}, must be at least {4 * slack:.3g}: half of that is spent before any noise "
+            "counts, on what the noise lacks of a true Gaussian. Raise delta, or lower rounds or steps"
         )
 
     @cache
@@ -118,14 +119,18 @@ def _least_multiplier(target: float, delta: float, sample: Release, fine: bool) 
         release = replace(sample, noise_multiplier=multiplier)
         return coarse_epsilon((release,), delta=delta, unit=sample.unit)
 
-    mu = largest_mu(target, delta - spent)
-    if sample.sampling_rate == 1.0:
-        found = math.sqrt(sample.count) / mu
-    else:
+    # From some epsilon on, slack would take more than half of delta: a smaller one is had for less noise.
+    reach = min(target, max(0.0, math.log(delta) - math.log(4 * slack))) if slack else target
+    mu = largest_mu(reach, delta - slack_at(reach, slack))
+    if sample.sampling_rate < 1.0:
         # Many sampled releases tend to one Gaussian of this mu (Bu, Dong, Long, Su 2020).
         start = 1 / math.sqrt(math.log1p((mu / sample.sampling_rate) ** 2 / sample.count))
         # What the coarse account finds is mostly what the fine one confirms.
         found = _search(exact, target, _round_up(_search(coarse, target, start, _NEAR)), _NEAR_ENOUGH)
+    else:
+        found = math.sqrt(sample.count) / mu
+        if slack_at(target, slack) > _NEAR * delta:
+            found = _search(exact, target, found, _NEAR)
     multiplier = _round_up(max(found, LEAST_MULTIPLIER))
     while exact(multiplier) > target:
         multiplier = _round_up(math.nextafter(multiplier, math.inf))
