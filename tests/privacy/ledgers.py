@@ -1,14 +1,16 @@
-"""Ledgers for tests: what is charged, a clock that is set by hand, the two files of a silo, and its crashes."""
+"""Ledgers for tests: what is charged, a clock that is set by hand, a silo's two files, its crashes."""
 
 from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,9 @@ def charge(held: Ledger, round: int = 1, *events: Event, **changes: Any) -> Entr
     """Charge ``events``, or one ``RECORD``, as round ``round``."""
     fields: dict[str, Any] = {"federation": "clinics", "job": "job-1", "release": 1}
     training = round.to_bytes(32, "big")
-    return held.charge(**fields | {"round": round, "training": training} | changes, events=events or (RECORD,))
+    return held.charge(
+        **fields | {"round": round, "training": training} | changes, events=events or (RECORD,)
+    )
 
 
 @contextmanager
@@ -73,7 +77,10 @@ def opened(
     folder: Path, *, budget: Budget | None = None, clock: Callable[[], int] = lambda: START
 ) -> Iterator[LedgerFile]:
     """Open a silo's ledger with the pin of its journal, as the silo does."""
-    with Journal(folder / "state", roster=bytes(32)) as journal, _ledger_file(folder, journal, budget, clock) as file:
+    with (
+        Journal(folder / "state", roster=bytes(32)) as journal,
+        _ledger_file(folder, journal, budget, clock) as file,
+    ):
         yield file
 
 
@@ -98,6 +105,23 @@ def rounds(folder: Path) -> list[int]:
     """Open the ledger and return the rounds that it was charged for."""
     with opened(folder) as file:
         return [entry.round for entry in file.ledger.entries]
+
+
+def epsilon(folder: Path) -> float:
+    """Open the ledger and return what was spent on a record."""
+    with opened(folder) as file:
+        return file.ledger.spent("record")
+
+
+@contextmanager
+def in_memory(otherwise: Path) -> Iterator[Path]:
+    """Give a folder in which a sync costs nothing, if there is one: thousands of silos die in it."""
+    memory = Path("/dev/shm")  # noqa: S108 - a name of its own is made in it
+    if not os.access(memory, os.W_OK):
+        yield otherwise
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
 
 # --- crashes ------------------------------------------------------------------------------------------------
@@ -148,13 +172,13 @@ def live(folder: Path, numbers: Sequence[int], kill: Kill) -> Life:
     if not child:
         try:
             os.close(reading)
-            _die_at(kill, writing, path_in(folder))
+            mortal = _Mortal(kill, writing, path_in(folder))
             with Journal(folder / "state", roster=bytes(32)) as journal:
-                journal._database.set_trace_callback(lambda _: _STEP("sql"))
+                journal._database.set_trace_callback(lambda _: mortal.step("sql"))
                 with _ledger_file(folder, journal, None, lambda: START) as file:
                     for number in numbers:
                         charge(file.ledger, number)
-                        _SAY(f"acknowledged {number}")
+                        mortal.say(f"acknowledged {number}")
         except BaseException:  # noqa: BLE001 - nothing may get back into the test's process
             traceback.print_exc()
             os._exit(9)
@@ -178,43 +202,43 @@ def live(folder: Path, numbers: Sequence[int], kill: Kill) -> Life:
     return life
 
 
-_STEP: Callable[..., Any]
-_SAY: Callable[[str], None]
+class _Mortal:
+    """Counts what this process does to files, tells it, and kills the process at one step.
 
+    It is the child, which ends here: nothing that is patched is put back.
+    """
 
-def _die_at(kill: Kill, pipe: int, ledger_path: Path) -> None:
-    """Let this process kill itself at a step; it is the child, so nothing is put back."""
-    real = {name: getattr(os, name) for name in STEPS}
-    taken = 0
+    def __init__(self, kill: Kill, pipe: int, ledger_path: Path) -> None:
+        self._kill = kill
+        self._pipe = pipe
+        self._path = ledger_path
+        self._real = {name: getattr(os, name) for name in STEPS}
+        self._taken = 0
+        for name in STEPS:
+            setattr(os, name, partial(self.step, name))
 
-    def say(line: str) -> None:
-        real["write"](pipe, f"{line}\n".encode())
+    def say(self, line: str) -> None:
+        self._real["write"](self._pipe, f"{line}\n".encode())
 
-    def step(name: str, *arguments: Any) -> Any:
-        nonlocal taken
-        taken += 1
+    def step(self, name: str, *arguments: Any) -> Any:
+        self._taken += 1
         size = len(arguments[1]) if name in WRITES else 0
-        say(f"{name} {size}")
-        if taken == kill.step and kill.part is not None:
+        self.say(f"{name} {size}")
+        if self._taken == self._kill.step and self._kill.part is not None:
             if size:
-                real[name](arguments[0], arguments[1][: kill.part], *arguments[2:])
+                self._real[name](arguments[0], arguments[1][: self._kill.part], *arguments[2:])
             os.kill(os.getpid(), signal.SIGKILL)
-        file = arguments[0] if name in SYNCS else -1
-        before = os.fstat(file).st_size if name in SYNCS else 0
-        result = real[name](*arguments) if name in real else None
+        synced = os.fstat(arguments[0]).st_size if name in SYNCS else 0
+        result = self._real[name](*arguments) if name in self._real else None
         if name in SYNCS:
-            about = Path(os.readlink(f"/proc/self/fd/{file}"))
-            if about == ledger_path.parent:
-                say("named 1")
-            elif about.name.startswith(ledger_path.name):
-                say(f"synced {before}")
-        if taken == kill.step:
+            about = Path(f"/proc/self/fd/{arguments[0]}").readlink()
+            if about == self._path.parent:
+                self.say("named 1")
+            elif about.name.startswith(self._path.name):
+                self.say(f"synced {synced}")
+        if self._taken == self._kill.step:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
-
-    for name in STEPS:
-        setattr(os, name, lambda *arguments, name=name: step(name, *arguments))
-    globals().update(_STEP=step, _SAY=say)
 
 
 def lose_power(folder: Path, life: Life, *, existed: bool, rest: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.counts import FULL, count
-from tests.privacy.ledgers import RECORD, Kill, Life, ledger, live, lose_power, path_in, rounds
+from tests.privacy.ledgers import (
+    Kill,
+    Life,
+    epsilon,
+    in_memory,
+    live,
+    lose_power,
+    path_in,
+    rounds,
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    with in_memory(tmp_path) as folder:
+        yield folder
+
 
 CHARGES = count(3, full=8)
 
@@ -33,16 +50,16 @@ def check(folder: Path, life: Life, known: list[int], numbers: list[int]) -> lis
 
 
 @pytest.mark.parametrize("power", [True, False], ids=["power lost", "killed"])
-def test_a_kill_at_every_write_loses_nothing_that_was_charged(tmp_path: Path, power: bool) -> None:
+def test_a_kill_at_every_write_loses_nothing_that_was_charged(place: Path, power: bool) -> None:
     numbers = list(range(1, CHARGES + 1))
-    whole = live(tmp_path / "whole", numbers, Kill(0))
+    whole = live(place / "whole", numbers, Kill(0))
     assert (whole.acknowledged, whole.killed) == (numbers, False)
     names = {name for name, _ in whole.steps}
     assert {"write", "pwrite", "fdatasync", "fsync", "replace", "sql"} <= names
     kills = list(points(whole.steps))
     assert len(kills) > count(50, full=2000)
     for number, kill in enumerate(kills):
-        folder = tmp_path / str(number)
+        folder = place / str(number)
         life = live(folder, numbers, kill)
         assert life.killed
         if power:
@@ -50,18 +67,19 @@ def test_a_kill_at_every_write_loses_nothing_that_was_charged(tmp_path: Path, po
         found = check(folder, life, [], numbers)
         after = live(folder, [100], Kill(0))  # Nobody is locked out.
         assert check(folder, after, found, [100]) == [*found, 100]
+        shutil.rmtree(folder)
 
 
-def test_whatever_part_of_an_unsynced_line_survives_it_opens(tmp_path: Path) -> None:
+def test_whatever_part_of_an_unsynced_line_survives_it_opens(place: Path) -> None:
     """After a power cut the end of the file is any prefix of what was written, or zeros in its place."""
-    live(tmp_path, [1, 2], Kill(0))
-    path = path_in(tmp_path)
+    live(place, [1, 2], Kill(0))
+    path = path_in(place)
     before = path.stat().st_size
-    whole = live(tmp_path, [3], Kill(0))
+    whole = live(place, [3], Kill(0))
     line = path.read_bytes()[before:]
     at = next(number for number, (name, _) in enumerate(whole.steps, 1) if name == "fdatasync")
     for size in range(0, len(line), count(37, full=1)):
-        folder = tmp_path / str(size)
+        folder = place / str(size)
         live(folder, [1, 2], Kill(0))
         life = live(folder, [3], Kill(at))
         assert life.killed
@@ -90,28 +108,15 @@ def test_whatever_part_of_an_unsynced_line_survives_it_opens(tmp_path: Path) -> 
 def test_epsilon_is_that_of_all_charges_that_returned_or_one_more_of_each_life(
     tmp_path_factory: pytest.TempPathFactory, lives: list[tuple[int, int, int | None, bool, int]]
 ) -> None:
-    folder = tmp_path_factory.mktemp("lives")
     number, known, spent = 0, list[int](), 0.0
-    for charges, step, part, power, rest in lives:
-        numbers = list(range(number + 1, number + charges + 1))
-        number += charges
-        existed = path_in(folder).exists()
-        life = live(folder, numbers, Kill(step, part))
-        if power and life.killed:
-            lose_power(folder, life, existed=existed, rest=rest)
-        known = check(folder, life, known, numbers)
-        account = ledger(lambda: 0, budget=None).alone
-        now = sum(1 for _ in known)
-        total = account("record", _entries(now))
-        assert total >= spent
-        spent = total
-
-
-def _entries(number: int) -> list[object]:
-    held = ledger(lambda: 0, budget=None)
-    return [
-        held.charge(
-            federation="clinics", job="job-1", round=1, release=1, training=bytes(32), events=[RECORD]
-        )
-        for _ in range(number)
-    ]
+    with in_memory(tmp_path_factory.mktemp("lives")) as folder:
+        for charges, step, part, power, rest in lives:
+            numbers = list(range(number + 1, number + charges + 1))
+            number += charges
+            existed = path_in(folder).exists()
+            life = live(folder, numbers, Kill(step, part))
+            if power and life.killed:
+                lose_power(folder, life, existed=existed, rest=rest)
+            known = check(folder, life, known, numbers)
+            before, spent = spent, epsilon(folder)
+            assert spent >= before
