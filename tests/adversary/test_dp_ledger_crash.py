@@ -180,13 +180,13 @@ def spent_after_release(self: Ledger, **named: Any) -> Entry:
     """Write the entry of a charge when the next one comes: what it paid for left before."""
     late = self.__dict__.setdefault("late", [])
     keep = self._keep
-    self._keep = lambda line, chain: late.append((line, chain))  # type: ignore[method-assign]
+    self._keep = lambda line, chain: late.append((line, chain))
     for pair in [late.pop()] if late else []:
         keep(*pair)
     try:
         return _charge(self, **named)
     finally:
-        self._keep = keep  # type: ignore[method-assign]
+        self._keep = keep
 
 
 def without_sync(self: LedgerFile, line: bytes, chain: bytes) -> None:
