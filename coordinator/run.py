@@ -332,12 +332,13 @@ def _refusal(
     by_policy = policy_rules(reasons)
     if not by_policy or error.have + len(by_policy) < error.need:
         return None
-    rule, _, needs = next(iter(by_policy.values())).rstrip(")").partition(" (needs ")
+    rule, _, named = next(iter(by_policy.values())).rstrip(")").partition(" (")
     told = ", ".join(f"{silo} ({rule})" for silo, rule in by_policy.items())
     text = f"{error.have} silos answered, {error.need} are needed; refused by policy: {told}"
     if rule == BUDGET_SPENT:
         return " and ".join(by_policy), PrivacyBudgetExhausted(text)
-    silos = tuple(needs.split(", ")) if needs else ()  # A lock names whose return would help.
+    # A lock names whose return would help, a ledger whose it is: behind one word that says which.
+    silos = tuple(named.partition(" ")[2].split(", ")) if named else ()
     return " and ".join(by_policy), PolicyRefused(rule, text, silos)
 
 
