@@ -1,1 +1,1 @@
-"""Runnable examples. A package with a file, because others install a package of this name."""
+"""Worked examples; a package, because the wheel of Opacus brings a package of the same name."""
