@@ -179,9 +179,11 @@ def clipped_sums(
     norm = torch.linalg.vector_norm(norms, dim=0)
     finite = norm.isfinite()
     factor = (bound * (1.0 - MARGIN) / norm).clamp(max=1.0).masked_fill(~finite, 0.0)
-    # NaN times zero is NaN, so that such rows are written over; one parameter at a time is in float64.
+    if not bool(finite.all()):  # NaN times zero is NaN, so that such rows are written over.
+        flat = [part.masked_fill(~finite[:, None], 0.0) for part in flat]
+    # One parameter at a time is in float64.
     return [
-        (factor @ part.double().masked_fill(~finite[:, None], 0.0)).reshape(gradient.shape[1:])
+        (factor @ part.double()).reshape(gradient.shape[1:])
         for part, gradient in zip(flat, gradients, strict=True)
     ]
 
