@@ -94,6 +94,13 @@ _TERMS = (
         ("weight cap", "head-room"),
     ),
     Term(
+        "clip norm",
+        "With differential privacy, the largest L2 norm of the gradient of one record, or of the update of "
+        "one silo. Longer ones are scaled down; the noise is a multiple of it.",
+        ("l2_clip_norm", "max_l2_clip_norm"),
+        ("noise multiplier", "clip"),
+    ),
+    Term(
         "cohort",
         "The n silos of a round with the numbers that protect them: c, t and k_min. n is the size of the "
         "pinned roster, whoever is present, so that nobody can be talked into a smaller one.",
@@ -140,10 +147,11 @@ _TERMS = (
     ),
     Term(
         "differential privacy",
-        "A proven bound, called epsilon, on what the opened sum itself tells about a single person; it "
-        "takes noise in the sum. Masks do not give it: they hide a silo's part, not what the sum says.",
-        ("privacy", "epsilon"),
-        ("who reads",),
+        "A proven bound on what the opened sum itself tells about one record or one silo; it takes noise "
+        "in the sum. Masks do not give it: they hide a silo's part, not what the sum says. It comes with "
+        "epsilon, delta, the unit that is hidden, and what data sets count as neighbours.",
+        ("privacy", "LocalDPSGD", "DistributedDP"),
+        ("epsilon", "privacy ledger", "noise multiplier", "clip norm", "who reads"),
     ),
     Term(
         "digest",
@@ -156,6 +164,14 @@ _TERMS = (
         "The phase in which silos send their encoded vectors, encrypted and signed; the coordinator adds "
         "them up as they come.",
         see=("ciphertext", "count entry"),
+    ),
+    Term(
+        "epsilon",
+        "How much the chance of any outcome may change, as a factor of e to the epsilon, if one unit of the "
+        "data is replaced by an empty one; delta is the chance that it changes more. 1 is strong, 8 is "
+        "usual, 20 says little.",
+        ("delta",),
+        ("differential privacy", "privacy ledger"),
     ),
     Term(
         "estimate",
@@ -245,6 +261,13 @@ _TERMS = (
         ("saturated", "worst error"),
     ),
     Term(
+        "noise multiplier",
+        "With differential privacy, the standard deviation of the noise in a sum over what one unit can move "
+        "it by. Found from epsilon, delta and rounds before a run.",
+        ("noise_multiplier", "noise"),
+        ("clip norm", "epsilon"),
+    ),
+    Term(
         "Opened",
         "The phase in which survivors open the encrypted sum themselves and say that they did; the "
         "coordinator learns only that. All open the same sum, so all make the same model.",
@@ -279,6 +302,14 @@ _TERMS = (
         "A silo's own floors and caps: schemes, roster, n, c, t, k_min and clip. Nobody can widen it from "
         "outside; what it refuses, it refuses before anything of the data has left.",
         see=("Refused", "roster"),
+    ),
+    Term(
+        "privacy ledger",
+        "A silo's list of what was released of one data set, over all jobs: charged before anything leaves, "
+        "never reset. `silo ledger show` prints it; its signed head goes with every ConsistencyCheck, so "
+        "that peers find one that was put back.",
+        ("ledger", "budget", "head"),
+        ("epsilon", "policy", "journal"),
     ),
     Term(
         "Refused",
