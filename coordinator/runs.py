@@ -171,9 +171,7 @@ class Runs:
             run = await asyncio.to_thread(self._restored, stored)
             if new_release:
                 if run.noise is None:
-                    raise UsageError(
-                        "another release of a model needs differential privacy; begin a new run"
-                    )
+                    raise UsageError("another release of a model needs differential privacy; begin a new run")
                 memory = self._store.memory(name, run.number)
                 self._store.set_memory(name, run.number, memory.next_release())
             self._store.begin_again(name)

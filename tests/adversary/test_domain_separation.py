@@ -29,7 +29,6 @@ from secagg.keys.document import KeyDocument, document_fields, sign_document
 from secagg.masking import transcript
 from secagg.messages import SignedUpload
 from secagg.privacy.heads import sign_head
-from secagg.privacy.ledger import Ledger
 from secagg.rounds.bases import WANTED, base_fields
 from secagg.rounds.silo import base_key
 from secagg.survivors import sign_survivors, sign_void
@@ -148,9 +147,9 @@ def statements() -> Iterator[tuple[str, str, bytes, tuple[Field, ...]]]:
         uploads = tuple((one, SignedUpload(bytes(32), None, bytes(64))) for one in SILOS)
         named = encrypted.set_id(round_id, uploads)
         yield silo, "survivors", sign_survivors(reference.identity(silo), named, SILOS), (named, SILOS)
-        ledger = Ledger("brain", genesis=WORDS[0], budget=None, keep=lambda *_: None, clock=lambda: 0)
-        head = sign_head(reference.identity(silo), silo, ledger)
-        yield silo, "ledger head", head.signature, (silo, head.data_set, head.entries, head.chain)
+        head = sign_head(reference.identity(silo), silo, "brain", entries=2, chain=WORDS[0], context=round_id)
+        fields = silo, head.data_set, head.entries, head.chain, round_id
+        yield silo, "ledger head", head.signature, fields
         yield from key_statements(silo)
     for silo, signature in sent.survivor_signatures.items():
         yield silo, "survivors", signature, (round_id, sent.opened.survivors)

@@ -21,7 +21,7 @@ from secagg.hazmat.identity import IdentityKey
 from secagg.privacy import heads as ledger_heads
 from secagg.privacy.entries import Entry, LedgerDamaged
 from secagg.privacy.events import Release
-from secagg.privacy.heads import LedgerHead, sign_head
+from secagg.privacy.heads import LedgerHead
 from secagg.privacy.ledger import Ledger
 from secagg.roster import Roster
 from silo.ledger_file import LedgerFile
@@ -30,11 +30,13 @@ from tests.counts import count
 from tests.privacy.ledgers import (
     BUDGET,
     RECORD,
+    ROUND,
     START,
     Clock,
     Kill,
     charge,
     epsilon,
+    head_of,
     in_memory,
     ledger,
     live,
@@ -146,12 +148,12 @@ def whole_disks(_folder: Path) -> list[str]:
     heads: list[LedgerHead] = []
     for number in PAID:
         charge(held, number)
-        heads.append(sign_head(IDENTITY, "north", held))
+        heads.append(head_of(IDENTITY, "north", held))
     other = ledger(Clock(), budget=None)
     for number in reversed(PAID):
         charge(other, number, RECORD)
-    put_back = [*heads[:-1], sign_head(IDENTITY, "north", other)]
-    faults = [ledger_heads.head_fault(ROSTER, "north", head, heads[-1]) for head in put_back]
+    put_back = [*heads[:-1], head_of(IDENTITY, "north", other)]
+    faults = [ledger_heads.head_fault(ROSTER, "north", head, heads[-1], context=ROUND) for head in put_back]
     return ["a peer took an older ledger"] if None in faults else []
 
 
@@ -217,7 +219,9 @@ def clocks_word(self: Ledger) -> int:
     return self._clock()
 
 
-def signed_is_right(_roster: Roster, _silo: str, _head: LedgerHead, _held: LedgerHead | None) -> None:
+def signed_is_right(
+    _roster: Roster, _silo: str, _head: LedgerHead, _held: LedgerHead | None, *, context: bytes
+) -> None:
     """Take any head."""
 
 

@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from secagg.hazmat.identity import IdentityKey
 from secagg.privacy.entries import Entry, genesis
 from secagg.privacy.events import Event, Release, Unprotected
+from secagg.privacy.heads import LedgerHead, sign_head
 from secagg.privacy.ledger import DAY, Budget, Ledger
 from silo.journal import Journal
 from silo.ledger_file import LedgerFile, the_file
@@ -253,3 +255,12 @@ def lose_power(folder: Path, life: Life, *, existed: bool, rest: int = 0) -> Non
             path.unlink()
         elif life.synced is not None:
             os.truncate(path, min(size, life.synced + rest))
+
+
+ROUND = bytes([7]) * 32
+
+
+def head_of(identity: IdentityKey, silo: str, ledger: Ledger, context: bytes = ROUND) -> LedgerHead:
+    """Return the head as the silo says it in a round."""
+    entries, chain = ledger.head
+    return sign_head(identity, silo, ledger.data_set, entries=entries, chain=chain, context=context)

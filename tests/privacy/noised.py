@@ -118,7 +118,8 @@ class Noised:
             "roster": self.roster.digest,
             "base": model.digest,
             "scheme": parameters,
-            "encoding": planned.encoding or plan_mean(length, cohort=n, clip=8.0, weight_cap=100.0, least_total_weight=10.0),
+            "encoding": planned.encoding
+            or plan_mean(length, cohort=n, clip=8.0, weight_cap=100.0, least_total_weight=10.0),
             "training": TrainingPlan(strategy=FedAvg(), length=length).settings(),
             "privacy": planned.noise,
         }

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 from secagg.errors import InputRefused, ParameterError, UsageError
-from secagg.privacy.noise import BLOCK
 from secagg.learning.trainer import SumsGradients, TrainingSettings, TrainsPrivately, Update
 from secagg.names import RandomSource
+from secagg.privacy.noise import BLOCK
 from secagg.privacy.sampling import PoissonSampler
 from secagg.terms import LocalNoise
 from silo import TorchTrainer

@@ -1,4 +1,4 @@
-"""From numbers to noised integers and back: the norm holds exactly, the noise is fresh, the mean is the mean."""
+"""From numbers to noised integers and back: the norm holds exactly, noise is fresh, the mean is the mean."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from secagg.fixedpoint import SUM_LIMIT, Encoding, Segment
 from secagg.names import WordBits
 from secagg.privacy.clip import squared_norm
 from secagg.privacy.noise import DiscreteGaussian, reach
-from secagg.privacy.noising import check_noised, decode_noised, noised_gradient, noised_steps, noised_update
+from secagg.privacy.noising import (
+    StepNoise,
+    check_noised,
+    decode_noised,
+    noised_gradient,
+    noised_update,
+)
 from secagg.privacy.planning import largest_entry
 from secagg.terms import DistributedNoise, LocalNoise, RecordNoise, SiloNoise
 from tests.counts import count
@@ -34,6 +40,10 @@ def encoding_of(
 ) -> Encoding:
     bound = math.ldexp(largest_entry(noise, bits), -bits)
     return Encoding(word_bits, silos, (Segment("update", length, bound, bits),))
+
+
+def noised_steps(noise: LocalNoise, total: NDArray[Any], **named: Any) -> NDArray[Any]:
+    return StepNoise(noise, total.size, **named).add(total)
 
 
 def signed(vector: NDArray[Any]) -> NDArray[np.int64]:
@@ -54,7 +64,7 @@ def update_steps(update: NDArray[Any], norm: float, bits: int, word_bits: WordBi
     return signed(vector) - noise_of(update.size, 1)
 
 
-# --- the norm of a silo's update ---------------------------------------------------------------------------
+# --- the norm of a silo's update --------------------------------------------------------------------------
 
 
 def half_steps(length: int, bits: int) -> tuple[NDArray[Any], float]:
@@ -70,7 +80,7 @@ def adversarial(draw: st.DrawFn) -> NDArray[Any]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     match kind:
         case "uniform":
-            return rng.normal(size=length) * 10.0 ** draw(st.floats(-8, 8))
+            return np.asarray(rng.normal(size=length) * 10.0 ** draw(st.floats(-8, 8)))
         case "one":
             vector = np.zeros(length)
             vector[0] = draw(st.floats(-1e9, 1e9))
@@ -80,14 +90,12 @@ def adversarial(draw: st.DrawFn) -> NDArray[Any]:
         case "tiny":
             return np.full(length, draw(st.sampled_from([5e-324, 1e-310, -1e-300])))
         case "alternating":
-            return (np.arange(length) % 2 * 2.0 - 1.0) * draw(st.floats(0, 1e3))
+            return np.asarray((np.arange(length) % 2 * 2.0 - 1.0) * draw(st.floats(0, 1e3)))
         case _:
-            return np.ldexp(rng.integers(-50, 50, length) + 0.5, -draw(st.integers(0, 12)))
+            return np.asarray(np.ldexp(rng.integers(-50, 50, length) + 0.5, -draw(st.integers(0, 12))))
 
 
-@given(
-    update=adversarial(), norm=st.floats(1e-4, 1e4), bits=st.integers(-4, 20), single=st.booleans()
-)
+@given(update=adversarial(), norm=st.floats(1e-4, 1e4), bits=st.integers(-4, 20), single=st.booleans())
 @example(*half_steps(300, 8), 8, False)
 @example(*half_steps(1, 4), 4, True)
 def test_integers_have_at_most_the_clip_norm(
@@ -119,7 +127,9 @@ def test_a_longer_one_keeps_its_direction() -> None:
     assert math.sqrt(squared_norm(steps)) > 0.9999 * 2**24
 
 
-@pytest.mark.parametrize(("bad", "rule"), [(math.nan, "nan"), (math.inf, "infinite"), (-math.inf, "infinite")])
+@pytest.mark.parametrize(
+    ("bad", "rule"), [(math.nan, "nan"), (math.inf, "infinite"), (-math.inf, "infinite")]
+)
 def test_what_is_no_number_is_refused(bad: float, rule: str) -> None:
     vector = np.array([0.0, 1.0, bad, 2.0])
     silo, record = SiloNoise(1.0, SHARE, 1e-5), RecordNoise(1.0, SHARE, 0.1, 8.0, 1e-5)
@@ -136,7 +146,7 @@ def test_what_is_no_number_is_refused(bad: float, rule: str) -> None:
         assert "entry 2" in str(caught.value)
 
 
-# --- sums of gradients -------------------------------------------------------------------------------------
+# --- sums of gradients ------------------------------------------------------------------------------------
 
 
 def gradient_steps(
@@ -175,7 +185,7 @@ def test_one_record_moves_no_sum_further_than_the_sensitivity(
     assert math.sqrt(squared_norm(apart)) <= norm * 2.0**bits * (1 + 1e-9) + math.sqrt(length)
 
 
-# --- noise -------------------------------------------------------------------------------------------------
+# --- noise ------------------------------------------------------------------------------------------------
 
 KINDS: tuple[Any, ...] = (
     (noised_update, SiloNoise(1.0, SHARE, 1e-5)),
@@ -184,7 +194,9 @@ KINDS: tuple[Any, ...] = (
 
 
 @pytest.mark.parametrize(("noised", "noise"), KINDS)
-def test_the_same_randomness_gives_the_same_vector_and_fresh_randomness_never(noised: Any, noise: Any) -> None:
+def test_the_same_randomness_gives_the_same_vector_and_fresh_randomness_never(
+    noised: Any, noise: Any
+) -> None:
     encoding, zeros = encoding_of(noise, 100, 8), np.zeros(100)
     first, again, other = (noised(encoding, noise, zeros, random=source(key)) for key in (1, 1, 2))
     assert first.tolist() == again.tolist()
@@ -207,7 +219,7 @@ def test_a_share_has_the_variance_that_the_terms_say(noised: Any, noise: Any, wo
     assert not low < square * 3 / 2 < high
 
 
-# --- back to a mean ----------------------------------------------------------------------------------------
+# --- back to a mean ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("word_bits", get_args(WordBits))
@@ -236,20 +248,24 @@ def test_a_sum_of_gradients_decodes_over_the_expected_batch(silos: int) -> None:
     encoding = encoding_of(noise, 3, 16)
     gradients = [np.array([1.0, -0.5, 2.0])] * silos
     vectors = [noised_gradient(encoding, noise, g, random=source(i)) for i, g in enumerate(gradients)]
-    mean = decode_noised(encoding, noise, np.sum(vectors, axis=0, dtype=np.uint64), silos=silos)
+    mean = decode_noised(encoding, noise, np.asarray(np.sum(vectors, axis=0, dtype=np.uint64)), silos=silos)
     assert mean.values is not None
-    assert np.allclose(mean.values, -np.array([1.0, -0.5, 2.0]) * silos / 10, atol=silos * reach(SHARE) / 2**16)
+    assert np.allclose(
+        mean.values, -np.array([1.0, -0.5, 2.0]) * silos / 10, atol=silos * reach(SHARE) / 2**16
+    )
     assert mean.weight == 10.0
 
 
-@pytest.mark.parametrize("total", [np.zeros(5, np.uint64), np.zeros(6, np.uint32), np.zeros((6, 1), np.uint64)])
+@pytest.mark.parametrize(
+    "total", [np.zeros(5, np.uint64), np.zeros(6, np.uint32), np.zeros((6, 1), np.uint64)]
+)
 def test_what_is_no_total_of_the_encoding_is_refused(total: NDArray[Any]) -> None:
     noise = SiloNoise(1.0, SHARE, 1e-5)
     with pytest.raises(UsageError):
         decode_noised(encoding_of(noise, 6, 16), noise, total, silos=4)
 
 
-# --- terms that no planner makes -----------------------------------------------------------------------------
+# --- terms that no planner makes ----------------------------------------------------------------------------
 
 SILO = SiloNoise(1.0, SHARE, 1e-5)
 RECORD = RecordNoise(1.0, SHARE, 0.1, 8.0, 1e-5)
@@ -305,7 +321,7 @@ def test_numbers_beyond_all_use_are_a_fault_of_the_coordinator(noise: Distribute
         check_noised(encoding, noise, 5)
 
 
-# --- the noise of one step of DP-SGD -------------------------------------------------------------------------
+# --- the noise of one step of DP-SGD ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("multiplier", "norm"), [(1.0, 1.0), (0.3, 5.0), (20.0, 1e-3)])

@@ -95,7 +95,9 @@ def test_a_plan_carries_its_target_in_the_least_sum_and_cannot_wrap(
     (event,) = events_of(terms)
     assert isinstance(event, Release)
     assert wanted <= event.noise_multiplier <= wanted * 1.001, "less noise than the target needs, or far more"
-    rounds = [Release(event.unit, event.noise_multiplier, 1.0, mode.target.rounds, event.slack * mode.target.rounds)]
+    rounds = [
+        Release(event.unit, event.noise_multiplier, 1.0, mode.target.rounds, event.slack * mode.target.rounds)
+    ]
     assert epsilon(rounds, delta=mode.target.delta, unit=mode.unit) <= mode.target.epsilon
 
 
