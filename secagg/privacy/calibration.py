@@ -71,8 +71,8 @@ class Privacy:
             At least 0.05, rounded up in its fourth digit.
 
         Raises:
-            ParameterError: a value is outside its range, or no noise is enough, for the slack takes half of
-                delta or no account proves so little.
+            ParameterError: a value is outside its range, or no noise is enough: the slack takes half of
+                delta, or no account proves so little.
             MissingExtra: records are sampled, and ``dp_accounting`` is not installed.
 
         Guarantees:

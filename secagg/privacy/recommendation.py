@@ -10,6 +10,7 @@ that it can be, the clip norm. What a model loses depends on the data too, which
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -35,8 +36,8 @@ _BATCHES = 20
 """A step takes so small a part of the rows when nobody says how many."""
 
 _LABELS: dict[ModeName, str] = {
-    "local": "local: DP-SGD hides one record from everybody; each silo adds all the noise",
-    "record": "record: distributed noise hides one record; together the silos add it once",
+    "local": "local: DP-SGD hides a record from all; each silo adds all the noise",
+    "record": "record: distributed noise hides a record; the silos add it once",
     "silo": "silo: distributed noise hides all that one silo gives",
 }
 
@@ -159,7 +160,7 @@ class Plan:
         what = (
             f"{_many(case.rounds, 'round')}, {_many(case.parameters, 'parameter')}, clip norm {case.clip:g}"
         )
-        lines = [f"{who}, {what}"]
+        lines = textwrap.wrap(f"{who}, {what}", width, subsequent_indent="  ")
         for label, sentence in self._terms():
             lines += hanging(label, sentence, width=width)
         for mode, reached, at_best in zip(self.modes, self.reached, self.at_best, strict=True):

@@ -110,7 +110,7 @@ def test_a_slack_that_spends_delta_is_refused_with_what_to_change(
     assert refused.value.__notes__[0].startswith("x SA-2001")
 
 
-@pytest.mark.parametrize("rate", [1.0, 0.1])
+@pytest.mark.parametrize("rate", [1.0, pytest.param(0.1, marks=pytest.mark.full)])
 def test_where_slack_takes_most_of_delta_a_smaller_epsilon_than_asked_is_taken(rate: float) -> None:
     """At epsilon 30 the slack alone is more than delta; what is asked is met all the same."""
     privacy, slack = Privacy(30.0, 1e-5, 20), 1e-12
