@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from phe.paillier import PaillierPrivateKey, PaillierPublicKey
 
-from tests.second_silo import exchange, frame, hashed, hkdf, public
+from tests.second_silo import Ledger, exchange, frame, hashed, head, hkdf, public, told
 
 PUBLIC = b"secagg paillier public 1\n"
 SECRET = b"secagg paillier secret 1\n"
@@ -159,8 +159,9 @@ class SecondEncryptedSilo:
         key: WholeKey | KeyShare,
         vector: bytes,
         random: bytes,
+        ledger: Ledger | None = None,
     ) -> None:
-        self.name, self.random, self.key = name, random, key
+        self.name, self.random, self.key, self.ledger = name, random, key, ledger
         self.slots = {silo: slot for slot, (silo, _) in enumerate(roster)}
         self.identity = Ed25519PrivateKey.from_private_bytes(identity)
         self.terms = msgspec.msgpack.decode(opened[1:])["terms"]
@@ -196,21 +197,8 @@ class SecondEncryptedSilo:
     def sign(self, label: str, *fields: Any) -> bytes:
         return self.identity.sign(frame(label, *fields))
 
-    def training(self) -> bytes:
-        scheme, encoding = self.terms["scheme"], self.terms["encoding"]
-        told = [
-            self.terms[key] for key in ("federation", "job", "round", "kind", "release", "roster", "base")
-        ]
-        cohort = [scheme["cohort"][key] for key in ("n", "c", "t", "k_min")]
-        segments = [
-            [s[key] for key in ("name", "length", "bound", "fraction_bits")] for s in encoding["segments"]
-        ]
-        numbers = [self.word_bits, self.cohort, encoding["weight_cap"], segments]
-        protection = [scheme["type"], *cohort, scheme["key"]]
-        return hashed("training", *told, protection, numbers, self.terms["training"])
-
     def encrypted(self, training: bytes, attempt: int, seconds: float, voids: Any, evidence: Any) -> Any:
-        assert training == self.training()
+        assert training == told(self.terms)
         assert self.terms["scheme"]["key"] == self.key.id
         parameters = hashed(
             "paillier parameters", self.word_bits, self.cohort, self.key.bits, len(self.integers)
@@ -249,13 +237,14 @@ class SecondEncryptedSilo:
         self.survivors = [silo for silo, _ in uploads]
         self.boxes = {silo: upload["box"] for silo, upload in uploads}
         signature = self.sign("survivors", hashed("uploads", round_id, named), self.survivors)
-        return {"type": "ConsistencyCheck", "round_id": round_id, "signature": signature}
+        said = {"type": "ConsistencyCheck", "round_id": round_id, "signature": signature}
+        return said | {"head": head(self.identity, self.name, self.ledger, round_id)}
 
-    def open(self, round_id: bytes, signatures: Any, total: Any, payload: bytes) -> None:
+    def open(self, round_id: bytes, signatures: Any, total: Any, heads: Any, payload: bytes) -> None:
         assert isinstance(self.key, WholeKey)
         self.unpack([self.key.open(ciphertext) for ciphertext in self.key.read(payload)])
 
-    def part(self, round_id: bytes, signatures: Any, ciphertexts: Any, payload: bytes) -> Any:
+    def part(self, round_id: bytes, signatures: Any, ciphertexts: Any, heads: Any, payload: bytes) -> Any:
         key = self.key
         assert isinstance(key, KeyShare)
         size, end = len(payload) // len(self.survivors), self.count * key.bits // 4

@@ -22,6 +22,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 PRIME = 2**256 + 297
 SPAN = 2**22
 
+Ledger = tuple[str, int, bytes]
+"""Name of the data set, entries, chain."""
+
 
 def framed(value: Any) -> bytes:
     """Section 2."""
@@ -34,6 +37,8 @@ def framed(value: Any) -> bytes:
             tag, body = b"i", value.to_bytes(abs(value).bit_length() // 8 + 1, "big", signed=True)
         case float():
             tag, body = b"f", struct.pack(">d", value)
+        case None:
+            tag, body = b"0", b""
         case _:
             tag, body = b"(", b"".join(map(framed, value))
     return tag + struct.pack(">Q", len(body)) + body
@@ -45,6 +50,26 @@ def frame(label: str, *fields: Any) -> bytes:
 
 def hashed(label: str, *fields: Any) -> bytes:
     return hashlib.sha256(frame(label, *fields)).digest()
+
+
+def told(terms: dict[str, Any]) -> bytes:
+    """The training digest; section 2."""
+    scheme, encoding, noise = terms["scheme"], terms["encoding"], terms["privacy"]
+    names = [terms[key] for key in ("federation", "job", "round", "kind", "release", "roster", "base")]
+    cohort = [scheme["cohort"][key] for key in ("n", "c", "t", "k_min")] if "cohort" in scheme else []
+    protection = [scheme["type"], *cohort, *([scheme["key"]] if "key" in scheme else [])]
+    segments = [
+        [s[key] for key in ("name", "length", "bound", "fraction_bits")] for s in encoding["segments"]
+    ]
+    numbers = [encoding["word_bits"], encoding["cohort"], encoding["weight_cap"], segments]
+    privacy = [] if noise is None else list(noise.values())
+    return hashed("training", *names, protection, numbers, terms["training"], privacy)
+
+
+def locked(terms: dict[str, Any]) -> bytes:
+    """What a sum under these terms locks; section 6."""
+    release = terms["release"]
+    return terms["base"] if release == 1 else hashed("release", terms["base"], release)
 
 
 def hkdf(secret: bytes, purpose: str, *context: Any) -> bytes:
@@ -80,8 +105,10 @@ class SecondSilo:
         opened: bytes,
         vector: bytes,
         random: bytes,
+        ledger: Ledger | None = None,
     ) -> None:
         self.name, self.random, self.vector = name, random, np.frombuffer(vector, "<u4")
+        self.ledger = ledger
         self.identity = Ed25519PrivateKey.from_private_bytes(identity)
         self.slots = {silo: slot for slot, (silo, _) in enumerate(roster)}
         self.terms = msgspec.msgpack.decode(opened[1:])["terms"]
@@ -94,6 +121,7 @@ class SecondSilo:
     def receive(self, header: bytes) -> tuple[bytes, bytes | None] | None:
         message = msgspec.msgpack.decode(header[1:])
         steps: dict[str, Callable[..., Any]] = {
+            "TrainingOpened": self.ready,
             "RoundOpened": self.advertise,
             "KeysAnnounced": self.share,
             "SharesAnnounced": self.masked,
@@ -110,15 +138,11 @@ class SecondSilo:
     def sign(self, label: str, *fields: Any) -> bytes:
         return self.identity.sign(frame(label, *fields))
 
+    def ready(self, terms: dict[str, Any], seconds: float) -> Any:
+        return {"type": "Ready", "training": told(terms)}
+
     def advertise(self, training: bytes, attempt: int, seconds: float, voids: Any, evidence: Any) -> Any:
-        terms, cohort, encoding = self.terms, self.terms["scheme"]["cohort"], self.terms["encoding"]
-        told = [terms[key] for key in ("federation", "job", "round", "kind", "release", "roster", "base")]
-        scheme = ["masking", *(cohort[key] for key in ("n", "c", "t", "k_min"))]
-        segments = [
-            [s[key] for key in ("name", "length", "bound", "fraction_bits")] for s in encoding["segments"]
-        ]
-        numbers = [encoding["word_bits"], encoding["cohort"], encoding["weight_cap"], segments]
-        assert training == hashed("training", *told, scheme, numbers, terms["training"])
+        assert training == told(self.terms)
         self.descriptor = hashed("descriptor", training, attempt, seconds)
         self.box, self.mask = self.draw(32), self.draw(32)
         bundle = {"box": public(self.box), "mask": public(self.mask), "nonce": self.draw(32)}
@@ -162,11 +186,11 @@ class SecondSilo:
         return AESGCM(key).encrypt(bytes(12), share + salt, None)
 
     def masked(self, share_sets: list[Any], boxes: list[Any]) -> Any:
-        told = []
+        dealt = []
         for dealer, s in share_sets:
             entries = [list(entry.values()) for entry in s["entries"]]
-            told.append([dealer, hashed("share set", self.session, dealer, s["mask"], s["seed"], entries)])
-        self.round_id = hashed("round", self.session, told)
+            dealt.append([dealer, hashed("share set", self.session, dealer, s["mask"], s["seed"], entries)])
+        self.round_id = hashed("round", self.session, dealt)
         for dealer, *sealed in boxes:
             shared = exchange(self.box, self.peers[dealer]["box"])
             self.openings[dealer] = {}
@@ -189,14 +213,25 @@ class SecondSilo:
 
     def check(self, round_id: bytes, survivors: list[str]) -> Any:
         signature = self.sign("survivors", round_id, survivors)
-        return {"type": "ConsistencyCheck", "round_id": round_id, "signature": signature}
+        said = {"type": "ConsistencyCheck", "round_id": round_id, "signature": signature}
+        return said | {"head": head(self.identity, self.name, self.ledger, round_id)}
 
-    def unmask(self, round_id: bytes, survivors: list[str], signatures: Any) -> Any:
+    def unmask(self, round_id: bytes, survivors: list[str], signatures: Any, heads: Any) -> Any:
         given = [[p, self.openings[p]["seed" if p in survivors else "mask"]] for p in self.members]
         return {"type": "Unmasking", "round_id": round_id, "openings": given}
 
     def finish(self, **_: Any) -> None:
         """Nothing is sent after the sum."""
+
+
+def head(identity: Ed25519PrivateKey, silo: str, ledger: Ledger | None, round_id: bytes) -> Any:
+    """How far a ledger is; section 11."""
+    if ledger is None:
+        return None
+    name, entries, chain = ledger
+    data_set = hashed("data set", silo, name)
+    signature = identity.sign(frame("ledger head", silo, data_set, entries, chain, round_id))
+    return {"data_set": data_set, "entries": entries, "chain": chain, "signature": signature}
 
 
 def public(private: bytes) -> bytes:

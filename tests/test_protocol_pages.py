@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from secagg import wire
 from secagg.ckks.limbs import plan_limbs
@@ -23,6 +28,7 @@ from secagg.learning import model
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.silo import MaskingSilo
 from secagg.messages import (
+    ConsistencyCheck,
     DealerEvidence,
     FromCoordinator,
     FromSilo,
@@ -40,17 +46,23 @@ from secagg.messages import (
 from secagg.names import SiloId, WordBits
 from secagg.paillier import knowledge, threshold
 from secagg.paillier import public as public_key
+from secagg.privacy.charge import events_of
+from secagg.privacy.events import Release
+from secagg.privacy.heads import LedgerHead, sign_head
+from secagg.privacy.noise import reach
 from secagg.roster import Roster
 from secagg.rounds.bases import WANTED, base_fields
 from secagg.rounds.silo import base_key
-from secagg.survivors import Locks, sign_void
-from secagg.terms import MaskingParameters, SchemeParameters, Terms, training_digest
+from secagg.survivors import Locks, lock_key, sign_void
+from secagg.terms import MaskingParameters, PrivacyParameters, SchemeParameters, Terms, training_digest
 from tests.paillier_keys import threshold_key
 from tests.second_encrypted_silo import KeyShare, SecondEncryptedSilo, WholeKey
-from tests.second_silo import SecondSilo
-from tests.vectors import encrypted_world, world
+from tests.second_silo import Ledger, SecondSilo, head, locked, told
+from tests.vectors import encrypted_world, noised_world, world
+from tests.vectors.cases import full_inputs
 from tests.vectors.forging import bad_dealing
-from tests.vectors.notation import FOLDER, load, read, read_frame, written_frame
+from tests.vectors.notation import FOLDER, load, read, read_frame, write, written_frame
+from tests.vectors.privacy_cases import NOISES, noised
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROTOCOL = (DOCS / "protocol.md").read_text(encoding="utf-8")
@@ -75,8 +87,13 @@ def table(page: str, *head: str) -> list[list[str]]:
 # --- sizes -----------------------------------------------------------------------------------------------
 
 
-def attempt(names: list[SiloId], *, length: int, word_bits: WordBits, lost: int) -> Iterator[Message]:
-    """Run one attempt in which the last ``lost`` silos fall silent before MaskedInput; yield what is sent."""
+def attempt(
+    names: list[SiloId], *, length: int, word_bits: WordBits, lost: int, entries: int | None
+) -> Iterator[Message]:
+    """Run one attempt in which the last ``lost`` silos fall silent before MaskedInput; yield what is sent.
+
+    With a number of entries, each silo says the head of a ledger.
+    """
     identities = {name: IdentityKey.generate() for name in names}
     roster = Roster.of({name: key.public for name, key in identities.items()})
     terms = Terms(
@@ -107,6 +124,10 @@ def attempt(names: list[SiloId], *, length: int, word_bits: WordBits, lost: int)
             if isinstance(reply, MaskedInput) and name in silent:
                 coordinator.lose(name)
             elif reply is not None:
+                if isinstance(reply, ConsistencyCheck) and entries is not None:
+                    key, round_id = identities[name], reply.round_id
+                    said = sign_head(key, name, "default", entries=entries, chain=bytes(32), context=round_id)
+                    reply = msgspec.structs.replace(reply, head=said)
                 yield reply
                 coordinator.receive(name, reply)
         outbox = coordinator.advance(0.0).output
@@ -129,20 +150,27 @@ def by_formula(formula: str, **letters: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("n", "characters", "length", "word_bits", "lost"),
-    [(3, 1, 1, 32, 0), (4, 5, 200, 32, 1), (7, 31, 127, 64, 2), (17, 2, 300, 32, 4), (6, 40, 70000, 64, 0)],
+    ("n", "characters", "length", "word_bits", "lost", "entries"),
+    [
+        (3, 1, 1, 32, 0, None),
+        (4, 5, 200, 32, 1, 0),
+        (7, 31, 127, 64, 2, None),
+        (17, 2, 300, 32, 4, 200),
+        (6, 40, 70000, 64, 0, 70000),
+    ],
 )
 def test_sizes_are_those_of_the_page(
-    n: int, characters: int, length: int, word_bits: WordBits, lost: int
+    n: int, characters: int, length: int, word_bits: WordBits, lost: int, entries: int | None
 ) -> None:
     names = [f"{slot:x}".zfill(characters) if characters > 1 else "abc"[slot] for slot in range(n)]
     a = len(msgspec.msgpack.encode(names[0]))
     assert a == (1 if characters <= 31 else 2) + characters
     survivors = n - lost
     letters = {"u": n, "m": n, "s": survivors, "g": survivors, "a": a, "L": length + 1}
+    letters |= {"E": 1, "h": 0} if entries is None else {"E": 168 + integer_size(entries), "h": survivors}
     letters |= {"attempt": 1, "v": 0, "e": 0, "t": Cohort.of(n).t, "word_bits": word_bits}
     seen = set()
-    for message in attempt(names, length=length, word_bits=word_bits, lost=lost):
+    for message in attempt(names, length=length, word_bits=word_bits, lost=lost, entries=entries):
         name = type(message).__name__
         header, payload = wire.encode(message)
         of_header, of_payload = FORMULAS[name]
@@ -180,6 +208,8 @@ def test_labels_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert training_digest(world.TERMS) == world.TRAINING
     assert world.run().failure is None
     sign_void(world.IDENTITIES["a"], "a", bytes(32))
+    lock_key("default", msgspec.structs.replace(world.TERMS, release=2))
+    sign_head(world.IDENTITIES["a"], "a", "default", entries=1, chain=bytes(32), context=bytes(32))
     told = {row[0].strip("`"): len(row[2].split(";")) for row in table(PROTOCOL, "Label", "Use")}
     assert seen == told
 
@@ -239,6 +269,7 @@ CHANGES: dict[tuple[str, ...], object] = {
     ("training", "0", "1"): 0.25,
     ("training", "1", "0"): "other",
     ("training", "1", "1"): "adam",
+    ("privacy",): msgspec.to_builtins(noised_world.NOISE),
 }
 """A new value for every leaf of ``TERMS``."""
 
@@ -280,6 +311,66 @@ def test_every_field_of_the_terms_is_in_the_training_digest(path: tuple[str, ...
     assert training_digest(msgspec.convert(tree, Terms)) != training_digest(TERMS)
 
 
+@pytest.mark.parametrize("name", NOISES)
+def test_every_field_of_noise_is_in_the_training_digest(name: str) -> None:
+    terms = noised(NOISES[name])
+    tree = tree_of(terms)
+    for field, value in tree["privacy"].items():
+        if field != "type":
+            other = value / 2 if field == "delta" or "rate" in field else value + 1
+            changed = tree | {"privacy": tree["privacy"] | {field: other}}
+            assert training_digest(msgspec.convert(changed, Terms)) != training_digest(terms), field
+
+
+# --- differential privacy --------------------------------------------------------------------------------
+
+COSTS = {
+    row[0]: [cell.strip("`") for cell in row[1:]] for row in table(PROTOCOL, "Noise", "Unit", "Multiplier")
+}
+
+
+@pytest.mark.parametrize("name", NOISES)
+@pytest.mark.parametrize("cohort", [Cohort(4, 1, 3), Cohort(7, 2, 6), Cohort(9, 3, 7, 6)])
+def test_costs_are_those_of_the_page(name: str, cohort: Cohort) -> None:
+    noise = NOISES[name]
+    terms = noised(noise, scheme=MaskingParameters(cohort))
+    known: dict[str, Any] = {"sqrt": math.sqrt, "h": max(cohort.t, cohort.k_min + cohort.c) - cohort.c}
+    known |= {"C": noise.l2_clip_norm, "d": terms.encoding.length, "n": cohort.n}
+    known |= {"f": terms.encoding.segments[0].fraction_bits} | msgspec.structs.asdict(noise)
+    known["rate"] = known.get("sampling_rate")
+    unit, *formulas = COSTS[name]
+    multiplier, rate, count, slack = (
+        eval(formula, {"__builtins__": {}}, known)  # noqa: S307 - our own page
+        for formula in formulas
+    )
+    (event,) = events_of(terms)
+    assert isinstance(event, Release)
+    assert (event.unit, event.sampling_rate, event.count) == (unit, rate, count)
+    assert event.noise_multiplier == pytest.approx(multiplier, rel=1e-12)
+    assert event.slack == pytest.approx(slack, rel=1e-12)
+
+
+def test_every_kind_of_noise_has_its_cost_on_the_page() -> None:
+    assert COSTS.keys() == {kind.__name__ for kind in get_args(PrivacyParameters)} == NOISES.keys()
+
+
+def farthest(sigma: float) -> int:
+    """Section 11, step 3."""
+    v, k, r = Fraction(sigma) ** 2, 1, 0
+    while v > 682**2:
+        r, v, k = r + 6144 * k, (v - 512**2) / 160**2, 160 * k
+    root = math.isqrt(144 * v.numerator // v.denominator)
+    return r + k * (root if root * root == 144 * v else root + 1)
+
+
+@given(st.floats(0.5, 2.0**40))
+@example(682.0)
+@example(math.nextafter(682.0, 683.0))
+@example(4.0)
+def test_the_reach_of_noise_is_that_of_the_page(sigma: float) -> None:
+    assert reach(sigma) == farthest(sigma)
+
+
 # --- messages --------------------------------------------------------------------------------------------
 
 
@@ -309,10 +400,11 @@ def test_parts_are_those_of_the_page() -> None:
         SignedKey,
         SignedUpload,
         DealerEvidence,
+        LedgerHead,
     )
     for kind in structs:
         assert told.pop(kind.__name__) == list(kind.__struct_fields__)
-    for tagged in get_args(SchemeParameters):
+    for tagged in (*get_args(SchemeParameters), *get_args(PrivacyParameters)):
         assert told.pop(tagged.__name__) == ["type", *tagged.__struct_fields__]
     encoding = world.TERMS.encoding
     for part in (world.COHORT, encoding, encoding.segments[0]):
@@ -323,8 +415,15 @@ def test_parts_are_those_of_the_page() -> None:
 # --- a second implementation -----------------------------------------------------------------------------
 
 
-def test_a_silo_written_from_the_pages_gives_the_same_bytes() -> None:
-    vectors = load(FOLDER / "silo.json")
+def ledger_of(setup: Any) -> Ledger | None:
+    ledger = setup.get("ledger")
+    return None if ledger is None else (setup["data_set"], ledger["entries"], ledger["chain"])
+
+
+@pytest.mark.parametrize("name", ["silo", "noised_silo"])
+def test_a_silo_written_from_the_pages_gives_the_same_bytes(name: str) -> None:
+    """With noise in the terms it also says the head of its ledger."""
+    vectors = load(FOLDER / f"{name}.json")
     setup = read(vectors["setup"])
     silo = SecondSilo(
         setup["silo"],
@@ -333,6 +432,7 @@ def test_a_silo_written_from_the_pages_gives_the_same_bytes() -> None:
         opened=setup["opened"]["header"],
         vector=setup["vector"],
         random=setup["random"],
+        ledger=ledger_of(setup),
     )
     for step in vectors["script"]:
         header, _ = read_frame(step["receive"])
@@ -364,3 +464,28 @@ def test_a_silo_of_ciphertexts_written_from_the_pages_gives_the_same_bytes(name:
     # What this library blinds a ciphertext with before it opens it alone; phe does not.
     assert len(silo.random) % 256 == 0
     assert ("share" in setup) == (silo.random == b"")
+
+
+def test_digests_and_locks_written_from_the_pages_are_those_of_the_vectors() -> None:
+    seen = 0
+    for file in ("terms", "privacy"):
+        cases = load(FOLDER / f"{file}.json")["cases"]
+        inputs = full_inputs(cases)
+        for case in cases:
+            asked = {"training": told, "locked_base": locked}.get(case["operation"])
+            if asked is not None:
+                header, _ = read_frame(inputs[case["name"]]["opened"])
+                assert write(asked(msgspec.msgpack.decode(header[1:])["terms"])) == case["output"], case[
+                    "name"
+                ]
+                seen += 1
+    assert seen == 7 + 4
+
+
+def test_a_head_written_from_the_pages_is_that_of_the_vectors() -> None:
+    cases = load(FOLDER / "privacy.json")["cases"]
+    (case,) = (case for case in cases if case["operation"] == "sign_ledger_head")
+    given = read(case["input"])
+    identity = Ed25519PrivateKey.from_private_bytes(given["identity"])
+    ledger = given["data_set"], given["entries"], given["chain"]
+    assert write(head(identity, given["silo"], ledger, given["round_id"])) == case["output"]

@@ -31,7 +31,7 @@ from secagg.records import decode_silo_record, encode_record
 from secagg.session import Aggregate, CoordinatorSession, SealedSum, SiloSession
 from secagg.survivors import Locks
 from secagg.terms import Terms, ThresholdPaillierParameters
-from tests.vectors import fixed_ckks
+from tests.vectors import fixed_ckks, noised_world
 from tests.vectors.changes import changed
 from tests.vectors.notation import Json, Replay, read, read_frame, read_roster, write, write_frame
 from tests.vectors.operations import terms_of
@@ -90,6 +90,36 @@ class SiloScript:
     @property
     def outcome(self) -> Json:
         return write_outcome(self.session.outcome)
+
+
+class NoisedSilo:
+    """Drives a whole silo that keeps a ledger, from TrainingOpened on."""
+
+    def __init__(self, setup: Json) -> None:
+        self.synced: list[bytes] = []
+        terms, ledger = terms_of(setup["opened"]), read(setup["ledger"])
+        self.participant, self.work = noised_world.participant(
+            setup["silo"],
+            identity=IdentityKey.from_private_bytes(read(setup["identity"])),
+            roster=read_roster(setup["roster"]),
+            terms=terms,
+            vector=np.frombuffer(read(setup["vector"]), terms.encoding.dtype),
+            ledger=None if ledger is None else (ledger["entries"], ledger["chain"]),
+            data_set=setup["data_set"],
+            records=[decode_silo_record(line) for line in read(setup["journal"])],
+            random=Replay(read(setup["random"])),
+        )
+
+    def __call__(self, step: Json) -> Json:
+        self.synced = []
+        taken = self.participant.receive(wire.decode_from_coordinator(*read_frame(step["receive"])))
+        self.synced = [encode_record(record) for record in taken.records]
+        reply = None if taken.output is None else write_frame(taken.output)
+        return {"records": write(self.synced), "reply": reply}
+
+    @property
+    def outcome(self) -> Json:
+        return write_outcome(self.work.applied[-1] if self.work.applied else None)
 
 
 class PaillierSilo(SiloScript):

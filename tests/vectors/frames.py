@@ -19,7 +19,9 @@ from secagg.messages import (
     BaseSent,
     BaseWanted,
     BoxReport,
+    ConsistencyCheck,
     EncryptedInput,
+    FromCoordinator,
     KeyAsked,
     KeyDealt,
     KeyDelivered,
@@ -44,6 +46,7 @@ from secagg.messages import (
     SignedUpload,
     SurvivorsAnnounced,
     TrainingOpened,
+    UnmaskingRequested,
     UploadsAnnounced,
     Voided,
     VoidRequested,
@@ -53,9 +56,12 @@ from secagg.survivors import sign_void
 from tests.vectors import world
 from tests.vectors.cases import Group
 from tests.vectors.forging import ROUND, SESSION
+from tests.vectors.noised_world import head
 from tests.vectors.notation import fixed, flipped, write_frame, written_frame
+from tests.vectors.privacy_cases import NOISES, noised
 from tests.vectors.world import IDENTITIES, TERMS, TRAINING
 
+HEAD = head("a", 3, ROUND)
 SILO, COORDINATOR = "decode_from_silo", "decode_from_coordinator"
 Tree = dict[str, Any]
 
@@ -88,14 +94,16 @@ def frames() -> Group:
         KeyForwarded(asked, document, sealing, sealed, box),
         BaseWanted(TERMS.base, fixed("box key"), sealing.signature),
         BaseSealed(TERMS.base, "a", fixed("wanted key"), fixed("box key"), data),
+        ConsistencyCheck(ROUND, sealing.signature, HEAD),
         EncryptedInput(ROUND, shared, data),
         EncryptedInput(ROUND, whole, words),
         PartialDecryption(ROUND, (("a", sealed_key), ("b", sealed_key)), data),
         Opened(TRAINING, fixed("next base"), ("a", "b"), ("b",)),
     ):
         group.passes(_name(message), SILO, **write_frame(message))
-    for sent in (
+    told: tuple[FromCoordinator, ...] = (
         TrainingOpened(TERMS, 60.0),
+        *(TrainingOpened(noised(noise), 60.0) for noise in NOISES.values()),
         BaseSent(TERMS.base, reals),
         RoundOpened(TRAINING, 2, 60.0, (void,)),
         VoidRequested((ROUND,)),
@@ -112,9 +120,13 @@ def frames() -> Group:
         UploadsAnnounced(ROUND, (("a", shared), ("b", whole))),
         AggregateAnnounced(ROUND, (("a", sealing.signature),), words),
         OpeningRequested(ROUND, (("a", sealing.signature),), data),
+        UnmaskingRequested(ROUND, ("a",), (("a", sealing.signature),), (("a", HEAD),)),
+        AggregateAnnounced(ROUND, (("a", sealing.signature),), words, (("a", HEAD),)),
+        OpeningRequested(ROUND, (("a", sealing.signature),), data, (("a", HEAD),)),
         PartialsAnnounced(ROUND, (("b", sealed_key),), data),
-    ):
-        group.passes(type(sent).__name__, COORDINATOR, **write_frame(sent))
+    )
+    for sent in told:
+        group.passes(_name(sent), COORDINATOR, **write_frame(sent))
     _bad_bytes(group)
     _bad_fields(group)
     _bad_payloads(group)
@@ -122,9 +134,19 @@ def frames() -> Group:
 
 
 def _name(message: Message) -> str:
-    """Return the type; of an upload also where its key is held whole."""
-    whole = isinstance(message, EncryptedInput) and message.upload.box is None
-    return type(message).__name__ + (", one key opens" if whole else "")
+    """Return the type, and what else of the same type there is no frame of."""
+    match message:
+        case EncryptedInput() if message.upload.box is None:
+            more = ", one key opens"
+        case TrainingOpened() if message.terms.privacy is not None:
+            more = f", {type(message.terms.privacy).__name__}"
+        case ConsistencyCheck():
+            more = " with a head"
+        case UnmaskingRequested() | AggregateAnnounced() | OpeningRequested() if message.heads:
+            more = " with a head"
+        case _:
+            more = ""
+    return type(message).__name__ + more
 
 
 def _bad_bytes(group: Group) -> None:
@@ -211,6 +233,38 @@ def _bad_fields(group: Group) -> None:
     terms("a word of 16 bits", "encoding", "word_bits", value=16)
     terms("an encoding whose sum could wrap", "encoding", "cohort", value=8)
     terms("an encoding without segments", "encoding", "segments", value=[])
+    fails(
+        "terms that say nothing of noise",
+        COORDINATOR,
+        world.OPENED,
+        lambda tree: tree["terms"].pop("privacy"),
+    )
+    terms("noise that is false", "privacy", value=False)
+
+    def noise(name: str, of: str, **changes: object) -> None:
+        opened = TrainingOpened(noised(NOISES[of]), 60.0)
+        fails(name, COORDINATOR, opened, lambda tree: tree["terms"]["privacy"].update(changes))
+
+    noise("an unknown kind of noise", "SiloNoise", type="other")
+    noise("a share below 4 steps", "SiloNoise", share=3.75)
+    noise("a share that is an integer", "SiloNoise", share=64)
+    noise("a clip norm of 0", "SiloNoise", l2_clip_norm=0.0)
+    noise("a clip norm that is NaN", "RecordNoise", l2_clip_norm=math.nan)
+    noise("a delta of 1", "SiloNoise", delta=1.0)
+    noise("a sampling rate above 1", "RecordNoise", sampling_rate=1.5)
+    noise("steps that are a float", "LocalNoise", steps=16.0)
+    noise("a field of another noise", "SiloNoise", steps=16)
+
+    def headed(name: str, **changes: object) -> None:
+        check = ConsistencyCheck(ROUND, HEAD.signature, HEAD)
+        fails(name, SILO, check, lambda tree: tree["head"].update(changes))
+
+    headed("a negative number of entries", entries=-1)
+    headed("2^53 entries", entries=2**53)
+    headed("a chain of 31 bytes", chain=HEAD.chain[:-1])
+    headed("a data set by its name", data_set="default")
+    lacking = ConsistencyCheck(ROUND, HEAD.signature)
+    fails("no field for a head", SILO, lacking, lambda tree: tree.pop("head"))
 
 
 def _bad_payloads(group: Group) -> None:

@@ -18,8 +18,10 @@ from tests.vectors import (
     encrypted_silo_cases,
     frames,
     lock_cases,
+    noised_silo_cases,
     paillier_cases,
     parts,
+    privacy_cases,
     silo_cases,
 )
 from tests.vectors.cases import Group
@@ -33,6 +35,7 @@ GROUPS: Mapping[str, Callable[[], Group]] = {
     "shares": parts.shares,
     "terms": parts.terms,
     "locks": lock_cases.locks,
+    "privacy": privacy_cases.privacy,
     "wire": frames.frames,
     "fixedpoint": arithmetic.numbers,
     "packing": paillier_cases.packing,
@@ -44,6 +47,7 @@ GROUPS: Mapping[str, Callable[[], Group]] = {
 FOLLOWED: Mapping[str, Callable[[], Json]] = {
     "silo": silo_cases.silo,
     "coordinator": coordinator_cases.coordinator,
+    "noised_silo": noised_silo_cases.noised_silo,
     "paillier_silo": encrypted_silo_cases.paillier_silo,
     "paillier_coordinator": encrypted_coordinator_cases.paillier_coordinator,
     "threshold_silo": encrypted_silo_cases.threshold_silo,

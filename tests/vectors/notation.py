@@ -182,7 +182,9 @@ def read_frame(frame: Json) -> tuple[bytes, memoryview | None]:
 def write_error(error: SecaggError) -> Json:
     """Return the class of ``error`` by its public name, and whom or what it names."""
     public = next(kind for kind in type(error).__mro__ if kind.__module__ == "secagg.errors")
-    named = {name: getattr(error, name) for name in ("silo", "rule") if hasattr(error, name)}
+    named = {
+        name: write(getattr(error, name)) for name in ("silo", "rule", "silos") if getattr(error, name, None)
+    }
     return {"class": public.__name__} | named
 
 

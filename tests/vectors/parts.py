@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec.structs import replace
 
 from secagg.cohort import Cohort
@@ -20,7 +22,9 @@ from tests.vectors.forging import (
     signed_bundle,
     signed_share_set,
 )
+from tests.vectors.noised_world import NOISE
 from tests.vectors.notation import Json, fixed, flipped, write_frame
+from tests.vectors.privacy_cases import NOISES, noised
 from tests.vectors.world import COHORT, HONEST, IDENTITIES, ROSTER, TERMS, TRAINING
 
 MEMBERS = ROSTER.members
@@ -159,6 +163,27 @@ def _recover(group: Group, share_set: ShareSet) -> None:
         group.fails(name, "recover_secret", False, **(good | changes))
 
 
+def _noise_rules(check: Callable[..., None]) -> None:
+    low = {"min_weight_cap": 1.0}
+    for name in ("SiloNoise", "LocalNoise"):  # Of records it is as of silos.
+        given = noised(NOISES[name])
+        check(f"a second release with {name}", None, replace(given, release=2), **low)
+        check(f"{name}, where noise is required", None, given, require_privacy=True, **low)
+        check(f"{name} at the largest clip norm", None, given, max_l2_clip_norm=1.0, **low)
+        check(f"{name} above the largest clip norm", "max_l2_clip_norm", given, max_l2_clip_norm=0.75)
+        plain = replace(given, scheme=PlainParameters())
+        shares = name != "LocalNoise"
+        check(f"{name} under Plain", "privacy" if shares else None, plain, schemes=["plain"], **low)
+        check(
+            f"{name} with entries above the cap", None if shares else "max_clip", given, max_clip=1.0, **low
+        )
+        uncapped = None if shares else "min_weight_cap"
+        check(f"{name} with a small weight cap", uncapped, given, min_weight_cap=2.0)
+    record = replace(noised(NOISES["RecordNoise"]), scheme=PlainParameters())
+    check("RecordNoise under Plain", "privacy", record, schemes=["plain"])
+    check("no noise, where it is required", "privacy", require_privacy=True)
+
+
 def terms() -> Group:
     group = Group("Terms: the digest that stands for them, and what a silo's policy refuses.")
 
@@ -173,6 +198,11 @@ def terms() -> Group:
         "training",
         opened=opened(replace(TERMS, training=(("batch size", 32), ("learning rate", 0.25), ("note", None)))),
     )
+
+    for name, noise in NOISES.items():
+        group.passes(f"training digest with {name}", "training", opened=opened(noised(noise)))
+    other = replace(TERMS, release=2, privacy=NOISE)
+    group.passes("training digest of a second release", "training", opened=opened(other))
 
     def check(name: str, rule: str | None, changed: Terms = TERMS, **policy: object) -> None:
         members = policy.pop("roster", MEMBERS)
@@ -208,6 +238,7 @@ def terms() -> Group:
     check("fewer honest silos than the floor", "min_honest", min_honest=3)
     check("a clip above the cap", "max_clip", max_clip=7.5)
     check("a second release", "release", replace(TERMS, release=2))
+    _noise_rules(check)
     for name, settings in {
         "a policy without colluders": {"colluders": 0},
         "a policy of one honest silo": {"min_honest": 1},

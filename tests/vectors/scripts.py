@@ -13,6 +13,7 @@ from tests.vectors.notation import Json, write, write_error
 SCRIPTS: dict[str, Callable[[Json], Driver]] = {
     "silo": drivers.SiloScript,
     "coordinator": drivers.CoordinatorScript,
+    "noised_silo": drivers.NoisedSilo,
     "paillier_silo": drivers.PaillierSilo,
     "paillier_coordinator": drivers.PaillierCoordinator,
     "threshold_silo": drivers.ThresholdPaillierSilo,
