@@ -162,7 +162,8 @@ def _silo_toml(
     text = (
         "# For development: one place has made all keys of this federation.\n"
         f"name = {_value(silo)}\ncoordinator = {_value(address)}\n"
-        'state = "state"  # the only folder that is written to\nroster = "roster.toml"\n'
+        'state = "state"\nledger = "ledger"  # keeps what the data spent; these two alone are written to\n'
+        'roster = "roster.toml"\n'
         f'identity = "identity.pem"\n\n{_tls("silo")}\n'
         "[policy]  # floors that the coordinator cannot widen\n"
     )

@@ -107,15 +107,15 @@ def test_a_silo_that_is_killed_while_it_is_charged_has_spent_and_never_less(worl
 def test_a_ledger_that_is_put_back_with_the_whole_disk_is_found_by_its_peers(world: World) -> None:
     world.end("south")
     copy = world.folder / "backup"
-    shutil.copytree(world.state("south"), copy)
+    shutil.copytree(world.home("south"), copy)
     world.start("south")
     world.together("south")
     assert world.begin(2, privacy=asked(rounds=2), metrics=()).outcome().error is None
     assert len(ledger(world, "south").entries) == 2
 
     world.end("south")
-    shutil.rmtree(world.state("south"))
-    shutil.copytree(copy, world.state("south"))
+    shutil.rmtree(world.home("south"))
+    shutil.copytree(copy, world.home("south"))
     world.start("south")
     world.together("south")
     run = world.begin(1, privacy=asked(epsilon=3.0), metrics=())

@@ -62,7 +62,9 @@ def test_nothing_is_written_but_in_the_state_folders_and_no_temporary_file_is_le
     for name in ("coordinator", *plain.silos):
         plain.end(name)
     after = files(plain.folder)
-    states = tuple(str(plain.state(name).relative_to(plain.folder)) for name in ("coordinator", *plain.silos))
+    folders = [plain.state(name) for name in ("coordinator", *plain.silos)]
+    folders += [plain.home(silo) / "ledger" for silo in plain.silos]
+    states = tuple(str(folder.relative_to(plain.folder)) for folder in folders)
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert changed
     assert not {path for path in changed if not path.startswith(states)}
@@ -70,6 +72,8 @@ def test_nothing_is_written_but_in_the_state_folders_and_no_temporary_file_is_le
         assert not list((plain.folder / folder).iterdir())
     for silo in plain.silos:
         assert {path.name for path in plain.state(silo).iterdir()} == {"journal.sqlite3", "lock", "vector"}
+        kept = {path.name for path in (plain.home(silo) / "ledger").iterdir()}
+        assert kept == {"development.ledger", "development.lock"}
     assert {path.name for path in plain.state("coordinator").iterdir()} == {
         "state.sqlite3",
         "lock",
