@@ -120,7 +120,7 @@ def test_no_multiplier_is_beyond_the_account(z: float) -> None:
 # --- sampled -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("z", "rate", "steps"), SAMPLED)
+@pytest.mark.parametrize(("z", "rate", "steps"), [*SAMPLED, (2.0, 1.0, 7), (9.0, 1.0, 1000)])
 def test_renyi_is_that_of_opacus(z: float, rate: float, steps: int) -> None:
     rdp = pytest.importorskip("opacus.accountants.analysis.rdp")
     orders = [order for order in ORDERS if 1.3 <= order <= 64]
