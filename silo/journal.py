@@ -305,7 +305,7 @@ class Journal:
         return StateFault(
             f"the journal in {self.folder} is damaged, and without it this silo could sign what it must not. "
             "Never put an older copy in its place: take part again under a new identity, in a new state "
-            "folder, once the other silos have pinned a roster with it"
+            "folder but with the ledger of its data, once the other silos have pinned a roster with it"
         )
 
 

@@ -73,7 +73,7 @@ def test_nothing_is_written_but_in_the_state_folders_and_no_temporary_file_is_le
     for silo in plain.silos:
         assert {path.name for path in plain.state(silo).iterdir()} == {"journal.sqlite3", "lock", "vector"}
         kept = {path.name for path in (plain.home(silo) / "ledger").iterdir()}
-        assert kept == {"development.ledger", "development.lock"}
+        assert kept == {"data.ledger", "data.lock"}
     assert {path.name for path in plain.state("coordinator").iterdir()} == {
         "state.sqlite3",
         "lock",
