@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 
 from secagg.errors import ParameterError
-from secagg.privacy.account import Account, account_of
+from secagg.privacy.account import Account, Sampled, account_of
 from secagg.privacy.events import Event, Unit
 from secagg.privacy.gaussian import least_epsilon
 from secagg.privacy.renyi import ORDERS, renyi_epsilon
@@ -28,6 +30,12 @@ _TRIES = 60
 
 _NUDGE = 1e-7
 """Relative; by so much each step goes further than it must, so that the steps end."""
+
+_LEAST_MULTIPLIER, _MOST_MULTIPLIER, _LEAST_RATE, _MOST_COUNT = 0.02, 1e7, 1e-9, 10**6
+"""What is reckoned with a distribution; beyond it takes more memory, time or digits than there are."""
+
+_MOST_EPSILON, _LEAST_DELTA, _FEW_ORDERS = 600.0, 1e-12, (1.5, 2.0, 4.0, 8.0, 16.0)
+"""An epsilon, at this delta, that means nothing: beyond it the bound by orders will do."""
 
 
 def epsilon(events: Iterable[Event], *, delta: float, unit: Unit) -> float:
@@ -111,6 +119,12 @@ def _exact_bound(account: Account) -> Callable[[float], float]:
 
 
 def _sampled_bound(account: Account, fine: bool) -> Callable[[float], float]:
+    if not all(_is_of_use(one) for one in account.sampled):
+        # As if nobody had sampled: more than it costs, and easily reckoned.
+        alone = (math.sqrt(one.count) / one.multiplier for one in account.sampled)
+        return _exact_bound(replace(account, mu=math.hypot(account.mu, *alone)))
+    if renyi_epsilon(account, _LEAST_DELTA, _FEW_ORDERS) > _MOST_EPSILON:
+        return partial(renyi_epsilon, account)
     from secagg.privacy import pld  # noqa: PLC0415 - an extra, which takes a second to load
 
     total = pld.distribution(account, pld.FINE if fine else pld.COARSE)
@@ -122,6 +136,15 @@ def _sampled_bound(account: Account, fine: bool) -> Callable[[float], float]:
         return float(total.get_epsilon_for_delta(delta - rounding))
 
     return bound
+
+
+def _is_of_use(one: Sampled) -> bool:
+    """Whether a release is within what a distribution can be made of: terms of anybody are accounted here."""
+    return (
+        _LEAST_MULTIPLIER <= one.multiplier <= _MOST_MULTIPLIER
+        and _LEAST_RATE <= one.rate <= 1 - _LEAST_RATE
+        and one.count <= _MOST_COUNT
+    )
 
 
 def _with_slack(bound: Callable[[float], float], delta: float, slack: float) -> float:
