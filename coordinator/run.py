@@ -66,7 +66,7 @@ RETURN_SECONDS = 60.0
 COMPLETE = {"completed", "degraded"}
 DEGRADED = 8
 
-_NOT_POLICY = ("input: ", "trainer", "faulty ", "no sum", "wrong parts", "error")
+_NOT_POLICY = ("input: ", "missing extra", "trainer", "faulty ", "no sum", "wrong parts", "error")
 """Begin the rules of refusals that are no policy's: something went wrong at the silo."""
 
 log = structlog.get_logger("coordinator")

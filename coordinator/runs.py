@@ -42,6 +42,7 @@ from secagg.learning.request import RunRequest, tag_of
 from secagg.learning.run import Run
 from secagg.payload import Payload
 from secagg.rounds.driver import phases_of
+from secagg.terms import RecordNoise, SiloNoise, is_encrypted
 
 FAILED = 1
 
@@ -170,8 +171,14 @@ class Runs:
                 raise UsageError(f"run {name} is {stored.state}: there is nothing left to do")
             run = await asyncio.to_thread(self._restored, stored)
             if new_release:
-                if run.noise is None:
-                    raise UsageError("another release of a model needs differential privacy; begin a new run")
+                terms = run.terms()
+                if is_encrypted(terms.scheme):
+                    raise UsageError(
+                        "silos may have opened the sum already, and a second release would never find out; go on "
+                        "without one"
+                    )
+                if not isinstance(terms.privacy, SiloNoise | RecordNoise):
+                    raise UsageError("another release of a model needs noise in its sum; begin a new run")
                 memory = self._store.memory(name, run.number)
                 self._store.set_memory(name, run.number, memory.next_release())
             self._store.begin_again(name)

@@ -5,13 +5,13 @@ Source: "Ledger" in ``docs/protocol.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from secagg.errors import FaultyCoordinator, FaultySilo, PolicyRefused
-from secagg.messages import ConsistencyCheck
+from secagg.messages import EncryptedInput, MaskedInput
 from secagg.names import SiloId
 from secagg.privacy.heads import LedgerHead, head_fault
-from secagg.records import HeadHeld, SiloRecord
+from secagg.records import HeadHeld, LedgerTrusted, LedgerWentBack, SiloRecord
 from secagg.roster import Roster
 from secagg.terms import Terms
 
@@ -21,18 +21,20 @@ class LedgerRefused(PolicyRefused):
 
     Attributes:
         silos: whose.
+        records: to be synced all the same, so that the ledger stays refused.
     """
 
-    def __init__(self, silo: SiloId, fault: str) -> None:
+    def __init__(self, silo: SiloId, data_set: bytes, fault: str) -> None:
         super().__init__(
             "ledger",
-            f"the privacy ledger of {silo} was put back to an older state: {fault}; its operator must put "
-            "the newest copy in its place. Nothing was released here",
+            f"the privacy ledger of {silo} was put back to an older state: {fault}. Nothing was released "
+            f"here. Once its operator has put the newest copy in its place: silo ledger trust {silo}",
+            (silo,),
         )
-        self.silos = (silo,)
+        self.records = (LedgerWentBack(silo, data_set),)
 
 
-def check_sent(roster: Roster, terms: Terms, silo: SiloId, message: ConsistencyCheck) -> None:
+def check_sent(roster: Roster, terms: Terms, silo: SiloId, message: MaskedInput | EncryptedInput) -> None:
     """Check the head that a silo sends to the coordinator, so that no peer need doubt the coordinator for it.
 
     Raises:
@@ -45,11 +47,6 @@ def check_sent(roster: Roster, terms: Terms, silo: SiloId, message: ConsistencyC
         raise FaultySilo(silo, "the head of its privacy ledger is not signed for this round")
 
 
-def sent_heads(checks: Mapping[SiloId, ConsistencyCheck]) -> tuple[tuple[SiloId, LedgerHead], ...]:
-    """Return the heads that came with the signatures, as they are announced."""
-    return tuple((silo, check.head) for silo, check in checks.items() if check.head is not None)
-
-
 class Heads:
     """The last head of each peer and data set.
 
@@ -58,40 +55,50 @@ class Heads:
 
     Guarantees:
         A head that is accepted is never behind one that was accepted before, also after a restart.
+        A ledger that was behind once stays refused, however far it comes, until it is trusted again.
     """
 
     def __init__(self, records: Iterable[SiloRecord] = ()) -> None:
         self._held: dict[tuple[SiloId, bytes], LedgerHead] = {}
+        self._back: set[tuple[SiloId, bytes]] = set()
         for record in records:
             self.apply(record)
 
     def apply(self, record: SiloRecord) -> None:
         """Take a record that is synced or about to be."""
-        if isinstance(record, HeadHeld):
-            self._held[record.silo, record.head.data_set] = record.head
+        match record:
+            case HeadHeld():
+                self._held[record.silo, record.head.data_set] = record.head
+            case LedgerWentBack():
+                self._back.add((record.silo, record.data_set))
+            case LedgerTrusted():
+                self._held = {key: head for key, head in self._held.items() if key[0] != record.silo}
+                self._back = {key for key in self._back if key[0] != record.silo}
+            case _:
+                pass
 
     def take(
         self,
         roster: Roster,
         announced: Sequence[tuple[SiloId, LedgerHead]],
         *,
-        signers: Iterable[SiloId],
+        needed: Iterable[SiloId],
         context: bytes,
     ) -> tuple[HeadHeld, ...]:
-        """Check the heads that came with the signatures of a set; return a record for each that is news.
+        """Check the heads that came with the inputs of a set; return a record for each that is news.
 
         Args:
             roster: the pinned one.
             announced: heads by silo.
-            signers: silos whose heads must be there.
+            needed: silos whose heads must be there.
             context: the round.
 
         Raises:
-            LedgerRefused: a ledger is behind what this silo holds, or is another one.
+            LedgerRefused: a ledger is behind what this silo holds, or is another one, or once was.
             FaultyCoordinator: a head is missing, there twice, or not signed for this round.
         """
         heads = dict(announced)
-        missing = next((silo for silo in signers if silo not in heads), None)
+        missing = next((silo for silo in needed if silo not in heads), None)
         if missing is not None or len(heads) != len(announced):
             raise FaultyCoordinator(
                 "two heads are announced of one ledger"
@@ -104,8 +111,10 @@ class Heads:
                 raise FaultyCoordinator(f"the head of the ledger of {silo} is not signed for this round")
             held = self._held.get((silo, head.data_set))
             fault = head_fault(roster, silo, head, held, context=context)
+            if fault is None and (silo, head.data_set) in self._back:
+                fault = "what it forgot then may be forgotten still"
             if fault is not None:
-                raise LedgerRefused(silo, fault)
+                raise LedgerRefused(silo, head.data_set, fault)
             if held is None or held.entries != head.entries:
                 records.append(HeadHeld(silo, head))
         return tuple(records)

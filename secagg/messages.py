@@ -32,7 +32,7 @@ SealedSecret = Annotated[bytes, msgspec.Meta(max_length=1 << 18)]
 KeyBox = Annotated[bytes, msgspec.Meta(min_length=48, max_length=1 << 13)]
 Lifetime = Annotated[int, msgspec.Meta(ge=1, lt=366 * 24 * 3600 + 1)]
 
-# How far the ledgers of those are whose signatures stand beside it.
+# How far the ledgers of silos are.
 Heads: TypeAlias = tuple[tuple[Name, LedgerHead], ...]
 
 # A key of 32 bytes, sealed.
@@ -226,37 +226,34 @@ class BoxReport(Part, frozen=True, tag=True):
 
 
 class MaskedInput(Part, frozen=True, tag=True):
-    """Silo to coordinator, step 3: the masked vector and its count entry."""
+    """Silo to coordinator, step 3: the masked vector and its count entry, and how far its ledger is."""
 
     round_id: Digest
     vector: Payload
-
-
-class SurvivorsAnnounced(Part, frozen=True, tag=True):
-    """Coordinator to silos: whose inputs it holds."""
-
-    round_id: Digest
-    survivors: tuple[Name, ...]
-
-
-class ConsistencyCheck(Part, frozen=True, tag=True):
-    """Silo to coordinator, step 4: signature over the survivor set, and how far its privacy ledger is."""
-
-    round_id: Digest
-    signature: Signature
     head: LedgerHead | None = None
 
 
-class UnmaskingRequested(Part, frozen=True, tag=True):
-    """Coordinator to survivors: the set with its signatures and the heads that came with them.
+class SurvivorsAnnounced(Part, frozen=True, tag=True):
+    """Coordinator to silos: whose inputs it holds, and the heads of ledgers that came with them."""
 
-    There is no other list in it.
-    """
+    round_id: Digest
+    survivors: tuple[Name, ...]
+    heads: Heads = ()
+
+
+class ConsistencyCheck(Part, frozen=True, tag=True):
+    """Silo to coordinator, step 4: signature over the survivor set."""
+
+    round_id: Digest
+    signature: Signature
+
+
+class UnmaskingRequested(Part, frozen=True, tag=True):
+    """Coordinator to survivors: the set with its signatures. There is no other list in it."""
 
     round_id: Digest
     survivors: tuple[Name, ...]
     signatures: tuple[tuple[Name, Signature], ...]
-    heads: Heads = ()
 
 
 class Unmasking(Part, frozen=True, tag=True):
@@ -305,18 +302,23 @@ class SignedUpload(Part, frozen=True):
 
 
 class EncryptedInput(Part, frozen=True, tag=True):
-    """Silo to coordinator, step 3 of ciphertexts: the vector and its count entry, encrypted."""
+    """Silo to coordinator, step 3 of ciphertexts: the vector, its count entry, how far its ledger is."""
 
     round_id: Digest
     upload: SignedUpload
     ciphertexts: Payload
+    head: LedgerHead | None = None
 
 
 class UploadsAnnounced(Part, frozen=True, tag=True):
-    """Coordinator to survivors: whose ciphertexts it holds, each as its silo signed it, in roster order."""
+    """Coordinator to survivors: whose ciphertexts it holds, each as its silo signed it, in roster order.
+
+    And the heads of ledgers that came with them.
+    """
 
     round_id: Digest
     uploads: tuple[tuple[Name, SignedUpload], ...]
+    heads: Heads = ()
 
 
 class AggregateAnnounced(Part, frozen=True, tag=True):
@@ -325,7 +327,6 @@ class AggregateAnnounced(Part, frozen=True, tag=True):
     round_id: Digest
     signatures: tuple[tuple[Name, Signature], ...]
     total: Payload
-    heads: Heads = ()
 
 
 class OpeningRequested(Part, frozen=True, tag=True):
@@ -334,7 +335,6 @@ class OpeningRequested(Part, frozen=True, tag=True):
     round_id: Digest
     signatures: tuple[tuple[Name, Signature], ...]
     ciphertexts: Payload
-    heads: Heads = ()
 
 
 class PartialDecryption(Part, frozen=True, tag=True):

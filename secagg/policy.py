@@ -100,8 +100,8 @@ class Policy:
             raise PolicyRefused(
                 "roster", "the round's roster is not the one pinned here; compare `roster` digests"
             )
-        if terms.release != 1 and terms.privacy is None:
-            raise PolicyRefused("release", "a second release of one base needs differential privacy")
+        if terms.release != 1 and not isinstance(terms.privacy, SiloNoise | RecordNoise):
+            raise PolicyRefused("release", "a second release of one base needs noise in its sum")
         self._check_privacy(terms)
         # An update with noise is bounded by its norm, and its entries are as long as the noise.
         noised = isinstance(terms.privacy, SiloNoise | RecordNoise)

@@ -95,15 +95,29 @@ class KeyPassedOn(Entry, frozen=True, tag=True):
 
 
 class HeadHeld(Entry, frozen=True, tag=True):
-    """How far a peer's privacy ledger was in a round that this silo is about to open."""
+    """How far a peer's privacy ledger was in a round whose set this silo is about to sign."""
 
     silo: Name
     head: LedgerHead
 
 
+class LedgerWentBack(Entry, frozen=True, tag=True):
+    """A peer's privacy ledger was behind the head that is held: none of it is accepted from here."""
+
+    silo: Name
+    data_set: Digest
+
+
+class LedgerTrusted(Entry, frozen=True, tag=True):
+    """The operator says that a peer's ledgers are whole again, or new for a reason: heads begin anew."""
+
+    silo: Name
+
+
+HeadRecord: TypeAlias = HeadHeld | LedgerWentBack | LedgerTrusted
 KeyRecord: TypeAlias = KeyMade | KeyAccepted | KeyPassedOn
 SiloRecord: TypeAlias = (
-    AttemptJoined | SetSigned | Released | VoidSigned | LockLifted | LockMoved | HeadHeld | KeyRecord
+    AttemptJoined | SetSigned | Released | VoidSigned | LockLifted | LockMoved | HeadRecord | KeyRecord
 )
 
 

@@ -32,6 +32,8 @@ from secagg.records import (
     KeyAccepted,
     KeyMade,
     KeyPassedOn,
+    LedgerTrusted,
+    LedgerWentBack,
     LockLifted,
     LockMoved,
     Released,
@@ -177,7 +179,7 @@ class Locks:
                 self._locks[key] = replace(held, survivors=held.survivors - {record.dealer})
             case KeyMade() | KeyAccepted() | KeyPassedOn():
                 pass  # For the auditor: keys lock nothing.
-            case HeadHeld():
+            case HeadHeld() | LedgerWentBack() | LedgerTrusted():
                 pass  # See ``heads``.
 
     def lock(self, key: LockKey) -> Lock | None:

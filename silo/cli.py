@@ -296,6 +296,27 @@ def export_ledger(
     typer.echo(f"{file}  {summary(ledger)}")
 
 
+@ledgers.command("trust")
+def trust_ledger(
+    silo: Annotated[str, typer.Argument(metavar="SILO", help="Whose ledger was put back.")],
+    *,
+    config: Config = SILO_TOML,
+) -> None:
+    """Accept the ledgers of another silo again, once its operator has put the newest copy in its place."""
+    from secagg.errors import ParameterError
+    from secagg.records import LedgerTrusted
+    from silo.config import SiloConfig
+    from silo.journal import Journal
+
+    settings = SiloConfig.load(config)
+    _, roster = settings.member()
+    if silo not in roster:
+        raise ParameterError(f"there is no silo {silo} in the roster; it has {', '.join(roster.silos)}")
+    with Journal(settings.state, roster=roster.digest) as journal:
+        journal.sync([LedgerTrusted(silo)])
+    typer.echo(f"{silo}  its ledgers are taken as they are in the next round")
+
+
 @ledgers.command("verify")
 def verify_ledger(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="As `silo ledger export` wrote it.")],

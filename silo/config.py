@@ -58,7 +58,8 @@ class Floors(Table):
     """``[policy]``: what is not given is as in ``Policy`` and ``Budget``, whose attributes these are.
 
     Attributes:
-        epsilon, delta, period_days: what may be spent of the data set.
+        epsilon, delta, period_days: what may be spent of the data set. Where epsilon is given, rounds without
+            differential privacy are refused, unless ``require_privacy`` is false.
         apps: approved training code, import path -> hash of its source. Code that is not listed never runs.
     """
 
@@ -84,7 +85,9 @@ class Floors(Table):
 
     def policy(self) -> Policy:
         """Return the policy that rounds are checked against."""
-        return Policy(**self._given(self.model_fields_set - {"apps"} - _BUDGET))
+        given = self._given(self.model_fields_set - {"apps"} - _BUDGET)
+        # A limit that a round without noise would pass by is none: whoever writes one means it.
+        return Policy(**{"require_privacy": "epsilon" in self.model_fields_set} | given)
 
     def budget(self) -> Budget:
         """Return what may be spent of the data set, in all jobs together."""

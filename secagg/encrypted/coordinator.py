@@ -26,7 +26,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.hazmat.agreement import check_point
-from secagg.heads import check_sent, sent_heads
+from secagg.heads import check_sent
 from secagg.messages import (
     AggregateAnnounced,
     ConsistencyCheck,
@@ -45,6 +45,7 @@ from secagg.messages import (
 from secagg.names import SiloId
 from secagg.payload import EndToEnd, Payload
 from secagg.phases import Gate
+from secagg.privacy.heads import LedgerHead
 from secagg.records import InputAccepted, PhaseClosed, SiloLost
 from secagg.roster import Roster
 from secagg.session import CoordinatorStep, Outbox, SealedSum, Step
@@ -74,7 +75,7 @@ class _Collecting:
 
 @dataclass(frozen=True)
 class _Checking:
-    gate: Gate[ConsistencyCheck]
+    gate: Gate[bytes]
     collected: _Collecting
     uploads: tuple[tuple[SiloId, SignedUpload], ...]  # of the survivors, in roster order
 
@@ -152,6 +153,7 @@ class EncryptedCoordinator:
         self._past = past
         self._round_id = transcript.round_id(self._opened, adder)
         self._state: _State = _Start()
+        self._heads: dict[SiloId, LedgerHead] = {}
         self._faulty: dict[SiloId, str] = {}
 
     # --- what the driver reads -------------------------------------------------------------------------
@@ -279,7 +281,7 @@ class EncryptedCoordinator:
                 state.gate.check(sender)
                 self._check_round(sender, message.round_id)
                 self._check_signature(state, sender, message)
-                state.gate.admit(sender, message)
+                state.gate.admit(sender, message.signature)
             case (_Decrypting() as state, PartialDecryption()):
                 state.gate.check(sender)
                 self._check_round(sender, message.round_id)
@@ -310,6 +312,7 @@ class EncryptedCoordinator:
             raise FaultySilo(sender, "its upload is not signed by the pinned identity for this round")
         if (upload.box is not None) != self._shares:
             raise FaultySilo(sender, "its upload names a key to seal to where none is used, or none")
+        check_sent(self._roster, self._terms, sender, message)
         try:
             if upload.box is not None:
                 check_point(upload.box)
@@ -320,6 +323,8 @@ class EncryptedCoordinator:
             raise FaultySilo(sender, f"its upload: {error}") from error
         except EnvironmentFault as error:
             raise self._spoiled() from error
+        if message.head is not None:
+            self._heads[sender] = message.head
         if state.total is None:
             state.kept[sender] = ciphertexts
         else:
@@ -339,7 +344,6 @@ class EncryptedCoordinator:
         survivors = transcript.names(state.uploads)
         if not signed_survivors(self._roster, self._set_id(state.uploads), survivors, signed):
             raise FaultySilo(sender, "its signature over the survivor set is not valid")
-        check_sent(self._roster, self._terms, sender, message)
 
     def _check_part(self, state: _Decrypting, sender: SiloId, message: PartialDecryption) -> None:
         if tuple(peer for peer, _ in message.boxes) != transcript.names(state.uploads):
@@ -357,20 +361,19 @@ class EncryptedCoordinator:
 
     def _announce_uploads(self, state: _Collecting, now: float) -> Outbox:
         uploads = self._in_order(state.gate.close())
-        gate: Gate[ConsistencyCheck] = self._gate(
-            "ConsistencyCheck", frozenset(uploads), now, quorum=self._cohort.t
-        )
+        gate: Gate[bytes] = self._gate("ConsistencyCheck", frozenset(uploads), now, quorum=self._cohort.t)
         self._state = _Checking(gate, state, tuple(uploads.items()))
-        return dict.fromkeys(uploads, UploadsAnnounced(self._round_id, tuple(uploads.items())))
+        heads = tuple((silo, self._heads[silo]) for silo in uploads if silo in self._heads)
+        announced = UploadsAnnounced(self._round_id, tuple(uploads.items()), heads)
+        return dict.fromkeys(uploads, announced)
 
     def _request_opening(self, state: _Checking, now: float) -> Outbox:
         checks = self._in_order(state.gate.close())
-        signatures = tuple((silo, check.signature) for silo, check in checks.items())
-        heads = sent_heads(checks)
+        signatures = tuple(checks.items())
         survivors, total = transcript.names(state.uploads), state.collected.total
         if total is not None:
             self._await_opened(survivors, now)
-            announced = AggregateAnnounced(self._round_id, signatures, total.total(), heads)
+            announced = AggregateAnnounced(self._round_id, signatures, total.total())
             return dict.fromkeys(survivors, announced)
         kept = state.collected.kept
         gate: Gate[PartialDecryption] = self._gate(
@@ -378,7 +381,7 @@ class EncryptedCoordinator:
         )
         self._state = _Decrypting(gate, state.uploads)
         uploads = joined(kept[silo] for silo in survivors)
-        requested = OpeningRequested(self._round_id, signatures, uploads, heads)
+        requested = OpeningRequested(self._round_id, signatures, uploads)
         return dict.fromkeys(survivors, requested)
 
     def _announce_parts(self, state: _Decrypting, now: float) -> Outbox:

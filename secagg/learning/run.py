@@ -23,7 +23,7 @@ from secagg.learning.model import Base, Blocks, SealedBase
 from secagg.learning.settings import TrainingPlan
 from secagg.learning.strategies import NextModel
 from secagg.names import SiloId
-from secagg.privacy.params import PrivacyMode
+from secagg.privacy.params import DistributedDP, PrivacyMode
 from secagg.privacy.planning import plan_privacy
 from secagg.privacy.spent import Spent
 from secagg.roster import Roster
@@ -143,6 +143,8 @@ class Run(Generic[B]):
                 f"{self.rounds} rounds are asked for, and the privacy target is for {privacy.target.rounds}: "
                 "give Privacy(rounds=...) as many"
             )
+        if isinstance(privacy, DistributedDP) and privacy.unit == "record":
+            self._check_one_step()
         planned = plan_privacy(
             privacy,
             length=length,
@@ -152,6 +154,14 @@ class Run(Generic[B]):
             word_bits=bounds.word_bits,
         )
         return planned.encoding or bounds.training(length), planned.noise
+
+    def _check_one_step(self) -> None:
+        """Refuse what a round of one step would not do, and nobody would notice."""
+        if self._plan.epochs != 1 or self._plan.learning_rate is not None or self._plan.strategy.proximal_mu:
+            raise ParameterError(
+                'with unit="record" a round is one step: epochs, learning_rate and FedProx mean nothing; the '
+                "length of the step is server_learning_rate of the strategy"
+            )
 
     @property
     def _sealed_base(self) -> int:

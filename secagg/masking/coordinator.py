@@ -24,7 +24,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.hazmat.prg import add_streams
-from secagg.heads import check_sent, sent_heads
+from secagg.heads import check_sent
 from secagg.masking import transcript
 from secagg.masking.checks import bundle_fault, input_fault, opening_matches, share_set_fault
 from secagg.masking.opening import Streams, kind_of, remaining_streams
@@ -53,6 +53,7 @@ from secagg.messages import (
 from secagg.names import SiloId
 from secagg.payload import Payload
 from secagg.phases import Gate
+from secagg.privacy.heads import LedgerHead
 from secagg.records import InputAccepted, PhaseClosed, SiloLost
 from secagg.roster import Roster
 from secagg.session import Aggregate, CoordinatorStep, Outbox, Step
@@ -88,7 +89,7 @@ class _Collecting:
 
 @dataclass(frozen=True)
 class _Checking:
-    gate: Gate[ConsistencyCheck]
+    gate: Gate[bytes]
     collected: _Collecting
     survivors: tuple[SiloId, ...]
 
@@ -158,6 +159,7 @@ class MaskingCoordinator:
             transcript.descriptor_digest(self._opened.training, self._opened.attempt, self._opened.seconds)
         )
         self._state: _State = _Start()
+        self._heads: dict[SiloId, LedgerHead] = {}
         self._evidence: tuple[DealerEvidence, ...] = ()
         self._reports: tuple[tuple[SiloId, SiloId], ...] = ()
 
@@ -311,8 +313,7 @@ class MaskingCoordinator:
                 signed = ((sender, message.signature),)
                 if not signed_survivors(self._roster, message.round_id, state.survivors, signed):
                     raise FaultySilo(sender, "its signature over the survivor set is not valid")
-                check_sent(self._roster, self._terms, sender, message)
-                state.gate.admit(sender, message)
+                state.gate.admit(sender, message.signature)
             case (_Unmasking() as state, Unmasking()):
                 state.gate.check(sender)
                 self._check_openings(state, sender, message)
@@ -336,12 +337,15 @@ class MaskingCoordinator:
     def _add_input(self, state: _Collecting, sender: SiloId, message: MaskedInput) -> None:
         self._check_round(sender, message.round_id, state)
         blame(sender, input_fault(self._terms.encoding, message.vector))
+        check_sent(self._roster, self._terms, sender, message)
         try:
             message.vector.add_into(state.total)
         except (MalformedMessage, EnvironmentFault) as error:
             # Pieces were verified before they came here, so this is the end of the attempt, not of a silo.
             self._state = _Done(None)
             raise RoundAborted("a spooled upload could not be read back whole") from error
+        if message.head is not None:
+            self._heads[sender] = message.head
         state.gate.admit(sender, None)
 
     def _check_openings(self, state: _Unmasking, sender: SiloId, message: Unmasking) -> None:
@@ -389,19 +393,18 @@ class MaskingCoordinator:
 
     def _announce_survivors(self, state: _Collecting, now: float) -> Outbox:
         survivors = self._roster.ordered(frozenset(state.gate.close()))
-        gate: Gate[ConsistencyCheck] = self._gate("ConsistencyCheck", frozenset(survivors), now)
+        gate: Gate[bytes] = self._gate("ConsistencyCheck", frozenset(survivors), now)
         self._state = _Checking(gate, state, survivors)
-        return dict.fromkeys(survivors, SurvivorsAnnounced(state.round_id, survivors))
+        heads = tuple((silo, self._heads[silo]) for silo in survivors if silo in self._heads)
+        return dict.fromkeys(survivors, SurvivorsAnnounced(state.round_id, survivors, heads))
 
     def _request_unmasking(self, state: _Checking, now: float) -> Outbox:
-        checks = self._in_order(state.gate.close())
-        signatures = tuple((silo, check.signature) for silo, check in checks.items())
+        signatures = tuple(self._in_order(state.gate.close()).items())
         gate: Gate[Mapping[SiloId, Opening]] = self._gate(
             "Unmasking", frozenset(state.survivors), now, enough=self._cohort.t
         )
         self._state = _Unmasking(gate, state.collected, state.survivors, signatures)
-        heads = sent_heads(checks)
-        request = UnmaskingRequested(state.collected.round_id, state.survivors, signatures, heads)
+        request = UnmaskingRequested(state.collected.round_id, state.survivors, signatures)
         return dict.fromkeys(state.survivors, request)
 
     def _open_sum(self, state: _Unmasking) -> Outbox:

@@ -10,6 +10,7 @@ Source: ``docs/decisions/0019-integer-noise.md``; Kairouz, Liu, Steinke 2021, fo
 from __future__ import annotations
 
 import math
+from decimal import ROUND_FLOOR, Decimal
 
 from secagg.errors import ParameterError
 from secagg.privacy.clip import record_sensitivity
@@ -76,7 +77,14 @@ def _of_sum(
         raise ParameterError(
             f"a share of noise has {noise.share:g} steps, must have at least {LEAST_SHARE:g}"
         )
-    return math.sqrt(variance) / steps, slack_of_sum(segment.length, cohort.n)
+    return _rounded_down(math.sqrt(variance) / steps), slack_of_sum(segment.length, cohort.n)
+
+
+def _rounded_down(multiplier: float) -> float:
+    """Return ``multiplier`` with four digits, as calibrations have it: then rounds of a run are equal."""
+    exact = Decimal(multiplier)
+    last = Decimal(1).scaleb(exact.adjusted() - 3)
+    return float(exact.quantize(last, rounding=ROUND_FLOOR))
 
 
 def sensitivity(unit: Unit, l2_clip_norm: float, *, fraction_bits: int, length: int) -> float:

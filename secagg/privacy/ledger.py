@@ -102,6 +102,7 @@ class Ledger:
         self._released: list[list[Release]] = []  # By entry; made once, for there are thousands.
         self._known: dict[tuple[Account, Unit, tuple[Release, ...]], float] = {}
         self._chains = [genesis]
+        self._trainings: set[bytes] = set()
         for entry, chain in read(genesis, lines):
             self._take(entry, chain)
 
@@ -114,6 +115,10 @@ class Ledger:
     def head(self) -> tuple[int, bytes]:
         """How many entries there are, and the chain (32 bytes) after the last."""
         return len(self._entries), self._chains[-1]
+
+    def charged(self, training: bytes) -> bool:
+        """Whether the vector of these terms, by their digest, was charged."""
+        return training in self._trainings
 
     @property
     def chains(self) -> tuple[bytes, ...]:
@@ -208,6 +213,7 @@ class Ledger:
         self._times.append(entry.time)
         self._released.append(_releases(entry.events))
         self._chains.append(chain)
+        self._trainings.add(entry.training)
 
     def _now(self) -> int:
         return max(self._clock(), self._times[-1] if self._times else 0)

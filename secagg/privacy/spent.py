@@ -79,10 +79,7 @@ class Spent:
 
     def sentence(self) -> str:
         """Return what is promised, to whom, against whom."""
-        try:
-            reached = shown_epsilon(self.epsilon)
-        except MissingExtra as missing:
-            reached = f"unknown here ({missing})"
+        reached = self._shown(self.releases)
         of = (
             "one silo's whole contribution (replaced by an empty one; who takes part is public)"
             if self.unit == "silo"
@@ -96,14 +93,24 @@ class Spent:
             against = f"whoever reads the model, the coordinator with {self.colluders} silos included"
         text = f"epsilon {reached} at delta {self.delta:.3g} for {of}, against {against}"
         if self.uploads:
-            single = shown_epsilon(_epsilon(self.uploads, self.delta, self.unit))
+            single = self._shown(self.uploads)
             text += f"; against a silo and the coordinator together, who could open single uploads: {single}"
         return text
 
-    def card(self) -> dict[str, float | str]:
-        """Return the same as fields, for a model card."""
+    def _shown(self, releases: tuple[Release, ...]) -> str:
+        try:
+            return shown_epsilon(_epsilon(releases, self.delta, self.unit))
+        except MissingExtra as missing:
+            return f"unknown here ({missing})"
+
+    def card(self) -> dict[str, float | str | None]:
+        """Return the same as fields, for a model card; epsilon is None where it cannot be reckoned."""
+        try:
+            reached: float | None = self.epsilon
+        except MissingExtra:
+            reached = None
         return {
-            "epsilon": self.epsilon,
+            "epsilon": reached,
             "delta": self.delta,
             "unit": self.unit,
             "neighboring_relation": NEIGHBORING_RELATION,

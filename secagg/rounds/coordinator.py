@@ -143,6 +143,7 @@ class RoundCoordinator:
         self._seconds = seconds
         self._training_seconds = training_seconds
         self._memory = Memory() if memory is None else memory
+        self._put_back: set[tuple[SiloId, SiloId]] = set()  # Whose ledger went back, and who says so.
         self._attempts = self._memory.attempt + attempts
         self._adder = adder
         self._desk = desk
@@ -339,6 +340,8 @@ class RoundCoordinator:
                 rule = "".join(c if c.isprintable() else " " for c in message.rule)
                 self._losses[sender] = f"refused: {rule}{missing}"
                 self._absent.add(sender)
+                if message.rule == "ledger":
+                    self._put_back |= {(silo, sender) for silo in known if silo != sender}
             case BoxReport():
                 self._losses[sender] = f"refused: boxes of {message.dealer}"
                 self._absent.discard(sender)
@@ -481,14 +484,22 @@ class RoundCoordinator:
 
     @property
     def excluded(self) -> frozenset[SiloId]:
-        """Dealers that the next attempt leaves out."""
+        """Silos that the next attempt leaves out."""
         match self._terms.scheme:
             case MaskingParameters(cohort=cohort):
                 dealers = {dealer for dealer, _ in self._memory.reports}
                 reported = {dealer for dealer in dealers if len(self._memory.reporters(dealer)) > cohort.c}
-                return frozenset(reported | {evidence.dealer for evidence in self._memory.evidence})
+                return self.put_back | reported | {evidence.dealer for evidence in self._memory.evidence}
             case _:
-                return frozenset()
+                return self.put_back
+
+    @property
+    def put_back(self) -> frozenset[SiloId]:
+        """Silos of which more peers than may collude say that their ledger went back; left out as well."""
+        if isinstance(self._terms.scheme, PlainParameters):
+            return frozenset()
+        said = Counter(silo for silo, _ in self._put_back)
+        return frozenset(silo for silo, peers in said.items() if peers > self._terms.scheme.cohort.c)
 
     def _still_bound(self, voids: tuple[Void, ...]) -> frozenset[SiloId] | None:
         """Return the set that silos stay locked to, because too few can void it; None if there is none.
@@ -595,7 +606,10 @@ class RoundCoordinator:
             self._blame_all(session.faulty)
         self._may_be_open |= isinstance(failure, RoundAborted) and failure.opened
         self._memory = self.memory
-        for dealer in self.excluded - self._faults.keys():
+        for silo in self.put_back:
+            self._losses[silo] = "its privacy ledger was put back, say its peers"
+        self._absent -= {peer for silo, peer in self._put_back if silo in self.put_back}
+        for dealer in self.excluded - self.put_back - self._faults.keys():
             self._blame(FaultySilo(dealer, "its boxes or shares are not what it committed to", dealer=True))
         if self.attempt >= self._attempts or self._roster.n - len(self.excluded) < self._terms.scheme.quorum:
             raise self._verdict(failure)

@@ -52,7 +52,7 @@ class Memory(msgspec.Struct, frozen=True):
 
     def next_release(self) -> Memory:
         """Return what another release of this round must know: no lock of the last one binds it."""
-        return Memory(self.attempt, past=self.past, encrypted=self.encrypted, release=self.release + 1)
+        return msgspec.structs.replace(self, asked=(), release=self.release + 1)
 
     def reporters(self, dealer: SiloId) -> frozenset[SiloId]:
         """Return who reported ``dealer``."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, TypedDict, cast
 
+import msgspec
+
 from secagg import wire
 from secagg.encrypted.cipher import SEAL_SIZE, Keys, SharedKeyCipher, SiloCipher, ThresholdCipher
 from secagg.encrypted.silo import SharedKeySilo, ThresholdSilo
@@ -20,6 +22,7 @@ from secagg.errors import (
     FaultySiloOrCoordinator,
     InputRefused,
     MalformedMessage,
+    MissingExtra,
     ParameterError,
     PolicyRefused,
     PrivacyBudgetExhausted,
@@ -44,7 +47,7 @@ from secagg.messages import (
     BaseSealed,
     BaseSent,
     BaseWanted,
-    ConsistencyCheck,
+    EncryptedInput,
     FromCoordinator,
     FromSilo,
     KeyAsked,
@@ -52,14 +55,17 @@ from secagg.messages import (
     KeyPassed,
     KeyRequested,
     KeysAnnounced,
+    MaskedInput,
     Opened,
     OpeningRequested,
+    PlainInput,
     Ready,
     Refused,
     RoundOpened,
     SealingKeysAnnounced,
+    SurvivorsAnnounced,
     TrainingOpened,
-    UnmaskingRequested,
+    UploadsAnnounced,
     Voided,
     VoidRequested,
 )
@@ -349,37 +355,50 @@ class Participant:
     def _ready(self, terms: Terms) -> SiloStep:
         digest = training_digest(terms)
         if digest not in self._cache:
-            cost = self._check_budget(terms)
+            self._check_budget(terms)
             with nullcontext() if self._cipher is None else self._cipher.prepare():
                 vector = self._workload.vector(terms)
-            self._charge(terms, cost)
             self._cache.clear()
             self._cache[digest] = vector
         return Step((), Ready(digest))
 
-    def _check_budget(self, terms: Terms) -> tuple[Event, ...]:
-        """Return what a vector costs, which the ledger's budget holds: asked before it is computed."""
-        if self._ledger is None:
+    def _check_budget(self, terms: Terms) -> None:
+        """Refuse what the ledger's budget does not hold, before it is computed."""
+        ledger = self._ledger
+        if ledger is None:
             if terms.privacy is not None:
                 raise PolicyRefused("privacy", "this silo keeps no ledger of what its data set spent")
-            return ()
-        try:
-            cost = events_of(terms)
-        except ParameterError as error:
-            raise FaultyCoordinator(f"no round has these terms: {error}") from error
-        self._ledger.check(cost)
-        return cost
-
-    def _charge(self, terms: Terms, cost: tuple[Event, ...]) -> None:
-        if self._ledger is not None:
-            self._ledger.charge(
-                federation=terms.federation,
-                job=terms.job,
-                round=terms.round,
-                release=terms.release,
-                training=training_digest(terms),
-                events=cost,
+            return
+        if terms.privacy is not None and ledger.charged(training_digest(terms)):
+            # Its noise would be another one. The peers' shares would stay as they are, so that two sums would
+            # show them, and this silo's vector, with less noise than either was charged for.
+            raise PolicyRefused(
+                "release",
+                "the vector of this round left and is kept no more; a new one needs another release",
             )
+        try:
+            ledger.check(_cost(terms))
+        except (ArithmeticError, ValueError, MemoryError) as error:
+            if isinstance(error, SecaggError):
+                raise
+            raise FaultyCoordinator("no account can be made of the noise in these terms") from error
+
+    def _charge(self) -> None:
+        """Charge the vector of the round, the first time that it is about to leave."""
+        terms, ledger = self._terms, self._ledger
+        if terms is None or ledger is None:
+            return
+        training = training_digest(terms)
+        if ledger.charged(training):
+            return  # It is the same vector, noise included.
+        ledger.charge(
+            federation=terms.federation,
+            job=terms.job,
+            round=terms.round,
+            release=terms.release,
+            training=training,
+            events=_cost(terms),
+        )
 
     def _join(self, opened: RoundOpened) -> SiloStep:
         self._attempt = opened.attempt
@@ -396,7 +415,7 @@ class Participant:
             self._locks.apply(record)
         self._session = self._new_session(terms, self._cache[opened.training])
         step = self._session.receive(opened)
-        return Step((*unlocked, joined, *step.records), step.output)
+        return Step((*unlocked, joined, *step.records), self._leaving(step.output))
 
     def _unlock(self, terms: Terms, opened: RoundOpened) -> tuple[SiloRecord, ...]:
         """Return the records by which voids lift, or evidence moves, this silo's lock on the base."""
@@ -459,8 +478,8 @@ class Participant:
         step = self._session.receive(message)
         # Only once the session took it for one of this round: heads that were said in an earlier round are
         # signed well for that one, and would make a ledger that is right look like one that was put back.
-        held = self._held_heads(self._terms, message)
-        step = Step((*held, *step.records), self._with_head(step.output))
+        held = self._held_heads(message)
+        step = Step((*held, *step.records), self._leaving(step.output))
         for record in step.records:
             self._locks.apply(record)
             self._heads.apply(record)
@@ -470,37 +489,49 @@ class Participant:
         opened = self._apply()
         return step if opened is None else Step(step.records, opened)
 
-    def _held_heads(self, terms: Terms, message: FromCoordinator) -> tuple[SiloRecord, ...]:
-        """Return a record for each peer's ledger that went on; raise if one went back."""
+    def _held_heads(self, message: FromCoordinator) -> tuple[SiloRecord, ...]:
+        """Return a record for each ledger in the announced set that went on; raise if one went back."""
         match message:
-            case UnmaskingRequested() | AggregateAnnounced() | OpeningRequested():
-                signers = [silo for silo, _ in message.signatures] if terms.privacy is not None else []
-                try:
-                    return self._heads.take(
-                        self._roster, message.heads, signers=signers, context=message.round_id
-                    )
-                except SecaggError:
-                    self._session = None  # The attempt is over here.
-                    raise
+            case SurvivorsAnnounced():
+                members = message.survivors
+            case UploadsAnnounced():
+                members = tuple(silo for silo, _ in message.uploads)
             case _:
                 return ()
+        # Whoever keeps a ledger asks for those of all whose input is in the sum, with noise and without.
+        needed = () if self._ledger is None else members
+        try:
+            return self._heads.take(self._roster, message.heads, needed=needed, context=message.round_id)
+        except LedgerRefused as refused:
+            for record in refused.records:
+                self._heads.apply(record)
+            self._session = None  # The set is not signed here, and the attempt is over.
+            raise
+        except SecaggError:
+            self._session = None
+            raise
 
-    def _with_head(self, reply: FromSilo | None) -> FromSilo | None:
-        if not isinstance(reply, ConsistencyCheck) or self._ledger is None:
+    def _leaving(self, reply: FromSilo | None) -> FromSilo | None:
+        """Charge what a reply gives away, and say how far the ledger then is."""
+        if not isinstance(reply, MaskedInput | EncryptedInput | PlainInput):
+            return reply
+        try:
+            self._charge()
+        except SecaggError:
+            self._session = None  # The vector stays here.
+            raise
+        if isinstance(reply, PlainInput) or self._ledger is None:
             return reply
         entries, chain = self._ledger.head
-        return ConsistencyCheck(
-            reply.round_id,
-            reply.signature,
-            sign_head(
-                self._identity,
-                self._silo,
-                self._data_set,
-                entries=entries,
-                chain=chain,
-                context=reply.round_id,
-            ),
+        head = sign_head(
+            self._identity,
+            self._silo,
+            self._data_set,
+            entries=entries,
+            chain=chain,
+            context=reply.round_id,
         )
+        return msgspec.structs.replace(reply, head=head)
 
     def proceed(self) -> Opened | None:
         """Do what the last message allowed once its records are synced, and return what is sent of it.
@@ -538,6 +569,13 @@ class Participant:
         return Step(fresh, Voided(tuple(sign_void(self._identity, self._silo, r.round_id) for r in records)))
 
 
+def _cost(terms: Terms) -> tuple[Event, ...]:
+    try:
+        return events_of(terms)
+    except ParameterError as error:
+        raise FaultyCoordinator(f"no round has these terms: {error}") from error
+
+
 def answer(
     participant: Participant,
     frame: Frame,
@@ -558,6 +596,9 @@ def answer(
         step = participant.receive(wire.decode_from_coordinator(*frame))
     except UnexpectedMessage:
         return None, None
+    except LedgerRefused as error:
+        sync(error.records)
+        return wire.encode(refusal(error, participant.attempt)), error
     except SecaggError as error:
         return wire.encode(refusal(error, participant.attempt)), error
     sync(step.records)
@@ -582,6 +623,8 @@ def refusal(error: SecaggError, attempt: int = 0) -> Refused:
             return Refused(f"input: {error.rule}", (), attempt)
         case TrainerFailed():
             return Refused("trainer", (), attempt)
+        case MissingExtra():
+            return Refused("missing extra", (), attempt)
         case TooFewSilos():
             return Refused(WRONG_PARTS, error.missing, attempt)
         case RoundAborted():
