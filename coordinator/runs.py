@@ -174,8 +174,8 @@ class Runs:
                 terms = run.terms()
                 if is_encrypted(terms.scheme):
                     raise UsageError(
-                        "silos may have opened the sum already, and a second release would never find out; go on "
-                        "without one"
+                        "silos may have opened the sum already, and a second release would never find "
+                        "out; go on without one"
                     )
                 if not isinstance(terms.privacy, SiloNoise | RecordNoise):
                     raise UsageError("another release of a model needs noise in its sum; begin a new run")
