@@ -115,7 +115,7 @@ BUDGET_SPENT = "privacy budget"
 class Refused(Part, frozen=True, tag=True):
     """Silo to coordinator: the silo leaves ``attempt``, 0 for training.
 
-    The rule, and for a lock who is missing; no more.
+    The rule, and for a lock who is missing, for a ledger whose it is; no more.
     """
 
     rule: Annotated[str, msgspec.Meta(max_length=64)]

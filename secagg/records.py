@@ -1,6 +1,6 @@
 """What a party must have on disk before its reply leaves: one type per journal entry.
 
-Silo records rebuild a ``Ledger`` of locks after a crash (``survivors``); coordinator records are the
+Silo records rebuild locks (``survivors``) and heads of ledgers (``heads``) after a crash; coordinator records are the
 accepted inputs of a pure session, so its recovery is a replay. No record holds a secret of a round.
 """
 

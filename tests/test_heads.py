@@ -34,9 +34,9 @@ from secagg.privacy.heads import LedgerHead, data_set_digest, head_fault, sign_h
 from secagg.records import HeadHeld, SiloRecord
 from secagg.rounds.silo import refusal
 from secagg.scheme import Scheme
-from secagg.session import CoordinatorStep
+from secagg.session import CoordinatorStep, Step
 from secagg.simulation import SimulatedSilo
-from tests.federations import ENCRYPTED, PAILLIER, Federation, Witness, roster_of
+from tests.federations import ENCRYPTED, MODEL, PAILLIER, Federation, Witness, roster_of
 from tests.ledgers import NOISE, Ledgered, N
 
 ROSTER, IDENTITIES = roster_of(N)
@@ -367,15 +367,11 @@ class Crooked(Witness):
             silo: self.change(message) if isinstance(message, Request) else message
             for silo, message in step.output.items()
         }
-        return super()._remember(replace_output(step, changed))
-
-
-def replace_output(step: CoordinatorStep, output: dict[SiloId, FromCoordinator]) -> CoordinatorStep:
-    return type(step)(step.records, output)
+        return super()._remember(Step(step.records, changed))
 
 
 def crooked(federation: Federation, change: Callable[[Any], Any]) -> Crooked:
-    named = {"terms": federation.terms, "base": None, "adder": federation.adder, "threads": 1}
+    named = {"terms": federation.terms, "base": MODEL, "adder": federation.adder, "threads": 1}
     made = Crooked(federation.roster, **named, attempts=1)
     made.change = change
     return made
@@ -452,3 +448,26 @@ def test_a_request_that_is_repeated_changes_nothing(heads: Any) -> None:
     assert answers == [None]
     assert not federation.silos["west"].errors
     assert len(federation.work["west"].applied) == 1
+
+
+@pytest.mark.parametrize("scheme", [Masking(), PAILLIER], ids=lambda scheme: type(scheme).__name__)
+def test_a_silo_that_refused_heads_takes_nothing_more_of_the_attempt(scheme: Scheme) -> None:
+    """Neither the sum that others open, nor what it would have opened itself."""
+    federation = Ledgered(scheme)
+
+    class ToNorth(Witness):
+        def _remember(self, step: CoordinatorStep) -> CoordinatorStep:
+            asked = step.output.get("north")
+            changed = {"north": replace(asked, heads=())} if isinstance(asked, Request) else {}
+            return super()._remember(Step(step.records, {**step.output, **changed}))
+
+    coordinator = ToNorth(
+        federation.roster, terms=federation.terms, base=MODEL, adder=federation.adder, threads=1
+    )
+    federation.run(coordinator)
+    assert "north" not in parts(coordinator)
+    (error,) = federation.silos["north"].errors
+    assert isinstance(error, FaultyCoordinator)
+    assert federation.silos["north"]._participant.proceed() is None
+    assert not federation.work["north"].applied
+    assert all(len(federation.work[silo].applied) == 1 for silo in SILOS if silo != "north")
