@@ -1,7 +1,8 @@
 """What a party must have on disk before its reply leaves: one type per journal entry.
 
-Silo records rebuild locks (``survivors``) and heads of ledgers (``heads``) after a crash; coordinator records are the
-accepted inputs of a pure session, so its recovery is a replay. No record holds a secret of a round.
+Silo records rebuild locks (``survivors``) and heads of ledgers (``heads``) after a crash; coordinator
+records are the accepted inputs of a pure session, so its recovery is a replay. No record holds a secret of a
+round.
 """
 
 from __future__ import annotations
