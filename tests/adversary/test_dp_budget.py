@@ -38,7 +38,9 @@ def with_noise(terms: Terms, **changes: Any) -> dict[str, Any]:
 def roomier(encoding: Encoding) -> Encoding:
     (segment,) = encoding.segments
     bound = 2 * segment.bound
-    return Encoding(64, encoding.cohort, (Segment(segment.name, segment.length, bound, segment.fraction_bits),))
+    return Encoding(
+        64, encoding.cohort, (Segment(segment.name, segment.length, bound, segment.fraction_bits),)
+    )
 
 
 MEAN = plan_mean(5, cohort=4, clip=8.0, weight_cap=100.0, least_total_weight=10.0)

@@ -109,7 +109,9 @@ def for_all(mode: DistributedDP, multiplier: float, *, length: int, cohort: Coho
     return _sized(mode, multiplier, length, bits, cohort.n - cohort.c)
 
 
-def for_colluders_too(mode: DistributedDP, multiplier: float, *, length: int, cohort: Cohort, bits: int) -> Any:
+def for_colluders_too(
+    mode: DistributedDP, multiplier: float, *, length: int, cohort: Cohort, bits: int
+) -> Any:
     """``planning._noise`` that counts on the shares that colluders tell."""
     return _sized(mode, multiplier, length, bits, cohort.min_survivors)
 

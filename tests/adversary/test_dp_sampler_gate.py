@@ -41,7 +41,9 @@ CANARY = np.array([1.0, 0.0, 0.0])
 class Shuffled(Mover):
     """A trainer that takes its rows from a loader that it shuffled: the canary is in every step."""
 
-    def gradient_sum(self, weights: RealVector, settings: Any, *, sampler: Any, l2_clip_norm: float) -> RealVector:
+    def gradient_sum(
+        self, weights: RealVector, settings: Any, *, sampler: Any, l2_clip_norm: float
+    ) -> RealVector:
         for _ in range(self.draws):
             sampler.draw(self.records)  # Looked at by nobody.
         return -self._clipped(l2_clip_norm)
@@ -124,9 +126,7 @@ def test_such_a_silo_sends_no_vector_and_the_others_go_on(draws: int) -> None:
 
 @pytest.mark.parametrize("draws", [0, 2, 4, 6])
 def test_a_step_of_local_training_needs_a_sample_each(draws: int) -> None:
-    silos = Noised(
-        [np.zeros(3)] * 4, MODE, trainers=[Mover(CANARY, draws=draws) for _ in range(4)]
-    )
+    silos = Noised([np.zeros(3)] * 4, MODE, trainers=[Mover(CANARY, draws=draws) for _ in range(4)])
     terms = replace(
         silos.terms,
         privacy=LocalNoise(1.0, 1.0, 0.5, 5, DELTA),
@@ -158,7 +158,9 @@ def test_as_many_samples_as_steps_are_taken() -> None:
 class TakesTheRate(Mover):
     """A trainer that asks for a sampler of its own, with every record in it."""
 
-    def gradient_sum(self, weights: RealVector, settings: Any, *, sampler: Any, l2_clip_norm: float) -> RealVector:
+    def gradient_sum(
+        self, weights: RealVector, settings: Any, *, sampler: Any, l2_clip_norm: float
+    ) -> RealVector:
         own = PoissonSampler(1.0)
         return super().gradient_sum(weights, settings, sampler=own, l2_clip_norm=l2_clip_norm)
 
@@ -168,5 +170,3 @@ def test_a_sampler_of_ones_own_does_not_count() -> None:
     with pytest.raises(RoundAborted):
         silos.run()
     assert {message for _, message in silos.sent} == {"BaseRequested", "Refused"}
-
-

@@ -23,6 +23,7 @@ from secagg.fixedpoint import Encoding, Segment
 from secagg.names import IntegerVector
 from secagg.privacy import noising
 from secagg.privacy.noise import DiscreteGaussian
+from secagg.privacy.noising import StepNoise
 from secagg.terms import LocalNoise, RecordNoise, SiloNoise
 from tests.privacy.noised import Noised
 
@@ -106,7 +107,7 @@ def attack_on_a_step() -> float:
     right = 0
     for world in (0.0, 1.0):
         for _ in range(GAMES):
-            noised = noising.noised_steps(STEP, np.full(200, world))
+            noised = noising.StepNoise(STEP, 200).add(np.full(200, world))
             fine = np.ldexp(noised[np.abs(noised) < 1 / 8], 53)
             answer = 1.0 if np.array_equal(fine, np.rint(fine)) else 0.0
             right += answer == world
@@ -122,13 +123,13 @@ def test_the_noise_of_a_step_has_no_holes() -> None:
     check_step()
 
 
-def continuous(noise: LocalNoise, total: NDArray[Any], **_named: Any) -> NDArray[Any]:
-    """``noised_steps`` in float64."""
-    return np.asarray(total + np.random.default_rng().normal(size=total.size) * noise.noise_multiplier)
+def continuous(_self: StepNoise, total: NDArray[Any]) -> NDArray[Any]:
+    """``StepNoise.add`` in float64."""
+    return np.asarray(total + np.random.default_rng().normal(size=total.size) * STEP.noise_multiplier)
 
 
 def test_the_noise_of_a_step_has_no_holes_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secagg.privacy.noising.noised_steps", continuous)
+    monkeypatch.setattr("secagg.privacy.noising.StepNoise.add", continuous)
     assert attack_on_a_step() == 1
     with pytest.raises(AssertionError, match="low-order bits tell the gradient"):
         check_step()

@@ -44,7 +44,9 @@ def lower_bound(
     chosen: tuple[float, float, int] = (-math.inf, 0.0, 1)
     for side in (1, -1):  # The alarm is that the canary is there, or that it is not.
         inside, outside = (present, absent) if side == 1 else (-absent, -present)
-        for threshold in np.quantile(np.concatenate((inside[:half], outside[:half])), np.linspace(0.01, 0.99, 99)):
+        for threshold in np.quantile(
+            np.concatenate((inside[:half], outside[:half])), np.linspace(0.01, 0.99, 99)
+        ):
             true, false = int(np.sum(inside[:half] > threshold)), int(np.sum(outside[:half] > threshold))
             chosen = max(chosen, (epsilon_of(true, false, half, delta, error), float(threshold), side))
     _, threshold, side = chosen
@@ -62,4 +64,6 @@ def likelihood(seen: NDArray[Any], *, multiplier: float, rate: float = 1.0) -> N
         rate: with which the canary was in a step.
     """
     exponent = (seen - 0.5) / multiplier**2
-    return np.asarray(np.logaddexp(math.log1p(-rate) if rate < 1 else -math.inf, math.log(rate) + exponent).sum(1))
+    return np.asarray(
+        np.logaddexp(math.log1p(-rate) if rate < 1 else -math.inf, math.log(rate) + exponent).sum(1)
+    )

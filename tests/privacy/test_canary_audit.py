@@ -26,7 +26,7 @@ from secagg.cohort import Cohort
 from secagg.fixedpoint import Encoding, Segment
 from secagg.privacy.calibration import Privacy
 from secagg.privacy.gaussian import least_epsilon
-from secagg.privacy.noising import decode_noised, noised_gradient, noised_steps, noised_update
+from secagg.privacy.noising import StepNoise, decode_noised, noised_gradient, noised_update
 from secagg.privacy.params import DistributedDP, LocalDPSGD, PrivacyMode
 from secagg.privacy.planning import Planned, plan_privacy
 from secagg.privacy.sampling import PoissonSampler
@@ -173,7 +173,8 @@ def local_games(*, canary: bool, part: float) -> NDArray[Any]:
     total = np.zeros((GAMES, WEIGHTS))
     total[:, 0] = noise.l2_clip_norm * canary
     # All in one vector: rounding then counts a little more than it would in a short one, 0.1 % of the noise.
-    seen = noised_steps(noise, total.reshape(-1)).reshape(GAMES, WEIGHTS)[:, :1] / noise.l2_clip_norm
+    noised = StepNoise(noise, total.size).add(total.reshape(-1))
+    seen = noised.reshape(GAMES, WEIGHTS)[:, :1] / noise.l2_clip_norm
     return likelihood(seen, multiplier=noise.noise_multiplier)
 
 
@@ -201,4 +202,6 @@ def test_the_intervals_are_those_of_clopper_and_pearson() -> None:
     assert at_most(0, 1_000, 0.025) == pytest.approx(1 - 0.025 ** (1 / 1_000))
     assert at_most(1_000, 1_000, 0.025) == 1.0
     # Half of the games: as the normal law says, nearly.
-    assert at_most(500, 1_000, 0.025) == pytest.approx(0.5 + norm.ppf(0.975) * math.sqrt(0.25 / 1_000), rel=0.01)
+    assert at_most(500, 1_000, 0.025) == pytest.approx(
+        0.5 + norm.ppf(0.975) * math.sqrt(0.25 / 1_000), rel=0.01
+    )

@@ -204,7 +204,10 @@ def test_a_request_without_privacy_stays_without() -> None:
     ("changes", "text"),
     [
         ({"privacy": asked_privacy(MODES[1]), "metrics": ("loss",)}, "metrics would leave without noise"),
-        ({"privacy": asked_privacy(MODES[1]), "rounds": 3}, "3 rounds are asked for, and the privacy target is"),
+        (
+            {"privacy": asked_privacy(MODES[1]), "rounds": 3},
+            "3 rounds are asked for, and the privacy target is",
+        ),
         ({"privacy": asked_privacy(MODES[1]), "scheme": asked_of(Plain())}, "without protection"),
         ({"privacy": asked_privacy(MODES[2]), "scheme": asked_of(Plain())}, "without protection"),
     ],

@@ -87,7 +87,9 @@ def test_terms_cannot_widen_the_clip_norm(terms: Terms) -> None:
     assert allowed(policy, terms) is None
     noise: Any = terms.privacy
     for wider in (1.0000001, 10.0, 1e300):
-        assert allowed(policy, replace(terms, privacy=replace(noise, l2_clip_norm=wider))) == "max_l2_clip_norm"
+        assert (
+            allowed(policy, replace(terms, privacy=replace(noise, l2_clip_norm=wider))) == "max_l2_clip_norm"
+        )
     assert allowed(policy, BARE) is None  # It has no such norm; whether it may be is another rule.
 
 

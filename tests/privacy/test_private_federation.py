@@ -99,7 +99,9 @@ def test_what_is_no_mode_is_refused(mode: Any) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_metrics_are_refused_beside_noise(mode: Any) -> None:
-    with pytest.raises(ParameterError, match="metrics would leave without noise and void what privacy promises"):
+    with pytest.raises(
+        ParameterError, match="metrics would leave without noise and void what privacy promises"
+    ):
         federation(mode, metrics=("loss",))
     assert federation(mode, metrics=()).metrics == ()
     assert federation(mode).metrics == ()
@@ -154,14 +156,21 @@ def test_a_sum_with_shares_tells_no_weight_and_no_share_of_clipped_entries(mode:
     assert "total weight" not in report.text()
 
 
-SCHEMES: tuple[Scheme, ...] = (Masking(), Paillier(bits=2048), ThresholdPaillier(bits=2048), CKKS(degree=4096))
+SCHEMES: tuple[Scheme, ...] = (
+    Masking(),
+    Paillier(bits=2048),
+    ThresholdPaillier(bits=2048),
+    CKKS(degree=4096),
+)
 
 
 REPORTED = [(scheme, mode) for scheme in SCHEMES for mode in (SILO, RECORD)]
 
 
 @pytest.mark.usefixtures("_small_keys")
-@pytest.mark.parametrize(("scheme", "mode"), REPORTED if FULL else [*REPORTED[:4:3], REPORTED[4], REPORTED[7]])
+@pytest.mark.parametrize(
+    ("scheme", "mode"), REPORTED if FULL else [*REPORTED[:4:3], REPORTED[4], REPORTED[7]]
+)
 def test_reports_and_cards_say_what_is_promised(scheme: Scheme, mode: Any, tmp_path: Path) -> None:
     history = run(federation(mode, scheme=scheme))
     spent = history.records[-1].report.spent
@@ -254,7 +263,9 @@ def test_every_silo_is_charged_once_a_round(mode: Any, monkeypatch: pytest.Monke
 
 def test_an_update_is_clipped_as_a_whole_and_the_mean_is_over_silos() -> None:
     """At an epsilon that leaves next to no noise the model moves by the mean of the clipped updates."""
-    silos = {name: Mover(np.full(5, size)) for name, size in zip(NAMES[:4], (0.01, 0.02, 5.0, 50.0), strict=True)}
+    silos = {
+        name: Mover(np.full(5, size)) for name, size in zip(NAMES[:4], (0.01, 0.02, 5.0, 50.0), strict=True)
+    }
     mode = DistributedDP(Privacy(300.0, 1e-3, 1), l2_clip_norm=1.0)
     model = run(federation(mode, silos), 1).model
     unit = 1 / np.sqrt(5)

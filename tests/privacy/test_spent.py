@@ -38,7 +38,9 @@ SHARED = (PaillierParameters(COHORT, bytes(32)), CKKSParameters(COHORT, bytes(32
 TRUSTLESS = (MaskingParameters(COHORT), ThresholdPaillierParameters(COHORT, bytes(32)))
 
 
-def spent(noise: PrivacyParameters, *, survivors: int = 7, before: Spent | None = None, **changes: Any) -> Spent:
+def spent(
+    noise: PrivacyParameters, *, survivors: int = 7, before: Spent | None = None, **changes: Any
+) -> Spent:
     found = Spent.of(terms_of(noise, **changes), survivors, before)
     assert found is not None
     return found
@@ -70,7 +72,9 @@ def test_epsilon_never_stands_without_what_it_means(noise: PrivacyParameters, sc
 
 @pytest.mark.parametrize("noise", [SILO, RECORD])
 @pytest.mark.parametrize("scheme", TRUSTLESS)
-def test_shares_are_hidden_from_the_coordinator_with_its_colluders(noise: PrivacyParameters, scheme: Any) -> None:
+def test_shares_are_hidden_from_the_coordinator_with_its_colluders(
+    noise: PrivacyParameters, scheme: Any
+) -> None:
     text = spent(noise, scheme=scheme).sentence()
     assert text.endswith("against whoever reads the model, the coordinator with 2 silos included")
 
@@ -161,7 +165,9 @@ def test_every_round_adds_up(noise: PrivacyParameters) -> None:
         event = only(events_of(terms_of(noise), survivors=7))
         assert release.count == rounds * event.count
         assert release.slack == pytest.approx(rounds * event.slack)
-        assert total.epsilon == pytest.approx(epsilon([event] * rounds, delta=1e-6, unit=total.unit), rel=1e-9)
+        assert total.epsilon == pytest.approx(
+            epsilon([event] * rounds, delta=1e-6, unit=total.unit), rel=1e-9
+        )
     assert total is not None
     assert total.epsilon > 1.8 * spent(noise).epsilon
 
