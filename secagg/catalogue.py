@@ -506,8 +506,8 @@ _ENTRIES = (
         "its last head",
         safe=SILO_KEPT,
         you_can="go on without {silos} until its ledger is whole",
-        they_can="{silos}: put the newest copy of the ledger in its place; then the others: silo ledger trust "
-        "{silos}",
+        they_can="{silos}: put the newest copy of the ledger in its place; the others then: silo ledger "
+        "trust {silos}",
     ),
     # --- 7: privacy budget ------------------------------------------------------------------------
     Explanation(
