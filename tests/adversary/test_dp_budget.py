@@ -1,9 +1,8 @@
-"""Attack ``dp_budget``: have a silo release more than it may: beyond its budget, a longer update, without noise.
+"""Attack ``dp_budget``: have a silo release more than it may: beyond its budget, longer, or bare.
 
-The coordinator names what it likes: less noise beside a smaller delta, a run under another name, one release of
-a base after another. What a vector costs is reckoned from the noise that the silo itself will draw, and asked of
-its ledger before it trains; what is refused shows in nothing that it sends.
-"""
+The coordinator names what it likes: less noise beside a smaller delta, a run under another name, one release
+of a base after another. What a vector costs is reckoned from the noise that the silo itself will draw, and
+asked of its ledger before it trains; what is refused shows in nothing that it sends."""
 
 from __future__ import annotations
 
@@ -106,11 +105,11 @@ def test_dp_budget_mutant(monkeypatch: pytest.MonkeyPatch, defence: str, names: 
             test_dp_budget(name)
 
 
-# --- one release after another ------------------------------------------------------------------------------------
+# --- one release after another ------------------------------------------------------------------------------
 
 
 def releases() -> Noised:
-    """Ask for release after release of one base, under other names of runs, each within the budget by itself."""
+    """Ask for release after release of one base, under other names, each within the budget by itself."""
     federation = Noised(UPDATES, DistributedDP(Privacy(1.2, 1e-5, 1)), epsilon=BUDGET, policy=POLICY)
     for number in range(1, 12):
         try:

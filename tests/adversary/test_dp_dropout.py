@@ -1,8 +1,8 @@
 """Attack ``dp_dropout``: take noise out of an opened sum by losing silos, by colluding, by asking again.
 
-Shares of noise are of silos: those that are lost take theirs with them, and c that collude tell theirs. What is
-left in the sum over the fewest silos must carry all that the epsilon rests on. And a sum that is opened in one
-attempt after another must have the same noise each time, or its mean would have less.
+Shares of noise are of silos: those that are lost take theirs with them, and c that collude tell theirs. What
+is left in the sum over the fewest silos must carry all that the epsilon rests on. And a sum that is opened in
+one attempt after another must have the same noise each time, or its mean would have less.
 
 Updates are zero, so that the opened sum is nothing but noise. Of right noise an attack "succeeds" with a
 probability below ``FALSE_ALARM``; of two thirds of the variance that is needed it fails with less than that.
@@ -31,7 +31,7 @@ from secagg.rounds.silo import Participant
 from secagg.session import Step
 from secagg.terms import RecordNoise, SiloNoise, Terms, training_digest
 from tests.counts import FULL
-from tests.privacy.noised import Noised
+from tests.privacy.noised import Noised, ledger
 
 FALSE_ALARM = 1e-9
 LENGTH = 4_000
@@ -51,7 +51,7 @@ SCHEDULES = [
 
 
 def left(federation: Noised, survivors: int) -> tuple[NDArray[np.int64], tuple[SiloId, ...]]:
-    """Lose silos, and return what the opened sum has beside the shares of c colluders in it; and who is in it."""
+    """Lose silos; return the opened sum without the shares of c colluders, and who is in it."""
     silos = federation.roster.silos
     aggregate = federation.run(dict.fromkeys(silos[survivors:], "MaskedInput"))
     assert aggregate.survivors == silos[:survivors]
@@ -154,7 +154,7 @@ def test_dp_dropout_mutant(
         attack(mode, n, survivors)
 
 
-# --- asked again -----------------------------------------------------------------------------------------------
+# --- asked again --------------------------------------------------------------------------------------------
 
 TIMES = 6
 
@@ -187,14 +187,11 @@ def test_attempts_have_the_same_noise(mode: DistributedDP) -> None:
 
 def drawn_anew(self: Any, terms: Terms) -> Step[Any, Any]:
     """``Participant._ready`` that trains and draws at each attempt, and is charged for the first."""
-    digest = training_digest(terms)
-    charged = digest in self._cache
-    self._cache.pop(digest, None)
-    if charged:
-        ledger, self._ledger = self._ledger, Noised([np.zeros(1)] * 3).ledgers["north"]
+    digest, kept = training_digest(terms), self._ledger
+    if self._cache.pop(digest, None) is not None:
+        self._ledger = ledger()
     reply = _ready(self, terms)
-    if charged:
-        self._ledger = ledger
+    self._ledger = kept
     return reply
 
 
@@ -208,7 +205,7 @@ def test_attempts_have_the_same_noise_mutant(monkeypatch: pytest.MonkeyPatch, mo
         check_averaged(mode)
 
 
-# --- another release -------------------------------------------------------------------------------------------
+# --- another release ----------------------------------------------------------------------------------------
 
 
 def vectors_of(federation: Noised, release: int) -> dict[SiloId, IntegerVector]:
@@ -219,13 +216,13 @@ def vectors_of(federation: Noised, release: int) -> dict[SiloId, IntegerVector]:
 def test_another_release_has_noise_of_its_own_and_is_charged() -> None:
     federation = Noised([np.zeros(LENGTH)] * 4, SILO)
     first, second = (vectors_of(federation, release) for release in (1, 2))
-    for silo, ledger in federation.ledgers.items():
+    for silo, book in federation.ledgers.items():
         apart = federation.signed(first[silo]) - federation.signed(second[silo])
         assert isinstance(federation.terms.privacy, SiloNoise)
         needed = 2 * federation.terms.privacy.share**2
         low, high = chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], LENGTH) * needed
         assert low < float(np.sum(apart.astype(np.float64) ** 2)) < high
-        assert [(entry.round, entry.release) for entry in ledger.entries] == [(1, 1), (1, 2)]
-        once = Release("silo", ledger.entries[0].events[0].noise_multiplier, count=2)  # type: ignore[union-attr]
-        assert ledger.spent("silo") == pytest.approx(epsilon([once], delta=1e-5, unit="silo"), rel=1e-6)
+        assert [(entry.round, entry.release) for entry in book.entries] == [(1, 1), (1, 2)]
+        once = Release("silo", book.entries[0].events[0].noise_multiplier, count=2)  # type: ignore[union-attr]
+        assert book.spent("silo") == pytest.approx(epsilon([once], delta=1e-5, unit="silo"), rel=1e-6)
     assert math.isfinite(federation.ledgers["north"].spent("silo"))

@@ -1,14 +1,14 @@
 """Attack ``dp_support``: tell an update from its neighbour by what the noised result can be at all.
 
-Noise in floating point has holes: which low-order bits a result can have depends on what the noise was added to,
-so that a single result can tell with certainty, however much noise there is (Mironov 2012). The same happens with
-integers if the noise is a multiple of something.
+Noise in floating point has holes: which low-order bits a result can have depends on what the noise was added
+to, so that a single result can tell with certainty, however much noise there is (Mironov 2012). The same
+happens with integers if the noise is a multiple of something.
 
-The attacker knows all but one silo's update, each entry of which is one of two: zero, or a few steps, which are
-nothing beside the clip and the noise. Its advantage is the share of right answers less that of wrong ones. Noise
-with deviation s leaves nobody more than ``1 / (2 * s)`` an entry and step, that is here less than 2**-33; coins are
-beyond ``LUCK`` over ``LENGTH`` entries, for one of four guesses, with a probability below 1e-10.
-"""
+The attacker knows all but one silo's update, each entry of which is one of two: zero, or a few steps, which
+are nothing beside the clip and the noise. Its advantage is the share of right answers less that of wrong
+ones. Noise with deviation s leaves nobody more than ``1 / (2 * s)`` an entry and step, that is here less than
+2**-33; coins are beyond ``LUCK`` over ``LENGTH`` entries, for one of four guesses, with a probability below
+1e-10."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def advantage(answers: NDArray[Any], truth: NDArray[Any]) -> float:
 
 
 def attack(kind: str) -> float:
-    """Guess the low-order bits of a silo's update from one opened sum; return the best guesser's advantage."""
+    """Guess low-order bits of a silo's update from one opened sum; return the best guesser's advantage."""
     rng = np.random.default_rng(7)
     best = 0.0
     for low in (0, 1, 2, 3):
@@ -92,7 +92,7 @@ def test_dp_support_mutant(monkeypatch: pytest.MonkeyPatch, mutant: Any, kind: s
         test_dp_support(kind)
 
 
-# --- one step of DP-SGD ------------------------------------------------------------------------------------------
+# --- one step of DP-SGD -------------------------------------------------------------------------------------
 
 STEP = LocalNoise(1.0, 1.0, 1.0, 1, 1e-5)
 GAMES = 50
@@ -101,8 +101,8 @@ GAMES = 50
 def attack_on_a_step() -> float:
     """Tell a gradient of ones from one of zeros by a noised vector; return the advantage over both.
 
-    A float64 near 0 that is 1 plus noise is a multiple of 2**-53, for so is noise that brings 1 there. One that
-    is noise alone has finer bits.
+    A float64 near 0 that is 1 plus noise is a multiple of 2**-53, for so is noise that brings 1 there. One
+    that is noise alone has finer bits.
     """
     right = 0
     for world in (0.0, 1.0):

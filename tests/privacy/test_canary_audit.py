@@ -1,14 +1,14 @@
 """Many tiny trainings with a canary and without it: what an attacker learns stays below the claimed epsilon.
 
-The canary is the worst there is: alone in its direction, as long as the clip norm allows, and against an attacker
-that sees every step, knows all others' data, the shares of ``c`` colluding silos, and computes the best test there
-is. The vectors are those of ``noised_update`` and ``noised_gradient`` and go back through ``decode_noised``; games
-of unit record lie beside one another in one long vector, since nothing there looks at more than one entry.
+The canary is the worst there is: alone in its direction, as long as the clip norm allows, and against an
+attacker that sees every step, knows all others' data, the shares of ``c`` colluding silos, and computes the
+best test there is. The vectors are those of ``noised_update`` and ``noised_gradient`` and go back through
+``decode_noised``; games of unit record lie beside one another in one long vector, since nothing there looks
+at more than one entry.
 
-A bound on epsilon is above the true one with a probability below ``auditing.FALSE_ALARM``, 1e-6, which is how often
-a right noise fails one of these tests. In reduced runs there are 4,000 games a side, half of which choose a
-threshold. With a tenth of the noise the bound is far beyond what is claimed.
-"""
+A bound on epsilon is above the true one with a probability below ``auditing.FALSE_ALARM``, 1e-6, which is how
+often a right noise fails one of these tests. In reduced runs there are 4,000 games a side, half of which
+choose a threshold. With a tenth of the noise the bound is far beyond what is claimed."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_with_a_tenth_of_the_noise_a_silo_gives_away_more() -> None:
     assert audit(silo_games, 0.1) > TARGET.epsilon
 
 
-# --- noise in the silo ----------------------------------------------------------------------------------------
+# --- noise in the silo --------------------------------------------------------------------------------------
 
 LOCAL = LocalDPSGD(Privacy(epsilon=3.0, delta=DELTA, rounds=1), l2_clip_norm=0.5, sampling_rate=1.0)
 
@@ -183,7 +183,7 @@ def test_a_step_of_local_training_gives_away_less_than_the_claimed_epsilon() -> 
     assert audit(local_games, 0.1) > TARGET.epsilon
 
 
-# --- the audit itself ------------------------------------------------------------------------------------------
+# --- the audit itself ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mu", [0.5, 1.0, 3.0])

@@ -35,7 +35,6 @@ from secagg.terms import (
     Terms,
 )
 from secagg.weighting import plan_mean
-from tests.federations import NAMES
 from tests.privacy.noised import TARGET, Mover, Noised
 
 UPDATES = [np.full(5, 0.1)] * 4
@@ -108,7 +107,7 @@ def test_a_second_release_needs_noise(terms: Terms) -> None:
 
 
 def test_bounds_of_entries_and_weights_are_not_those_of_noise() -> None:
-    """An update with shares is bounded by its norm, its entries are as long as the noise, and none is weighted."""
+    """An update with shares is bounded by its norm, its entries are as long as noise, none is weighted."""
     policy = Policy(max_clip=0.5, min_weight_cap=100_000.0)
     assert allowed(policy, SILO) is None
     assert allowed(policy, RECORD) is None
@@ -117,7 +116,7 @@ def test_bounds_of_entries_and_weights_are_not_those_of_noise() -> None:
     assert allowed(Policy(), LOCAL) == "min_weight_cap"
 
 
-# --- what a trainer can, and what terms may not ask ------------------------------------------------------------
+# --- what a trainer can, and what terms may not ask ---------------------------------------------------------
 
 
 class Bare:
@@ -152,7 +151,7 @@ def test_nothing_exact_is_given_beside_noise(noise: Any, changes: dict[str, Any]
         workload.accept(replace(SILO, privacy=noise, **changes))
 
 
-# --- what may be spent -----------------------------------------------------------------------------------------
+# --- what may be spent --------------------------------------------------------------------------------------
 
 
 def told(federation: Noised, terms: Terms, silo: str = "north") -> FromSilo:
@@ -233,7 +232,7 @@ def test_a_silo_that_keeps_no_ledger_takes_part_in_nothing_with_noise() -> None:
     assert federation.caches["north"] == {}
 
 
-# --- terms that no coordinator of ours makes ---------------------------------------------------------------------
+# --- terms that no coordinator of ours makes ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -250,7 +249,7 @@ def test_a_silo_that_keeps_no_ledger_takes_part_in_nothing_with_noise() -> None:
     ],
 )
 def test_whatever_the_numbers_a_silo_answers(noise: PrivacyParameters, bits: int) -> None:
-    """With a rule, which takes no account to its end of time or memory; never an error that ends its process."""
+    """With a rule, within time and memory; never an error that ends its process."""
     federation = Noised(UPDATES, epsilon=3.0)
     encoding = Encoding(64, 4, (Segment("update", 5, math.ldexp(2.0**50, -bits), bits),))
     if isinstance(noise, LocalNoise):
@@ -287,7 +286,3 @@ def test_a_cohort_with_fewer_colluders_than_the_silo_assumes_is_refused() -> Non
     assert isinstance(told(federation, federation.terms), Ready)
     terms = replace(federation.terms, job="other", scheme=MaskingParameters(Cohort.of(7, c=1)))
     assert told(federation, terms) == Refused("colluders")
-
-
-def test_the_names_of_these_tests_are_those_of_the_roster() -> None:
-    assert ROSTER.silos == NAMES[:4]

@@ -153,7 +153,7 @@ def test_epsilon_has_three_digits(value: float, text: str) -> None:
     assert shown_epsilon(value) == text
 
 
-# --- what adds up --------------------------------------------------------------------------------------------
+# --- what adds up -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", [SILO, RECORD, LOCAL])
