@@ -236,7 +236,8 @@ class RoundCoordinator:
     @property
     def losses(self) -> Mapping[SiloId, str]:
         """Why a silo is missing somewhere: the phase in which it was silent, its refusal or its fault."""
-        return self._losses | self._faults
+        put_back = dict.fromkeys(self.put_back, "its privacy ledger was put back, say its peers")
+        return self._losses | put_back | self._faults
 
     @property
     def phase(self) -> str | None:
@@ -606,8 +607,6 @@ class RoundCoordinator:
             self._blame_all(session.faulty)
         self._may_be_open |= isinstance(failure, RoundAborted) and failure.opened
         self._memory = self.memory
-        for silo in self.put_back:
-            self._losses[silo] = "its privacy ledger was put back, say its peers"
         self._absent -= {peer for silo, peer in self._put_back if silo in self.put_back}
         for dealer in self.excluded - self.put_back - self._faults.keys():
             self._blame(FaultySilo(dealer, "its boxes or shares are not what it committed to", dealer=True))

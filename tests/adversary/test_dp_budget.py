@@ -132,15 +132,15 @@ def test_releases_of_one_base_end_with_the_budget() -> None:
         assert isinstance(host.errors[-1], PrivacyBudgetExhausted)
 
 
-@pytest.mark.parametrize("forgotten", ["_check", "_releases"])
+@pytest.mark.parametrize("forgotten", ["_check", "_at"])
 def test_releases_of_one_base_end_with_the_budget_mutant(
     monkeypatch: pytest.MonkeyPatch, forgotten: str
 ) -> None:
-    whole = Ledger._releases
-    monkeypatch.setattr(Ledger, forgotten, lambda *_: [] if forgotten == "_releases" else None)
+    whole = Ledger._at
+    monkeypatch.setattr(Ledger, forgotten, lambda *_: [] if forgotten == "_at" else None)
     federation = releases()
-    if forgotten == "_releases":
-        monkeypatch.setattr(Ledger, "_releases", whole)
+    if forgotten == "_at":
+        monkeypatch.setattr(Ledger, "_at", whole)
         for ledger in federation.ledgers.values():
             ledger._known.clear()
     with pytest.raises(AssertionError):

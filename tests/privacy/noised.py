@@ -19,6 +19,7 @@ from secagg.names import IntegerVector, RandomSource, RealVector, SiloId
 from secagg.policy import Policy
 from secagg.privacy.calibration import Privacy
 from secagg.privacy.ledger import Budget, Ledger
+from secagg.privacy.noising import StepNoise
 from secagg.privacy.params import DistributedDP, PrivacyMode
 from secagg.privacy.planning import plan_privacy
 from secagg.privacy.sampling import PoissonSampler
@@ -30,7 +31,7 @@ from secagg.scheme import Scheme
 from secagg.session import Aggregate
 from secagg.simulation import Dropouts, SimulatedSilo, run_round
 from secagg.sums import policy_for
-from secagg.terms import PlainParameters, Terms, training_digest
+from secagg.terms import LocalNoise, PlainParameters, Terms, training_digest
 from secagg.weighting import plan_mean
 from tests.federations import keys_of, roster_of, seeded
 
@@ -66,8 +67,27 @@ class Mover:
         self, weights: RealVector, settings: TrainingSettings, *, sampler: PoissonSampler, l2_clip_norm: float
     ) -> RealVector:
         rows = [sampler.draw(self.records).size for _ in range(self.draws)]
-        clipped = self.moved / max(1.0, float(np.linalg.norm(self.moved)) / l2_clip_norm)
-        return -clipped * (rows[-1] if rows else self.records)
+        return -self._clipped(l2_clip_norm) * (rows[-1] if rows else self.records)
+
+    def train_privately(
+        self,
+        weights: RealVector,
+        settings: TrainingSettings,
+        *,
+        noise: LocalNoise,
+        sampler: PoissonSampler,
+        random: RandomSource,
+    ) -> Update:
+        local, clipped = np.array(weights), self._clipped(noise.l2_clip_norm)
+        for _ in range(noise.steps if self.draws == 1 else self.draws):
+            total = -clipped * sampler.draw(self.records).size
+            local -= StepNoise(noise, total.size, random=random).add(total) / (
+                noise.sampling_rate * self.records
+            )
+        return Update(local, 10)
+
+    def _clipped(self, norm: float) -> RealVector:
+        return self.moved / max(1.0, float(np.linalg.norm(self.moved)) / norm)
 
 
 class Noised:
