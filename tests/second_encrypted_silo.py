@@ -230,21 +230,21 @@ class SecondEncryptedSilo:
         upload = {"content": digest, "box": box, "signature": self.sign("upload", *signed)}
         ciphertexts = ["u1", len(data), digest]
         reply = {"type": "EncryptedInput", "round_id": self.round_id, "upload": upload}
-        return reply | {"ciphertexts": ciphertexts, "data": data}
+        said = head(self.identity, self.name, self.ledger, self.round_id)
+        return reply | {"ciphertexts": ciphertexts, "head": said, "data": data}
 
-    def check(self, round_id: bytes, uploads: list[Any]) -> Any:
+    def check(self, round_id: bytes, uploads: list[Any], heads: Any) -> Any:
         named = [[silo, upload["content"], upload["box"] or b""] for silo, upload in uploads]
         self.survivors = [silo for silo, _ in uploads]
         self.boxes = {silo: upload["box"] for silo, upload in uploads}
         signature = self.sign("survivors", hashed("uploads", round_id, named), self.survivors)
-        said = {"type": "ConsistencyCheck", "round_id": round_id, "signature": signature}
-        return said | {"head": head(self.identity, self.name, self.ledger, round_id)}
+        return {"type": "ConsistencyCheck", "round_id": round_id, "signature": signature}
 
-    def open(self, round_id: bytes, signatures: Any, total: Any, heads: Any, payload: bytes) -> None:
+    def open(self, round_id: bytes, signatures: Any, total: Any, payload: bytes) -> None:
         assert isinstance(self.key, WholeKey)
         self.unpack([self.key.open(ciphertext) for ciphertext in self.key.read(payload)])
 
-    def part(self, round_id: bytes, signatures: Any, ciphertexts: Any, heads: Any, payload: bytes) -> Any:
+    def part(self, round_id: bytes, signatures: Any, ciphertexts: Any, payload: bytes) -> Any:
         key = self.key
         assert isinstance(key, KeyShare)
         size, end = len(payload) // len(self.survivors), self.count * key.bits // 4

@@ -209,14 +209,15 @@ class SecondSilo:
                 masked += words if lower == self.name else -words
         payload = masked.tobytes()
         vector = ["u4", masked.size, blake3(payload).digest()]
-        return {"type": "MaskedInput", "round_id": self.round_id, "vector": vector, "payload": payload}
+        said = head(self.identity, self.name, self.ledger, self.round_id)
+        reply = {"type": "MaskedInput", "round_id": self.round_id, "vector": vector, "head": said}
+        return reply | {"payload": payload}
 
-    def check(self, round_id: bytes, survivors: list[str]) -> Any:
+    def check(self, round_id: bytes, survivors: list[str], heads: Any) -> Any:
         signature = self.sign("survivors", round_id, survivors)
-        said = {"type": "ConsistencyCheck", "round_id": round_id, "signature": signature}
-        return said | {"head": head(self.identity, self.name, self.ledger, round_id)}
+        return {"type": "ConsistencyCheck", "round_id": round_id, "signature": signature}
 
-    def unmask(self, round_id: bytes, survivors: list[str], signatures: Any, heads: Any) -> Any:
+    def unmask(self, round_id: bytes, survivors: list[str], signatures: Any) -> Any:
         given = [[p, self.openings[p]["seed" if p in survivors else "mask"]] for p in self.members]
         return {"type": "Unmasking", "round_id": round_id, "openings": given}
 

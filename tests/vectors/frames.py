@@ -19,7 +19,6 @@ from secagg.messages import (
     BaseSent,
     BaseWanted,
     BoxReport,
-    ConsistencyCheck,
     EncryptedInput,
     FromCoordinator,
     KeyAsked,
@@ -30,6 +29,7 @@ from secagg.messages import (
     KeyRequested,
     KeyTaken,
     KeyWanted,
+    MaskedInput,
     Message,
     Opened,
     OpeningRequested,
@@ -46,7 +46,6 @@ from secagg.messages import (
     SignedUpload,
     SurvivorsAnnounced,
     TrainingOpened,
-    UnmaskingRequested,
     UploadsAnnounced,
     Voided,
     VoidRequested,
@@ -94,7 +93,8 @@ def frames() -> Group:
         KeyForwarded(asked, document, sealing, sealed, box),
         BaseWanted(TERMS.base, fixed("box key"), sealing.signature),
         BaseSealed(TERMS.base, "a", fixed("wanted key"), fixed("box key"), data),
-        ConsistencyCheck(ROUND, sealing.signature, HEAD),
+        MaskedInput(ROUND, vector, HEAD),
+        EncryptedInput(ROUND, shared, data, HEAD),
         EncryptedInput(ROUND, shared, data),
         EncryptedInput(ROUND, whole, words),
         PartialDecryption(ROUND, (("a", sealed_key), ("b", sealed_key)), data),
@@ -120,9 +120,8 @@ def frames() -> Group:
         UploadsAnnounced(ROUND, (("a", shared), ("b", whole))),
         AggregateAnnounced(ROUND, (("a", sealing.signature),), words),
         OpeningRequested(ROUND, (("a", sealing.signature),), data),
-        UnmaskingRequested(ROUND, ("a",), (("a", sealing.signature),), (("a", HEAD),)),
-        AggregateAnnounced(ROUND, (("a", sealing.signature),), words, (("a", HEAD),)),
-        OpeningRequested(ROUND, (("a", sealing.signature),), data, (("a", HEAD),)),
+        SurvivorsAnnounced(ROUND, ("a", "b"), (("a", HEAD),)),
+        UploadsAnnounced(ROUND, (("a", shared), ("b", whole)), (("a", HEAD),)),
         PartialsAnnounced(ROUND, (("b", sealed_key),), data),
     )
     for sent in told:
@@ -136,13 +135,13 @@ def frames() -> Group:
 def _name(message: Message) -> str:
     """Return the type, and what else of the same type there is no frame of."""
     match message:
+        case MaskedInput() | EncryptedInput() if message.head is not None:
+            more = " with a head"
         case EncryptedInput() if message.upload.box is None:
             more = ", one key opens"
         case TrainingOpened() if message.terms.privacy is not None:
             more = f", {type(message.terms.privacy).__name__}"
-        case ConsistencyCheck():
-            more = " with a head"
-        case UnmaskingRequested() | AggregateAnnounced() | OpeningRequested() if message.heads:
+        case SurvivorsAnnounced() | UploadsAnnounced() if message.heads:
             more = " with a head"
         case _:
             more = ""
@@ -183,10 +182,12 @@ def _reordered(message: Message) -> bytes:
 
 def _bad_fields(group: Group) -> None:
     def fails(name: str, operation: str, message: Message, change: Callable[[Tree], object]) -> None:
-        tree: Tree = msgspec.msgpack.decode(wire.encode(message)[0][1:])
+        header, payload = wire.encode(message)
+        tree: Tree = msgspec.msgpack.decode(header[1:])
         change(tree)
         header = wire.VERSION + msgspec.msgpack.encode(tree)
-        group.fails(name, operation, "MalformedMessage", **written_frame(header))
+        data = None if payload is None else bytes(payload[:])
+        group.fails(name, operation, "MalformedMessage", **written_frame(header, data))
 
     def silo(name: str, message: Message, **changes: object) -> None:
         fails(name, SILO, message, lambda tree: tree.update(changes))
@@ -256,14 +257,14 @@ def _bad_fields(group: Group) -> None:
     noise("a field of another noise", "SiloNoise", steps=16)
 
     def headed(name: str, **changes: object) -> None:
-        check = ConsistencyCheck(ROUND, HEAD.signature, HEAD)
-        fails(name, SILO, check, lambda tree: tree["head"].update(changes))
+        sent = MaskedInput(ROUND, world.vector_of(4), HEAD)
+        fails(name, SILO, sent, lambda tree: tree["head"].update(changes))
 
     headed("a negative number of entries", entries=-1)
     headed("2^53 entries", entries=2**53)
     headed("a chain of 31 bytes", chain=HEAD.chain[:-1])
     headed("a data set by its name", data_set="default")
-    lacking = ConsistencyCheck(ROUND, HEAD.signature)
+    lacking = MaskedInput(ROUND, world.vector_of(4))
     fails("no field for a head", SILO, lacking, lambda tree: tree.pop("head"))
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from secagg.messages import FromCoordinator, RoundOpened, TrainingOpened
 from secagg.names import SiloId
 from secagg.privacy.heads import LedgerHead
-from secagg.records import HeadHeld, encode_record
+from secagg.records import HeadHeld, LedgerTrusted, LedgerWentBack, SiloRecord, encode_record
 from secagg.terms import PlainParameters
 from tests.vectors import noised_world, world
 from tests.vectors.noised_world import ENTRIES, HELD, TERMS, chain_of, head, run
@@ -67,45 +67,52 @@ def _leave_before(script: Script) -> None:
 
 
 def _leave_at_heads(script: Script) -> None:
-    requested = run().requested
-    round_id, heads = requested.round_id, dict(requested.heads)
+    announced = run().announced
+    round_id, heads = announced.round_id, dict(announced.heads)
 
-    def asks(name: str, expected: str, *pairs: tuple[SiloId, LedgerHead], setup: Json | None = None) -> None:
-        script.leave(name, 5, frame(replace(requested, heads=pairs)), expected=expected, setup=setup)
+    def says(name: str, expected: str, *pairs: tuple[SiloId, LedgerHead], setup: Json | None = None) -> None:
+        script.leave(name, 4, frame(replace(announced, heads=pairs)), expected=expected, setup=setup)
 
-    def asks_with(name: str, expected: str, **changed: LedgerHead) -> None:
-        asks(name, expected, *(heads | changed).items())
+    def says_with(name: str, expected: str, **changed: LedgerHead) -> None:
+        says(name, expected, *(heads | changed).items())
 
-    def held(**entries: int) -> Json:
-        records = [
-            HeadHeld(silo, head(silo, count, fixed("round before"))) for silo, count in entries.items()
-        ]
+    def journal(*records: SiloRecord) -> Json:
         return {"journal": write([encode_record(record) for record in records])}
 
+    def held(**entries: int) -> Json:
+        before = fixed("round before")
+        return journal(*(HeadHeld(silo, head(silo, count, before)) for silo, count in entries.items()))
+
     a, b, c = heads.items()
-    asks_with("a ledger that was put back", REFUSED, a=head("a", ENTRIES["a"] - 2, round_id))
+    says_with("a ledger that was put back", REFUSED, a=head("a", ENTRIES["a"] - 2, round_id))
     same = head("a", ENTRIES["a"] - 1, round_id, chain=fixed("another chain"))
-    asks_with("as many entries, and other ones", REFUSED, a=same)
-    asks_with("its own ledger, put back", REFUSED, b=head("b", ENTRIES["b"] - 2, round_id))
-    asks("a head that is behind what the journal says", REFUSED, a, b, c, setup=held(c=ENTRIES["c"] + 1))
-    asks("all heads are kept back", FAULT)
-    asks("one head is kept back", FAULT, a, b)
-    asks("its own head is kept back", FAULT, a, c)
-    asks("one head twice", FAULT, a, a, b, c)
-    asks("two heads exchanged", FAULT, ("a", c[1]), b, ("c", a[1]))
-    asks_with("a changed number of entries", FAULT, a=replace(heads["a"], entries=ENTRIES["a"] + 1))
-    asks_with("a changed data set", FAULT, a=replace(heads["a"], data_set=fixed("another data set")))
-    asks_with("a head that another silo signed", FAULT, a=head("a", ENTRIES["a"], round_id, by="c"))
+    says_with("as many entries, and other ones", REFUSED, a=same)
+    says_with("its own ledger, put back", REFUSED, b=head("b", ENTRIES["b"] - 2, round_id))
+    says("a head that is behind what the journal says", REFUSED, a, b, c, setup=held(c=ENTRIES["c"] + 1))
+    says("all heads are kept back", FAULT)
+    says("one head is kept back", FAULT, a, b)
+    says("its own head is kept back", FAULT, a, c)
+    says("one head twice", FAULT, a, a, b, c)
+    says("two heads exchanged", FAULT, ("a", c[1]), b, ("c", a[1]))
+    says_with("a changed number of entries", FAULT, a=replace(heads["a"], entries=ENTRIES["a"] + 1))
+    says_with("a changed data set", FAULT, a=replace(heads["a"], data_set=fixed("another data set")))
+    says_with("a head that another silo signed", FAULT, a=head("a", ENTRIES["a"], round_id, by="c"))
     before = head("a", ENTRIES["a"] - 2, fixed("round before"))
-    asks_with("the head of an earlier round, which is behind", FAULT, a=before)
-    asks("the head of a stranger", FAULT, a, b, c, ("stranger", head("stranger", 1, round_id)))
+    says_with("the head of an earlier round, which is behind", FAULT, a=before)
+    says("the head of a stranger", FAULT, a, b, c, ("stranger", head("stranger", 1, round_id)))
     old = tuple((record.silo, record.head) for record in HELD[:3])
-    whole = replace(requested, round_id=fixed("round before"), heads=old)
-    script.leave("the request of an earlier round", 5, frame(whole), expected=FAULT)
-    asks_with("a ledger that stands still", "accepted", a=head("a", ENTRIES["a"] - 1, round_id))
-    asks_with("another data set", "accepted", a=head("a", 1, round_id, data_set="other"))
-    asks("a first head", "accepted", a, b, c, setup=held(b=1))
-    script.leave("unmasking is asked for again", 6, frame(requested), expected="UnexpectedMessage")
+    whole = replace(announced, round_id=fixed("round before"), heads=old)
+    script.leave("the set of an earlier round", 4, frame(whole), expected=FAULT)
+    says_with("a ledger that stands still", "accepted", a=head("a", ENTRIES["a"] - 1, round_id))
+    says_with("another data set", "accepted", a=head("a", 1, round_id, data_set="other"))
+    says("a first head", "accepted", a, b, c, setup=held(b=1))
+    back = LedgerWentBack("a", heads["a"].data_set)
+    says("a ledger that was behind and went on", REFUSED, a, b, c, setup=journal(*HELD, back))
+    trusted = journal(*HELD, back, LedgerTrusted("a"))
+    says("a ledger that was behind and is trusted", "accepted", a, b, c, setup=trusted)
+    elsewhere = journal(*HELD, back, LedgerTrusted("c"))
+    says("a ledger that was behind, and another one is trusted", REFUSED, a, b, c, setup=elsewhere)
+    script.leave("the set is announced again", 5, frame(announced), expected="UnexpectedMessage")
     script.leave(
-        "again, with old heads", 6, frame(replace(requested, heads=old)), expected="UnexpectedMessage"
+        "again, with old heads", 5, frame(replace(announced, heads=old)), expected="UnexpectedMessage"
     )

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from secagg.fixedpoint import Encoding, Segment
 from secagg.masking.coordinator import MaskingCoordinator
-from secagg.messages import FromCoordinator, KeysAnnounced, RoundOpened, TrainingOpened, UnmaskingRequested
+from secagg.messages import FromCoordinator, KeysAnnounced, RoundOpened, SurvivorsAnnounced, TrainingOpened
 from secagg.names import IntegerVector, RandomSource, SiloId
 from secagg.policy import Policy
 from secagg.privacy.heads import LedgerHead, sign_head
@@ -52,6 +52,9 @@ class Kept:
     """A ledger as ``Participant`` sees it once its vector is charged: how far it is."""
 
     head: tuple[int, bytes]
+
+    def charged(self, training: bytes) -> bool:
+        return True
 
 
 def chain_of(silo: SiloId, entries: int) -> bytes:
@@ -115,8 +118,8 @@ class Attempt:
     outcome: Aggregate
 
     @property
-    def requested(self) -> UnmaskingRequested:
-        return next(message for message in self.received if isinstance(message, UnmaskingRequested))
+    def announced(self) -> SurvivorsAnnounced:
+        return next(message for message in self.received if isinstance(message, SurvivorsAnnounced))
 
 
 @cache

@@ -10,14 +10,17 @@ from msgspec.structs import replace
 from secagg.cohort import Cohort
 from secagg.fixedpoint import Encoding, Segment
 from secagg.messages import (
-    AggregateAnnounced,
-    ConsistencyCheck,
+    EncryptedInput,
     FromCoordinator,
+    FromSilo,
     Heads,
-    OpeningRequested,
+    MaskedInput,
+    SignedUpload,
+    SurvivorsAnnounced,
     TrainingOpened,
-    UnmaskingRequested,
+    UploadsAnnounced,
 )
+from secagg.names import SiloId
 from secagg.payload import Payload
 from secagg.privacy.heads import LedgerHead
 from secagg.terms import (
@@ -34,6 +37,7 @@ from tests.vectors.noised_world import NOISE, TERMS, chain_of, head
 from tests.vectors.notation import Json, fixed, write_frame
 from tests.vectors.world import IDENTITIES, ROSTER
 
+UPLOAD = SignedUpload(fixed("content"), None, fixed("signature", 64))
 ROUND, EARLIER = fixed("a round"), fixed("an earlier round")
 RECORD = RecordNoise(l2_clip_norm=1.0, share=64.0, sampling_rate=0.25, batch=8.0, delta=1e-5)
 LOCAL = LocalNoise(l2_clip_norm=1.0, noise_multiplier=1.5, sampling_rate=0.125, steps=16, delta=1e-5)
@@ -72,15 +76,21 @@ def _sent(group: Group) -> None:
         chain=chain_of("a", 3),
         round_id=ROUND,
     )
-    good = head("a", 3, ROUND)
+    good, data = head("a", 3, ROUND), Payload.of(np.arange(4, dtype=np.uint8))
 
     def sends(name: str, sent: LedgerHead | None, *, right: bool = False, noise: Any = NOISE) -> None:
-        message = write_frame(ConsistencyCheck(ROUND, fixed("signature", 64), sent))
-        given = {"roster": ROSTER.members, "opened": opened(noised(noise)), "silo": "a", "message": message}
-        if right:
-            group.passes(name, "check_sent_head", **given)
-        else:
-            group.fails(name, "check_sent_head", "FaultySilo", **given)
+        inputs: tuple[FromSilo, ...] = (
+            MaskedInput(ROUND, world.vector_of(4), sent),
+            EncryptedInput(ROUND, UPLOAD, data, sent),
+        )
+        for message in inputs:
+            given = {"roster": ROSTER.members, "opened": opened(noised(noise)), "silo": "a"}
+            given["message"] = write_frame(message)
+            kind = type(message).__name__
+            if right:
+                group.passes(f"{kind}: {name}", "check_sent_head", **given)
+            else:
+                group.fails(f"{kind}: {name}", "check_sent_head", "FaultySilo", **given)
 
     sends("a head that its silo signed", good, right=True)
     sends("no head where there is no noise", None, right=True, noise=None)
@@ -94,22 +104,28 @@ def _sent(group: Group) -> None:
 
 
 def _taken(group: Group) -> None:
-    signatures = tuple((silo, fixed(f"signature {silo}", 64)) for silo in ("a", "b", "c"))
-    data = Payload.of(np.arange(4, dtype=np.uint8))
     now = {"a": head("a", 3, ROUND), "b": head("b", 5, ROUND), "c": head("c", 8, ROUND)}
     held = [(silo, head(silo, entries, EARLIER)) for silo, entries in (("a", 2), ("b", 5))]
 
     def takes(
-        name: str, expected: str | None, heads: Heads, *, noise: Any = NOISE, every: bool = False
+        name: str,
+        expected: str | None,
+        heads: Heads,
+        *,
+        every: bool = False,
+        ledger: bool = True,
+        went_back: SiloId | None = None,
+        trusted: tuple[SiloId, ...] = (),
     ) -> None:
-        requests: dict[str, FromCoordinator] = {
-            "unmasking": UnmaskingRequested(ROUND, ("a", "b", "c"), signatures, heads),
-            "a sum": AggregateAnnounced(ROUND, signatures, data, heads),
-            "uploads": OpeningRequested(ROUND, signatures, data, heads),
+        silos = ("a", "b", "c")
+        announced: dict[str, FromCoordinator] = {
+            "survivors": SurvivorsAnnounced(ROUND, silos, heads),
+            "uploads": UploadsAnnounced(ROUND, tuple((silo, UPLOAD) for silo in silos), heads),
         }
-        for kind in requests if every else ("unmasking",):
-            given = {"roster": ROSTER.members, "opened": opened(noised(noise)), "held": held}
-            given["request"] = write_frame(requests[kind])
+        back = [(went_back, now[went_back].data_set)] if went_back else []
+        for kind in announced if every else ("survivors",):
+            given = {"roster": ROSTER.members, "ledger": ledger, "held": held}
+            given |= {"went_back": back, "trusted": trusted, "announced": write_frame(announced[kind])}
             if expected is None:
                 group.passes(f"{kind}: {name}", "take_heads", **given)
             else:
@@ -127,8 +143,15 @@ def _taken(group: Group) -> None:
     takes("another ledger", refused, of(b=head("b", 5, ROUND, chain=fixed("chain"))))
     takes("no heads", fault, ())
     takes("one head twice", fault, (*of(), ("a", now["a"])))
-    takes("no heads, without noise", None, (), noise=None)
-    takes("a head is behind, without noise", refused, of(a=head("a", 1, ROUND)), noise=None)
+    takes("no heads, at a silo without a ledger", None, (), ledger=False)
+    takes("a head is behind, at a silo without a ledger", refused, of(a=head("a", 1, ROUND)), ledger=False)
+    takes("a ledger that was behind went on", refused, of(), every=True, went_back="a")
+    takes("a ledger that was behind stands still", refused, of(), went_back="b")
+    takes("a ledger of which nothing else is held was behind", refused, of(), went_back="c")
+    takes("a ledger that was behind is trusted", None, of(), every=True, went_back="a", trusted=("a",))
+    takes("another ledger is trusted", refused, of(), went_back="a", trusted=("b", "c"))
+    takes("a ledger is trusted and is behind what was held", None, of(a=head("a", 1, ROUND)), trusted=("a",))
+    takes("another ledger is trusted as a head is behind", refused, of(a=head("a", 1, ROUND)), trusted=("b",))
 
 
 def _locks(group: Group) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 from secagg import wire
 from secagg.hazmat.identity import IdentityKey
 from secagg.heads import Heads, check_sent
-from secagg.messages import AggregateAnnounced, ConsistencyCheck, OpeningRequested, UnmaskingRequested
+from secagg.messages import EncryptedInput, MaskedInput, SurvivorsAnnounced, UploadsAnnounced
 from secagg.privacy.charge import events_of
 from secagg.privacy.heads import LedgerHead, sign_head
 from secagg.privacy.noise import reach
 from secagg.privacy.noising import check_noised, decode_noised
-from secagg.records import HeadHeld
+from secagg.records import HeadHeld, HeadRecord, LedgerTrusted, LedgerWentBack
 from secagg.survivors import lock_key
 from secagg.terms import RecordNoise, SiloNoise
 from tests.vectors.notation import Json, read, read_frame, read_roster
@@ -31,23 +31,30 @@ def sign_ledger_head(given: Json) -> object:
 
 @operation
 def check_sent_head(given: Json) -> object:
-    """What the coordinator checks of the head in a ConsistencyCheck."""
+    """What the coordinator checks of the head in an input."""
     sent = wire.decode_from_silo(*read_frame(given["message"]))
-    assert isinstance(sent, ConsistencyCheck)
+    assert isinstance(sent, MaskedInput | EncryptedInput)
     check_sent(read_roster(given["roster"]), terms_of(given["opened"]), given["silo"], sent)
     return True
 
 
 @operation
 def take_heads(given: Json) -> object:
-    """The heads that are news to a silo, of those in a request to open."""
-    heads = Heads(HeadHeld(silo, struct(LedgerHead, held)) for silo, held in given["held"])
-    asked = wire.decode_from_coordinator(*read_frame(given["request"]))
-    assert isinstance(asked, UnmaskingRequested | AggregateAnnounced | OpeningRequested)
-    signers = [] if terms_of(given["opened"]).privacy is None else [silo for silo, _ in asked.signatures]
-    roster = read_roster(given["roster"])
-    records = heads.take(roster, asked.heads, signers=signers, context=asked.round_id)
-    return [[record.silo, record.head.entries] for record in records]
+    """The heads that are news to a silo, of those that are announced with a set."""
+    records: list[HeadRecord] = [HeadHeld(silo, struct(LedgerHead, held)) for silo, held in given["held"]]
+    records += [LedgerWentBack(silo, read(data_set)) for silo, data_set in given["went_back"]]
+    records += [LedgerTrusted(silo) for silo in given["trusted"]]
+    announced = wire.decode_from_coordinator(*read_frame(given["announced"]))
+    if isinstance(announced, UploadsAnnounced):
+        members = [silo for silo, _ in announced.uploads]
+    else:
+        assert isinstance(announced, SurvivorsAnnounced)
+        members = list(announced.survivors)
+    needed = members if given["ledger"] else []
+    taken = Heads(records).take(
+        read_roster(given["roster"]), announced.heads, needed=needed, context=announced.round_id
+    )
+    return [[record.silo, record.head.entries] for record in taken]
 
 
 @operation
