@@ -62,6 +62,7 @@ from secagg.terms import (
 )
 
 _Session: TypeAlias = MaskingCoordinator | EncryptedCoordinator | PlainCoordinator
+_PUT_BACK = "its privacy ledger was put back, say its peers"
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class RoundCoordinator:
         self._training_seconds = training_seconds
         self._memory = Memory() if memory is None else memory
         self._put_back: set[tuple[SiloId, SiloId]] = set()  # Whose ledger went back, and who says so.
+        self._left_out: frozenset[SiloId] = frozenset()  # Of those, who was not invited for it.
         self._attempts = self._memory.attempt + attempts
         self._adder = adder
         self._desk = desk
@@ -236,8 +238,7 @@ class RoundCoordinator:
     @property
     def losses(self) -> Mapping[SiloId, str]:
         """Why a silo is missing somewhere: the phase in which it was silent, its refusal or its fault."""
-        put_back = dict.fromkeys(self.put_back, "its privacy ledger was put back, say its peers")
-        return self._losses | put_back | self._faults
+        return self._losses | dict.fromkeys(self._roster.ordered(self._left_out), _PUT_BACK) | self._faults
 
     @property
     def phase(self) -> str | None:
@@ -607,6 +608,7 @@ class RoundCoordinator:
             self._blame_all(session.faulty)
         self._may_be_open |= isinstance(failure, RoundAborted) and failure.opened
         self._memory = self.memory
+        self._left_out |= self.put_back
         self._absent -= {peer for silo, peer in self._put_back if silo in self.put_back}
         for dealer in self.excluded - self.put_back - self._faults.keys():
             self._blame(FaultySilo(dealer, "its boxes or shares are not what it committed to", dealer=True))
