@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from msgspec.structs import replace
 
 from secagg.errors import EnvironmentFault
 from secagg.names import SiloId
+from secagg.payload import Payload
 from secagg.privacy.entries import genesis
 from secagg.privacy.ledger import Budget, Ledger
-from secagg.records import HeadHeld, SiloRecord, decode_silo_record
+from secagg.records import HeadHeld, LedgerTrusted, SiloRecord, decode_silo_record, encode_record
 from secagg.rounds.silo import Participant
 from secagg.scheme import Scheme
 from secagg.terms import SiloNoise
-from tests.federations import NAMES, Federation
+from tests.federations import MODEL, NAMES, Federation, Witness
+
+R = TypeVar("R")
 
 N = 4
 NOISE = SiloNoise(l2_clip_norm=1.0, share=2000.0, delta=1e-5)
@@ -60,6 +64,7 @@ class Ledgered(Federation):
     """A federation whose silos keep ledgers; one round after the other, with noise in each."""
 
     def __init__(self, scheme: Scheme | None = None, **changes: Any) -> None:
+        self.model = MODEL
         self.books = {silo: Book() for silo in NAMES[:N]}
         super().__init__(N, scheme=scheme, **({"privacy": NOISE} | changes))
 
@@ -68,8 +73,18 @@ class Ledgered(Federation):
         made._ledger = self.books[silo].open()
         return made
 
+    def coordinator(self, **changes: Any) -> Witness:
+        return super().coordinator(**({"base": self.model} | changes))
+
     def next_round(self) -> None:
-        self.terms = replace(self.terms, round=self.terms.round + 1)
+        """Begin another round, over a model of its own: the locks of the last one say nothing of it."""
+        number = self.terms.round + 1
+        self.model = Payload.of(np.linspace(-1.0, 1.0, 7) * number)
+        base = self.model.digest
+        self.terms = replace(self.terms, round=number, base=base)
+        for work in self.work.values():
+            work.model = base
+            work.bases[base] = self.model
 
     def put_back(self, silo: SiloId, entries: int, *, journal: int | None = None) -> None:
         """Put the ledger of a silo back to ``entries``, and its journal too, as an old copy of a disk is."""
@@ -78,6 +93,16 @@ class Ledgered(Federation):
             del self.silos[silo].journal[journal:]
         self.silos[silo].restart()
 
+    def trust(self, silo: SiloId, *, at: Iterable[SiloId] = NAMES[:N]) -> None:
+        """Let operators accept the ledgers of ``silo`` again, as ``silo ledger trust`` does."""
+        for name in at:
+            self.silos[name].journal.append(encode_record(LedgerTrusted(silo)))
+            self.silos[name].restart()
+
+    def records(self, silo: SiloId, kind: type[R]) -> list[R]:
+        """Return what a silo has on record of one kind, oldest first."""
+        journal = map(decode_silo_record, self.silos[silo].journal)
+        return [record for record in journal if isinstance(record, kind)]
+
     def heads_held(self, silo: SiloId) -> dict[SiloId, int]:
-        records = map(decode_silo_record, self.silos[silo].journal)
-        return {record.silo: record.head.entries for record in records if isinstance(record, HeadHeld)}
+        return {record.silo: record.head.entries for record in self.records(silo, HeadHeld)}

@@ -19,6 +19,8 @@ from secagg.privacy.heads import LedgerHead
 from secagg.records import (
     AttemptJoined,
     HeadHeld,
+    LedgerTrusted,
+    LedgerWentBack,
     LockLifted,
     LockMoved,
     Released,
@@ -459,6 +461,7 @@ def test_a_later_release_of_a_base_has_a_lock_of_its_own() -> None:
 
 def test_heads_of_ledgers_lock_nothing() -> None:
     head = LedgerHead(bytes(32), 1, bytes(32), bytes(64))
-    locks = Locks([HeadHeld("north", head)])
+    records = HeadHeld("north", head), LedgerWentBack("north", bytes(32)), LedgerTrusted("north")
+    locks = Locks(records)
     assert all(locks.lock(key) is None for key in KEYS)
     assert not any(map(locks.is_void, ROUNDS))

@@ -110,6 +110,7 @@ def test_without_the_package_epsilon_is_not_invented(monkeypatch: pytest.MonkeyP
     import secagg.privacy
 
     monkeypatch.delattr(secagg.privacy, "pld", raising=False)
+    spent_module._epsilon.cache_clear()  # What was reckoned before, it would still know.
     sampled = spent(replace(RECORD, sampling_rate=0.123, share=201.5))
     text = sampled.sentence()
     assert text.startswith("epsilon unknown here (")
