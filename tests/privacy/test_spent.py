@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from secagg.cohort import Cohort
+from secagg.privacy import spent as spent_module
 from secagg.privacy.accountant import epsilon
 from secagg.privacy.charge import events_of, of_one_upload
 from secagg.privacy.spent import NEIGHBORING_RELATION, Spent, shown_epsilon
@@ -104,12 +105,10 @@ def test_local_noise_trusts_nobody(scheme: Any) -> None:
 
 
 def test_without_the_package_epsilon_is_not_invented(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "dp_accounting", None)
-    for module in [name for name in sys.modules if name.startswith("secagg.privacy.pld")]:
+    for module in [name for name in sys.modules if name.startswith(("dp_accounting", "secagg.privacy.pld"))]:
         monkeypatch.delitem(sys.modules, module)
-    import secagg.privacy
-
-    monkeypatch.delattr(secagg.privacy, "pld", raising=False)
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    monkeypatch.delattr("secagg.privacy.pld", raising=False)
     spent_module._epsilon.cache_clear()  # What was reckoned before, it would still know.
     sampled = spent(replace(RECORD, sampling_rate=0.123, share=201.5))
     text = sampled.sentence()
