@@ -33,7 +33,7 @@ DELTA, RATE = 1e-3, 0.01
 MODE = DistributedDP(
     Privacy(epsilon=0.5, delta=DELTA, rounds=1), unit="record", sampling_rate=RATE, batch_size=4
 )
-GAMES = count(300, full=4_000)
+GAMES = count(300, full=2_000)
 CANARY = np.array([1.0, 0.0, 0.0])
 
 
