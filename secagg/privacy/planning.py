@@ -106,10 +106,6 @@ def _finest(
     """Return the finest useful fraction bits whose sum cannot wrap, with the noise in their steps."""
     useful = math.ceil(math.log2(RESOLUTION * math.sqrt(length) / mode.l2_clip_norm))
     useful = max(FRACTION_BITS.start, min(useful, FRACTION_BITS.stop - 1))
-    while useful < FRACTION_BITS.stop - 1:  # Many silos and little noise: finer steps make shares longer.
-        if _noise(mode, multiplier, length=length, cohort=cohort, bits=useful).share >= LEAST_SHARE:
-            break
-        useful += 1
     for bits in range(useful, FRACTION_BITS.start - 1, -1):
         noise = _noise(mode, multiplier, length=length, cohort=cohort, bits=bits)
         if noise.share < LEAST_SHARE:

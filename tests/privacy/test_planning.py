@@ -187,7 +187,7 @@ def test_local_noise_is_planned_for_every_step_of_every_round(
     ((target, delta, sample),) = asked
     assert (target, delta) == (2.0, 1e-5)
     assert (sample.unit, sample.sampling_rate, sample.count) == ("record", rate, 10 * steps)
-    assert sample.slack == pytest.approx(10 * steps * slack_of_sum(100, 1))
+    assert sample.slack == pytest.approx(10 * steps * slack_of_sum(100, 1), abs=0)
 
 
 # --- refused ----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from secagg.learning.card import model_card
 from secagg.learning.federation import Federation
 from secagg.learning.history import History
 from secagg.learning.job import Job
+from secagg.learning.means import worst_error_of
 from secagg.learning.strategies import FedAvg
 from secagg.masking.params import Masking
 from secagg.names import SiloId
@@ -326,8 +328,10 @@ def test_every_scheme_opens_the_same_integers(mode: Any, lost: SiloId | None) ->
     assert total == added
 
 
-def test_the_report_of_a_sum_that_silos_open_bounds_its_own_rounding() -> None:
-    """The coordinator does not know the sum, but how coarse its steps are."""
-    masked = run(federation(SILO)).records[0].report.worst_error
-    sealed = run(federation(SILO, scheme=CKKS(degree=4096))).records[0].report.worst_error
-    assert sealed == masked
+@pytest.mark.parametrize(("mode", "divisor"), [(SILO, 3.0), (RECORD, 8.0)])
+def test_rounding_is_bounded_where_the_sum_is_not_known(mode: Any, divisor: float) -> None:
+    """A coordinator that opens nothing knows how coarse the steps are, and says no precision of another plan."""
+    terms = Noised(UPDATES, mode).terms
+    step = terms.encoding.segments[0].step
+    assert worst_error_of(terms, silos=3, planned=1e-4) == 3 * step / divisor
+    assert worst_error_of(msgspec.structs.replace(terms, privacy=None), silos=3, planned=1e-4) == 1e-4
