@@ -330,7 +330,7 @@ def test_every_scheme_opens_the_same_integers(mode: Any, lost: SiloId | None) ->
 
 @pytest.mark.parametrize(("mode", "divisor"), [(SILO, 3.0), (RECORD, 8.0)])
 def test_rounding_is_bounded_where_the_sum_is_not_known(mode: Any, divisor: float) -> None:
-    """A coordinator that opens nothing knows how coarse the steps are, and says no precision of another plan."""
+    """A coordinator that opens nothing knows how coarse the steps are, and claims no other precision."""
     terms = Noised(UPDATES, mode).terms
     step = terms.encoding.segments[0].step
     assert worst_error_of(terms, silos=3, planned=1e-4) == 3 * step / divisor
