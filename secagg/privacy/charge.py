@@ -18,6 +18,8 @@ from secagg.privacy.events import Event, Release, Unit, Unprotected
 from secagg.privacy.noise import SAMPLING_ERROR
 from secagg.terms import LocalNoise, PlainParameters, RecordNoise, SiloNoise, Terms
 
+MOST_STEPS = 1_000_000
+"""Of one round of DP-SGD: more would keep a silo busy for ever."""
 LEAST_SHARE = 4.0
 """Standard deviation of one silo's share, in steps, from which on ``ROUNDING_ERROR`` holds."""
 ROUNDING_VARIANCE = 4.0
@@ -41,6 +43,8 @@ def events_of(terms: Terms, *, survivors: int | None = None) -> tuple[Event, ...
         case None:
             return (Unprotected(),)
         case LocalNoise():
+            if noise.steps > MOST_STEPS:
+                raise ParameterError(f"a round has {noise.steps} steps, may have at most {MOST_STEPS}")
             slack = slack_of_steps(terms.encoding.segments[0].length, noise.steps)
             return (Release("record", noise.noise_multiplier, noise.sampling_rate, noise.steps, slack),)
         case SiloNoise():

@@ -13,7 +13,14 @@ from secagg.cohort import Cohort
 from secagg.errors import ParameterError
 from secagg.fixedpoint import FRACTION_BITS, SUM_LIMIT, Encoding, Segment, words_for
 from secagg.names import WordBits
-from secagg.privacy.charge import LEAST_SHARE, ROUNDING_VARIANCE, sensitivity, slack_of_steps, slack_of_sum
+from secagg.privacy.charge import (
+    LEAST_SHARE,
+    MOST_STEPS,
+    ROUNDING_VARIANCE,
+    sensitivity,
+    slack_of_steps,
+    slack_of_sum,
+)
 from secagg.privacy.noise import MOST_SIGMA, reach
 from secagg.privacy.params import DistributedDP, LocalDPSGD, PrivacyMode
 from secagg.terms import DistributedNoise, LocalNoise, PrivacyParameters, RecordNoise, SiloNoise
@@ -75,6 +82,10 @@ def plan_privacy(
 
 def _local(mode: LocalDPSGD, *, length: int, epochs: int) -> LocalNoise:
     steps = max(1, round(epochs / mode.sampling_rate))
+    if steps > MOST_STEPS:
+        raise ParameterError(
+            f"a round would have {steps:,} steps, may have at most {MOST_STEPS:,}: raise sampling_rate"
+        )
     multiplier = mode.target.noise_multiplier(
         sampling_rate=mode.sampling_rate, steps=steps, slack=slack_of_steps(length, 1)
     )

@@ -244,6 +244,7 @@ def test_equal_releases_in_any_order_are_one_release_of_as_many() -> None:
         assert coarse_epsilon(order, delta=1e-5, unit="record") == together
 
 
+@pytest.mark.full
 def test_different_releases_are_composed_not_added() -> None:
     events = [records(1.0, 0.01, 500), records(2.0, 0.05, 300), records(10.0), silos(30.0, 4)]
     together = cost(*events)
@@ -268,6 +269,7 @@ EVENTS: Sequence[Event] = [
 
 @settings(max_examples=count(3, full=100), deadline=None)
 @given(st.permutations(EVENTS), st.sampled_from([1e-3, 1e-6, 1e-8]))
+@pytest.mark.full
 def test_one_event_more_never_costs_less(order: list[Event], delta: float) -> None:
     spent = [coarse_epsilon(order[:length], delta=delta, unit="record") for length in range(len(order) + 1)]
     assert all(later >= earlier * (1 - 1e-6) for earlier, later in pairwise(spent))

@@ -121,7 +121,7 @@ def test_where_slack_takes_most_of_delta_a_smaller_epsilon_than_asked_is_taken(r
 
 
 @pytest.mark.parametrize("delta", [1e-300, 1e-30, 1e-11, 0.1, 0.999])
-@pytest.mark.parametrize("rate", [1.0, 0.1])
+@pytest.mark.parametrize("rate", [1.0, pytest.param(0.1, marks=pytest.mark.full)])
 def test_a_delta_at_either_end_is_calibrated(delta: float, rate: float) -> None:
     privacy = Privacy(2.0, delta, 20)
     z = privacy.noise_multiplier(sampling_rate=rate)
@@ -188,6 +188,7 @@ def test_an_option_out_of_range_is_refused(options: dict[str, object], named: st
         Privacy(3.0, 1e-5, 50).noise_multiplier(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.full
 def test_what_was_found_is_what_the_coarse_account_finds_nearly() -> None:
     """So that a comparison made of rough figures shows what the true ones would."""
     for target, rate, steps in ((3.0, 0.05, 50), (1.0, 0.01, 1000)):

@@ -789,6 +789,7 @@ except MissingExtra as missing:
     assert _run(code) == "opacus is not installed. Type: pip install 'secagg[opacus]'"
 
 
+@pytest.mark.full
 def test_loading_opacus_leaves_the_root_logger_alone() -> None:
     code = """
 import logging

@@ -185,6 +185,7 @@ def check(*arguments: str, folder: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.full
 def test_the_command_names_fixes_and_passes(tmp_path: Path) -> None:
     path = written(tmp_path, NET)
     before = path.read_bytes()

@@ -54,6 +54,7 @@ def run(
     return int(str(ended.value.code)), captured.out, captured.err
 
 
+@pytest.mark.full
 def test_each_mode_keeps_to_the_budget_in_the_worst_case(sampled: Plan, whole: Plan) -> None:
     for made in (sampled, whole):
         assert [mode.name for mode in made.modes] == ["local", "record", "silo"]
