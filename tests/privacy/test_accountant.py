@@ -168,7 +168,7 @@ def test_a_published_account_is_not_exceeded() -> None:
     assert cost(records(4.0 * 2 / 3, 0.01, 10_000)) > 1.4
 
 
-@settings(max_examples=count(3, full=60), deadline=None)
+@settings(max_examples=count(3, full=30), deadline=None)
 @given(
     z=st.floats(0.4, 20.0),
     rate=st.floats(1e-4, 0.9),
@@ -267,7 +267,7 @@ EVENTS: Sequence[Event] = [
 ]
 
 
-@settings(max_examples=count(3, full=100), deadline=None)
+@settings(max_examples=count(3, full=30), deadline=None)
 @given(st.permutations(EVENTS), st.sampled_from([1e-3, 1e-6, 1e-8]))
 @pytest.mark.full
 def test_one_event_more_never_costs_less(order: list[Event], delta: float) -> None:
