@@ -12,7 +12,6 @@ from dataclasses import MISSING, fields
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
-from secagg.privacy.calibration import Privacy
 
 from secagg.ckks.params import CKKS
 from secagg.cohort import MIN_HONEST
@@ -23,6 +22,7 @@ from secagg.masking.params import Masking
 from secagg.operator_tables import AppPath, FilePath, OperatorFile, Table
 from secagg.paillier.params import Paillier, ThresholdPaillier
 from secagg.plain import Plain
+from secagg.privacy.calibration import Privacy
 from secagg.privacy.params import DistributedDP, LocalDPSGD, PrivacyMode
 from secagg.roster import SILO_ID_PATTERN
 from secagg.scheme import Scheme
