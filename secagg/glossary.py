@@ -264,7 +264,7 @@ _TERMS = (
         "noise multiplier",
         "With differential privacy, the standard deviation of the noise in a sum over what one unit can move "
         "it by. Found from epsilon, delta and rounds before a run.",
-        ("noise_multiplier", "noise"),
+        ("noise",),
         ("clip norm", "epsilon"),
     ),
     Term(

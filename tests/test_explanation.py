@@ -59,6 +59,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (InputRefused("weight", "text"), "SA-2206"),
     (InputRefused("metric", "text"), "SA-2207"),
     (InputRefused("layout", "text"), "SA-2208"),
+    (InputRefused("sampling", "text"), "SA-2209"),
     (TrainerFailed("west", "text"), "SA-2301"),
     (EnvironmentFault("text"), "SA-3001"),
     (MissingExtra("plot", "matplotlib"), "SA-3101"),
@@ -95,6 +96,9 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (PolicyRefused("maker", "text"), "SA-6013"),
     (PolicyRefused("ceremony", "text"), "SA-6014"),
     (PolicyRefused("memory_limit", "text"), "SA-6015"),
+    (PolicyRefused("privacy", "text"), "SA-6016"),
+    (PolicyRefused("max_l2_clip_norm", "text"), "SA-6017"),
+    (PolicyRefused("ledger", "text"), "SA-6018"),
     (PrivacyBudgetExhausted("text"), "SA-7001"),
 )
 SHAPE = re.compile(

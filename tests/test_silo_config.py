@@ -100,7 +100,9 @@ def test_the_floors_are_those_of_the_policy_and_no_second_list() -> None:
     assert Floors().policy() == Policy()
     assert Floors().budget() == Budget()
     assert Floors(epsilon=2.5, delta=1e-6, period_days=30).budget() == Budget(2.5, 1e-6, 30)
-    assert Floors(epsilon=2.5).policy() == Policy()
+    # A limit that a round without noise would pass by is none.
+    assert Floors(epsilon=2.5).policy() == Policy(require_privacy=True)
+    assert Floors(epsilon=2.5, require_privacy=False).policy() == Policy()
     every = Policy(
         schemes=frozenset({"plain"}),
         min_silos=9,

@@ -281,7 +281,7 @@ def training(word_bits: int) -> bytes:
     encoding = (word_bits, 4, 1.0, (("update", LENGTH - 1, 1000.0, 0), ("w", 1, 1.5, 9)))
     pins = sha256(framed("roster", tuple((silo, identity(silo).public) for silo in SILOS)))
     return sha256(
-        framed("training", "clinics", "first", 3, "train", 1, pins, BASE, PROTECTION, encoding, SETTINGS)
+        framed("training", "clinics", "first", 3, "train", 1, pins, BASE, PROTECTION, encoding, SETTINGS, ())
     )
 
 

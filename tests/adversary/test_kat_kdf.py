@@ -40,11 +40,11 @@ SELF_INFO = (
 FROZEN = {
     "pair": "51181d5c9bcabd5ee42678c7502f46e4f5cfb395bb2ac36b9c53fad3b6aacc93",
     "self": "c7a82d6412c1043f01469bbd6b31a4fa3dcb5c583f17a75883dbc00d9e90b426",
-    "training": "ed9237f287a7b09056480dd72d3bac425ec6bba6203228e9a2c6794096da91ec",
-    "session": "08df95f15099bdf202706acf9c1332d3f281a67d115b5b5b72d7a3058f35f312",
-    "round": "c43d45fa5cfbe1ae960a3548b0560e30b3c7cb3a1a4be4c454f2fa642fc30cc4",
-    "signatures": "f0d68fe121e9fc4b01d9314f9e6040340b71e06551f13ecdfebe8b1ab68f5620",
-    "boxes": "03cdfa9195993316cd0bf207d73ccfe8924245ad68c6ab7d8f6d14d7e5368d46",
+    "training": "6a0500587784469b886985c9fa8c4063d6de14b5a01e612adcbac43e4dacdb79",
+    "session": "948098e7fdf529cc58fda02a87bdb82d6f07c0e985bb5c2fabfb4f1ec19e7cd4",
+    "round": "2114be2167b74b715c3c8ff776c774c6c06ab7f0b81e9082ff3acf164347d0e3",
+    "signatures": "3c125d8ab2d4e6fba1d994cbfb5d64a7777510eb13fc84d130772a519477cde0",
+    "boxes": "e34a4b0593c27496a1c3dcd8b529ce76ba907a74d3e7a4cc7b0215ea74ba8359",
 }
 """Two keys, then SHA-256 of the fixed round with 32-bit words: signatures and boxes in roster order."""
 

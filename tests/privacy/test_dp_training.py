@@ -448,14 +448,16 @@ def test_the_sampler_draws_once_a_step() -> None:
 
 
 def test_an_empty_sample_steps_with_noise_alone() -> None:
-    model, examples = made("linear")
-    trainer = TorchTrainer(model, examples, optimizer=SGD)
+    trainer = blind(records=11)  # As many weights as telling a wrong width takes.
     weights = start(trainer)
     update = trainer.train_privately(
         weights, ROUND, noise=noise(2, clip=2.0), sampler=Rows([], []), random=os.urandom
     )
-    assert fits(update.weights - weights, 2.0 * math.sqrt(2) / (0.5 * 11))
-    assert not fits(update.weights - weights, 2.0 / (0.5 * 11))
+    moved_by = update.weights - weights
+    alone = 2.0 * math.sqrt(2) / (0.5 * 11)
+    assert fits(moved_by, alone)
+    assert not fits(moved_by, alone * 2 / 3)
+    assert not fits(moved_by, alone * 3 / 2)
 
 
 def test_a_sum_is_divided_by_what_is_expected_and_not_by_what_came() -> None:
