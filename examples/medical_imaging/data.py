@@ -96,7 +96,7 @@ def load_hospitals(seed: int = 0) -> dict[str, Hospital]:
     Args:
         seed: of the coils' gain fields and the noise, at least 0.
     """
-    template, labels = _brain()
+    template, labels = brain()
     return {
         name: _hospital(name, scanner, template, labels, FIRST_SLICE + slab * SLAB, [seed, slab])
         for slab, (name, scanner) in enumerate(SCANNERS.items())
@@ -113,7 +113,7 @@ def _hospital(
 ) -> Hospital:
     """Scan the slab that begins at slice ``first`` and split it."""
     slab = np.arange(first, first + SLAB)
-    scans = _scan(template[slab], scanner, np.random.default_rng(seed))
+    scans = scan(template[slab], scanner, np.random.default_rng(seed))
     held_out = slice(BEFORE + GAP, BEFORE + GAP + HELD_OUT)
     train = np.r_[:BEFORE, SLAB - AFTER : SLAB]
     images = (scans / np.quantile(scans[train], 0.99)).astype(np.float32)[:, None]
@@ -129,8 +129,14 @@ def _hospital(
     )
 
 
-def _scan(slices: NDArray[np.float64], scanner: Scanner, random: np.random.Generator) -> NDArray[np.float64]:
-    """Show template slices, shape (k, h, w), as this scanner would."""
+def scan(slices: NDArray[np.float64], scanner: Scanner, random: np.random.Generator) -> NDArray[np.float64]:
+    """Show template slices, shape (k, h, w), as this scanner would.
+
+    Args:
+        slices: brightness in the template, 0 to 1.
+        scanner: whose machine.
+        random: of the coil's gain and the noise.
+    """
     tissue = np.interp(slices, _TEMPLATE_LEVELS, scanner.levels)
     signal = gaussian_filter(tissue, (0, scanner.blur, scanner.blur)) * _gain(
         slices.shape, scanner.bias, random
@@ -156,7 +162,7 @@ def _gain(shape: tuple[int, ...], bias: float, random: np.random.Generator) -> N
 
 
 @lru_cache(maxsize=1)
-def _brain() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def brain() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The template, shape (slices, HEIGHT, WIDTH), 0 to 1, and its labels; front of the head up."""
     volumes = []
     for load in (

@@ -29,7 +29,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-CHARGES = count(3, full=8)
+CHARGES = count(3, full=4)
 
 
 def points(steps: list[tuple[str, int]]) -> Iterator[Kill]:
@@ -57,7 +57,7 @@ def test_a_kill_at_every_write_loses_nothing_that_was_charged(place: Path, power
     names = {name for name, _ in whole.steps}
     assert {"write", "pwrite", "fdatasync", "fsync", "replace", "sql"} <= names
     kills = list(points(whole.steps))
-    assert len(kills) > count(50, full=2000)
+    assert len(kills) > count(50, full=1000)  # Of each kind, so thousands together.
     for number, kill in enumerate(kills):
         folder = place / str(number)
         life = live(folder, numbers, kill)
