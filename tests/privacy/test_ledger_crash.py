@@ -104,7 +104,7 @@ def test_whatever_part_of_an_unsynced_line_survives_it_opens(place: Path) -> Non
         max_size=6,
     )
 )
-@settings(max_examples=count(10, full=300), suppress_health_check=list(HealthCheck))
+@settings(max_examples=count(10, full=100), suppress_health_check=list(HealthCheck))
 def test_epsilon_is_that_of_all_charges_that_returned_or_one_more_of_each_life(
     tmp_path_factory: pytest.TempPathFactory, lives: list[tuple[int, int, int | None, bool, int]]
 ) -> None:
