@@ -87,25 +87,27 @@ def score_over_epsilon(
     epsilons = sorted(
         {each for by_silos in noised.values() for values in by_silos.values() for each in values}
     )
+    scores = [*plain.values(), *(each for by in noised.values() for v in by.values() for each in v.values())]
+    top = min(1.0, 1.1 * max(max(each) for each in scores))
     colours = dict(zip(noised, (ACCENT, SECOND, QUIET), strict=False))
     figure, row = pyplot.subplots(
         1, len(plain), figsize=(3.3 * len(plain), 3.9), sharey=True, layout="constrained", squeeze=False
     )
-    for axes, (silos, scores) in zip(row[0], plain.items(), strict=True):
-        axes.axhline(np.mean(scores), color=INK, linestyle="--", linewidth=1.4, label="no noise")
+    for axes, (silos, values) in zip(row[0], plain.items(), strict=True):
+        axes.axhline(np.mean(values), color=INK, linestyle="--", linewidth=1.4, label="no noise")
         for way, by_silos in noised.items():
-            values = [by_silos[silos][epsilon] for epsilon in epsilons]
+            found = [by_silos[silos][epsilon] for epsilon in epsilons]
             axes.fill_between(
                 epsilons,
-                [min(each) for each in values],
-                [max(each) for each in values],
+                [min(each) for each in found],
+                [max(each) for each in found],
                 color=colours[way],
                 alpha=0.16,
                 linewidth=0,
             )
             axes.plot(
                 epsilons,
-                [np.mean(each) for each in values],
+                [np.mean(each) for each in found],
                 color=colours[way],
                 linewidth=2.0 if colours[way] != QUIET else 1.2,
                 marker="o",
@@ -116,13 +118,16 @@ def score_over_epsilon(
         axes.set_xscale("log")
         axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
         axes.minorticks_off()
-        axes.set(ylim=(0, 1.0), xlabel="epsilon")
+        axes.set(ylim=(0, top), xlabel="epsilon")
         axes.set_title(f"{silos} silos", loc="left", fontsize=10, color=INK)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e6e9ec", linewidth=0.8)
         axes.set_axisbelow(True)
     row[0, 0].set_ylabel(measure)
-    row[0, 0].text(epsilons[0], chance, "chance", fontsize=8, color=INK, va="bottom")
+    last = row[0, -1]
+    last.text(
+        1.02, chance, "chance", fontsize=8, color=INK, va="center", transform=last.get_yaxis_transform()
+    )
     figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left")
     handles, labels = row[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=8.5, loc="outside lower center", ncols=4)

@@ -1,7 +1,7 @@
 """Four ways to train one task, and one run of one of them: real rounds under masks, scored on held-out data.
 
-What it is: a federation in this process for each point of the picture. Only the noise differs. Steps, step
-size and clip of every way were chosen by ``examples.privacy.tuning``, over a grid of the same size for each.
+What it is: a federation in this process for each point of the picture. Only the noise differs, and
+steps and step size, of which README.md says how they were chosen.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Study:
         measure: what the score is.
         chance: score of a model that learned nothing.
         load: (seed, tuning) -> task.
-        recipes: as tuned.
+        recipes: how each way trains.
     """
 
     title: str
@@ -105,7 +105,7 @@ class Point:
         silos: at least 3.
         epsilon: of the whole run, at ``DELTA``; without noise it does not count.
         seed: of the data and the first weights; the noise has none.
-        recipe: None for the tuned one.
+        recipe: None for that of the study.
         tuning: measure on what is there for tuning.
         sized: arguments of the study's ``load``, for less data.
     """
