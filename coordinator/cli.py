@@ -174,7 +174,7 @@ def resume(
         typer.Option(
             "--new-release",
             help="Begin its round anew, with noise of its own, which silos are charged for: where a set that "
-            "was signed cannot form again. With differential privacy alone.",
+            "was signed cannot form again. Under masks with noise in the sum alone.",
         ),
     ] = False,
     credentials: Credentials = HERE,

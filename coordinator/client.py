@@ -195,12 +195,12 @@ class Coordinator:
 
         Args:
             run: its name.
-            new_release: begin the round anew with noise of its own, which every silo's ledger is charged for:
-                for a round whose silos signed a set that cannot form again. With differential privacy alone.
+            new_release: begin the round anew with noise of its own, which ledgers are charged for: for a round
+                whose silos signed a set that cannot form again. Under masks with distributed noise.
 
         Raises:
             UsageError: there is no such run, it is complete, or another is under way; or a new release is
-                asked for without differential privacy.
+                asked for where there is none.
         """
         self._ask("Resume", Resume(run, new_release), Done)
 

@@ -42,7 +42,7 @@ from secagg.learning.request import RunRequest, tag_of
 from secagg.learning.run import Run
 from secagg.payload import Payload
 from secagg.rounds.driver import phases_of
-from secagg.terms import RecordNoise, SiloNoise, is_encrypted
+from secagg.terms import DistributedNoise, is_encrypted
 
 FAILED = 1
 
@@ -177,7 +177,7 @@ class Runs:
                         "silos may have opened the sum already, and a second release would never find "
                         "out; go on without one"
                     )
-                if not isinstance(terms.privacy, SiloNoise | RecordNoise):
+                if not isinstance(terms.privacy, DistributedNoise):
                     raise UsageError("another release of a model needs noise in its sum; begin a new run")
                 memory = self._store.memory(name, run.number)
                 self._store.set_memory(name, run.number, memory.next_release())

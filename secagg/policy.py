@@ -18,7 +18,7 @@ from secagg.errors import ParameterError, PolicyRefused
 from secagg.explanation import explained
 from secagg.ranges import positive, shown, whole
 from secagg.roster import Roster
-from secagg.terms import PlainParameters, RecordNoise, SchemeTag, SiloNoise, Terms, scheme_tag
+from secagg.terms import DistributedNoise, PlainParameters, SchemeTag, Terms, scheme_tag
 
 MIN_WEIGHT_CAP = 100_000.0
 SCHEMES = frozenset(get_args(SchemeTag))
@@ -100,11 +100,11 @@ class Policy:
             raise PolicyRefused(
                 "roster", "the round's roster is not the one pinned here; compare `roster` digests"
             )
-        if terms.release != 1 and not isinstance(terms.privacy, SiloNoise | RecordNoise):
+        if terms.release != 1 and not isinstance(terms.privacy, DistributedNoise):
             raise PolicyRefused("release", "a second release of one base needs noise in its sum")
         self._check_privacy(terms)
         # An update with noise is bounded by its norm, and its entries are as long as the noise.
-        noised = isinstance(terms.privacy, SiloNoise | RecordNoise)
+        noised = isinstance(terms.privacy, DistributedNoise)
         if self.max_clip is not None and not noised:
             for segment in terms.encoding.segments:
                 if segment.name in {"update", "sum"} and segment.bound > self.max_clip:
@@ -146,7 +146,7 @@ class Policy:
                 "max_l2_clip_norm",
                 f"clip norm {noise.l2_clip_norm:g} is offered, {self.max_l2_clip_norm:g} is the cap",
             )
-        if isinstance(noise, SiloNoise | RecordNoise) and isinstance(terms.scheme, PlainParameters):
+        if isinstance(noise, DistributedNoise) and isinstance(terms.scheme, PlainParameters):
             raise PolicyRefused(
                 "privacy", "a share of noise hides nothing where the coordinator reads uploads"
             )

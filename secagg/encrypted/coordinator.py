@@ -368,8 +368,7 @@ class EncryptedCoordinator:
         return dict.fromkeys(uploads, announced)
 
     def _request_opening(self, state: _Checking, now: float) -> Outbox:
-        checks = self._in_order(state.gate.close())
-        signatures = tuple(checks.items())
+        signatures = tuple(self._in_order(state.gate.close()).items())
         survivors, total = transcript.names(state.uploads), state.collected.total
         if total is not None:
             self._await_opened(survivors, now)
@@ -380,8 +379,7 @@ class EncryptedCoordinator:
             "PartialDecryption", frozenset(survivors), now, quorum=self._cohort.t
         )
         self._state = _Decrypting(gate, state.uploads)
-        uploads = joined(kept[silo] for silo in survivors)
-        requested = OpeningRequested(self._round_id, signatures, uploads)
+        requested = OpeningRequested(self._round_id, signatures, joined(kept[silo] for silo in survivors))
         return dict.fromkeys(survivors, requested)
 
     def _announce_parts(self, state: _Decrypting, now: float) -> Outbox:

@@ -33,11 +33,10 @@ from secagg.rounds.memory import Memory
 from secagg.rounds.reporting import describe_round
 from secagg.session import Aggregate, SealedSum
 from secagg.terms import (
+    DistributedNoise,
     PlainParameters,
     PrivacyParameters,
-    RecordNoise,
     SchemeParameters,
-    SiloNoise,
     Terms,
     scheme_tag,
 )
@@ -272,7 +271,7 @@ class Run(Generic[B]):
     def _read(self, driver: RoundDriver, aggregate: Aggregate) -> Record:
         terms = driver.coordinator.terms
         mean = mean_of(terms, aggregate)
-        noised = isinstance(terms.privacy, SiloNoise | RecordNoise)  # Then nothing but the update was summed.
+        noised = isinstance(terms.privacy, DistributedNoise)  # Then nothing but the update was summed.
         weight = mean.weight if terms.kind == "train" else mean.evaluation_weight
         unmet = not noised and surely_below(terms.encoding, weight, self._planned_weight)
         report = describe_round(

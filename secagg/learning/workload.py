@@ -42,6 +42,7 @@ from secagg.privacy.noising import check_noised, noised_gradient, noised_update
 from secagg.privacy.sampling import PoissonSampler
 from secagg.session import Aggregate
 from secagg.terms import (
+    DistributedNoise,
     LocalNoise,
     PrivacyParameters,
     RecordNoise,
@@ -137,7 +138,7 @@ class LearningWorkload:
         noise = terms.privacy
         if noise is not None and (terms.kind != "train" or metric_names(terms.encoding)):
             raise FaultyCoordinator("exact metrics are asked for beside the noise, which they would void")
-        if isinstance(noise, SiloNoise | RecordNoise):
+        if isinstance(noise, DistributedNoise):
             check_noised(terms.encoding, noise, length)
         elif terms.kind == "sum" or not is_mean(terms.encoding, length if terms.kind == "train" else 0):
             raise FaultyCoordinator("the encoding is not that of a mean over this model and its metrics")

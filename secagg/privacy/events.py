@@ -8,6 +8,7 @@ Source: the events of ``dp_accounting`` (Google), of which these are the few tha
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -66,3 +67,16 @@ class Unprotected:
 
 
 Event: TypeAlias = Release | Unprotected
+
+
+def grouped_releases(releases: Iterable[Release]) -> tuple[Release, ...]:
+    """Return ``releases`` with those that differ in nothing but count and slack as one."""
+    groups: dict[tuple[Unit, float, float], tuple[int, float]] = {}
+    for event in releases:
+        key = (event.unit, event.noise_multiplier, event.sampling_rate)
+        count, slack = groups.get(key, (0, 0.0))
+        groups[key] = (count + event.count, slack + event.slack)
+    below_one = math.nextafter(1.0, 0.0)  # As much slack is no privacy either way.
+    return tuple(
+        Release(*key, count, min(slack, below_one)) for key, (count, slack) in sorted(groups.items())
+    )

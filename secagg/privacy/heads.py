@@ -1,7 +1,7 @@
 """The head of a silo's ledger, signed for one round, and what peers hold of it: how a rollback is found.
 
 A silo whose disk was put back to an older state cannot see that itself. Its peers can: each keeps the last
-head of every other, and releases nothing of a sum in which a ledger is behind, or is another one.
+head of every other, and signs no set with a silo in it whose ledger is behind, or is another one.
 
 Source: "Ledger" in ``docs/protocol.md``; the signed tree heads of RFC 9162, section 4.10, for the idea.
 """

@@ -20,7 +20,7 @@ from typing import TypeAlias
 from secagg.errors import ParameterError, PrivacyBudgetExhausted
 from secagg.privacy import accountant
 from secagg.privacy.entries import Entry, charged, encode_entry, link, read
-from secagg.privacy.events import Event, Release, Unit, Unprotected
+from secagg.privacy.events import Event, Release, Unit, Unprotected, grouped_releases
 from secagg.ranges import positive, whole
 
 DAY = 24 * 3600
@@ -233,7 +233,7 @@ class Ledger:
     def _epsilon(
         self, unit: Unit, releases: Iterable[Release], account: Account = accountant.epsilon
     ) -> float:
-        grouped = _grouped(event for event in releases if unit == "record" or event.unit == "silo")
+        grouped = grouped_releases(event for event in releases if unit == "record" or event.unit == "silo")
         if not grouped:
             return 0.0
         known = self._known.get((account, unit, grouped))
@@ -270,16 +270,3 @@ class Ledger:
 
 def _releases(events: Iterable[Event]) -> list[Release]:
     return [event for event in events if isinstance(event, Release)]
-
-
-def _grouped(releases: Iterable[Release]) -> tuple[Release, ...]:
-    """Return ``releases`` with those that differ in nothing but count and slack as one."""
-    groups: dict[tuple[Unit, float, float], tuple[int, float]] = {}
-    for event in releases:
-        key = (event.unit, event.noise_multiplier, event.sampling_rate)
-        count, slack = groups.get(key, (0, 0.0))
-        groups[key] = (count + event.count, slack + event.slack)
-    below_one = math.nextafter(1.0, 0.0)  # As much slack is no privacy either way.
-    return tuple(
-        Release(*key, count, min(slack, below_one)) for key, (count, slack) in sorted(groups.items())
-    )

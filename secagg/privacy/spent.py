@@ -12,7 +12,7 @@ from typing import Literal, Self
 from secagg.errors import MissingExtra
 from secagg.privacy.accountant import epsilon
 from secagg.privacy.charge import events_of, of_one_upload
-from secagg.privacy.events import Release, Unit
+from secagg.privacy.events import Release, Unit, grouped_releases
 from secagg.terms import CKKSParameters, LocalNoise, PaillierParameters, PlainParameters, Terms
 
 NEIGHBORING_RELATION = "replaced by an empty one"
@@ -59,8 +59,8 @@ class Spent:
             return spent
         return replace(
             spent,
-            releases=_merged(before.releases + spent.releases),
-            uploads=_merged(before.uploads + spent.uploads),
+            releases=grouped_releases(before.releases + spent.releases),
+            uploads=grouped_releases(before.uploads + spent.uploads),
         )
 
     @property
@@ -133,20 +133,6 @@ def shown_epsilon(value: float) -> str:
 
 def _releases(events: Sequence[object]) -> tuple[Release, ...]:
     return tuple(event for event in events if isinstance(event, Release))
-
-
-def _merged(releases: Sequence[Release]) -> tuple[Release, ...]:
-    """Return equal releases as one with their counts and slacks added up."""
-    merged: dict[tuple[Unit, float, float], Release] = {}
-    for release in releases:
-        key = release.unit, release.noise_multiplier, release.sampling_rate
-        known = merged.get(key)
-        merged[key] = (
-            release
-            if known is None
-            else replace(known, count=known.count + release.count, slack=known.slack + release.slack)
-        )
-    return tuple(merged.values())
 
 
 @lru_cache(maxsize=256)
