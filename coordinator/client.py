@@ -195,8 +195,8 @@ class Coordinator:
 
         Args:
             run: its name.
-            new_release: begin the round anew with noise of its own, which ledgers are charged for: for a round
-                whose silos signed a set that cannot form again. Under masks with distributed noise.
+            new_release: begin the round anew with noise of its own, which ledgers are charged for, because
+                its silos signed a set that cannot form again. Under masks with distributed noise.
 
         Raises:
             UsageError: there is no such run, it is complete, or another is under way; or a new release is
