@@ -43,7 +43,7 @@ def show_rates(sigmas: Sequence[float], length: int, *, runs: int) -> None:
     rows: list[tuple[str | float, ...]] = []
     for sigma in sigmas:
         ours, theirs = rate(sigma, length, runs=runs), peer_rate(sigma, runs=runs)
-        building = 1e3 * median_cpu(lambda sigma=sigma: DiscreteGaussian(sigma), runs=runs)  # type: ignore[misc]
+        building = 1e3 * median_cpu(lambda sigma=sigma: DiscreteGaussian(sigma), runs=runs)  # type: ignore[misc] # its default
         limit = LIMITS.get(sigma)
         rows.append(
             (

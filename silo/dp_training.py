@@ -32,7 +32,7 @@ from silo.record_gradients import RecordGradients, clipped_sums
 from silo.torch_data import Records
 
 
-class NoisedOptimizer(DPOptimizer):  # type: ignore[misc]
+class NoisedOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus has no types.
     """Opacus's optimiser with our clipping and our noise.
 
     Args:

@@ -179,7 +179,7 @@ def _run(made: Callable[[], Any], what: str) -> Any:
     """Run code of the file's author; whatever it raises is theirs to read."""
     try:
         return made()
-    except Exception as error:
+    except Exception as error:  # The author's code may raise anything.
         raise EnvironmentFault(f"{what} raised {type(error).__name__}: {error}") from error
 
 

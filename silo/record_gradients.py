@@ -64,7 +64,7 @@ class RecordGradients:
         check_layers(self.model)
         for module in self.model.modules():
             if getattr(module, "inplace", None) is True:  # Autograd's hooks allow no writing over an output.
-                module.inplace = False  # type: ignore[assignment]
+                module.inplace = False  # type: ignore[assignment] # torch types any attribute as a tensor
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if not self.parameters:
             raise ParameterError("every parameter of the model is frozen; there is nothing to train")
@@ -103,12 +103,12 @@ class RecordGradients:
 
     def _reached(self) -> list[Any]:
         """Return the parameters that the last loss depends on."""
-        return [parameter for parameter in self.parameters if parameter.grad_sample is not None]  # type: ignore[attr-defined]
+        return [parameter for parameter in self.parameters if parameter.grad_sample is not None]  # type: ignore[attr-defined] # Opacus's
 
     def _clear(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
-            parameter.grad_sample = None  # type: ignore[attr-defined]
+            parameter.grad_sample = None  # type: ignore[attr-defined] # Opacus adds it.
 
     def _check_apart(self) -> None:
         """Look whether a record's output stays the same when other records stand behind it."""

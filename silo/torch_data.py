@@ -123,7 +123,7 @@ class Records:
         return cls(source, None, batch_size)
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)  # type: ignore[arg-type] # That it has a length was checked.
 
     def batches(self, rows: Sequence[int], *, batch_size: int | None = None) -> Iterable[Any]:
         """Return the records of ``rows`` in that order, ``batch_size`` at a time; none for no row."""
@@ -140,7 +140,7 @@ def _check_loader(loader: DataLoader[Any]) -> None:
     plain = type(sampler) is SequentialSampler or (
         type(sampler) is RandomSampler
         and not sampler.replacement
-        and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
+        and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type] # as above
     )
     if not plain or getattr(sampler, "data_source", None) is not loader.dataset:
         raise ParameterError(f"the DataLoader has a sampler of its own; {instead}")

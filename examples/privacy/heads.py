@@ -69,7 +69,7 @@ def heads(seed: int, *, tuning: bool = False, records: int = RECORDS) -> Task:
         tuning: measure on other scans of the training slices, so that no choice is made on held-out ones.
         records: of all silos together.
     """
-    random = np.random.default_rng([seed, tuning])
+    random = np.random.default_rng([seed, tuning])  # Of scans, no secret.
     train = np.r_[:BEFORE, SLAB - AFTER : SLAB]
     held_out = np.arange(BEFORE + GAP, BEFORE + GAP + HELD_OUT)
     images, parts = _scans(records, train, random)

@@ -131,7 +131,7 @@ def attack(*, silos: int, images: int = 1, seed: int = 0, steps: int = STEPS) ->
         steps: of one search.
     """
     digits = load_digits()
-    order = np.random.default_rng(seed).permutation(len(digits.data))
+    order = np.random.default_rng(seed).permutation(len(digits.data))  # Of data, no secret.
     count = silos * images
     order = _every_digit_in_turn(order, digits.target, count)
     pixels = np.asarray(digits.data[order] / 16.0, np.float64)

@@ -23,7 +23,7 @@ from secagg.privacy.charge import events_of
 from secagg.privacy.events import Release
 from secagg.privacy.params import DistributedDP
 from secagg.privacy.sampling import PoissonSampler
-from secagg.terms import LocalNoise
+from secagg.terms import LocalNoise, Terms
 from secagg.weighting import plan_mean
 from tests.counts import count
 from tests.privacy.auditing import lower_bound
@@ -124,9 +124,10 @@ def test_such_a_silo_sends_no_vector_and_the_others_go_on(draws: int) -> None:
     assert silos.ledgers["north"].entries == ()
 
 
-@pytest.mark.parametrize("draws", [0, 2, 4, 6])
-def test_a_step_of_local_training_needs_a_sample_each(draws: int) -> None:
-    silos = Noised([np.zeros(3)] * 4, MODE, trainers=[Mover(CANARY, draws=draws) for _ in range(4)])
+def local(draws: int | None = None) -> tuple[LearningWorkload, Terms]:
+    """Return a silo's workload, ready for five steps of local training, and their terms."""
+    mover = Mover(CANARY) if draws is None else Mover(CANARY, draws=draws)
+    silos = Noised([np.zeros(3)] * 4, MODE, trainers=[mover] * 4)
     terms = replace(
         silos.terms,
         privacy=LocalNoise(1.0, 1.0, 0.5, 5, DELTA),
@@ -135,6 +136,12 @@ def test_a_step_of_local_training_needs_a_sample_each(draws: int) -> None:
     workload = silos.workloads["north"]
     workload.accept(terms)
     workload.adopt(terms, silos.base.payload())
+    return workload, terms
+
+
+@pytest.mark.parametrize("draws", [0, 2, 4, 6])
+def test_a_step_of_local_training_needs_a_sample_each(draws: int) -> None:
+    workload, terms = local(draws)
     with pytest.raises(InputRefused, match=f"drew {draws} samples of the 5") as caught:
         workload.vector(terms)
     assert caught.value.rule == "sampling"
@@ -143,15 +150,7 @@ def test_a_step_of_local_training_needs_a_sample_each(draws: int) -> None:
 def test_as_many_samples_as_steps_are_taken() -> None:
     """The controls: these are not refused."""
     assert Noised([CANARY] * 4, MODE).run().survivors
-    silos = Noised([np.zeros(3)] * 4, MODE, trainers=[Mover(CANARY) for _ in range(4)])
-    terms = replace(
-        silos.terms,
-        privacy=LocalNoise(1.0, 1.0, 0.5, 5, DELTA),
-        encoding=plan_mean(3, cohort=4, clip=8.0, weight_cap=100.0, least_total_weight=10.0),
-    )
-    workload = silos.workloads["north"]
-    workload.accept(terms)
-    workload.adopt(terms, silos.base.payload())
+    workload, terms = local()
     assert workload.vector(terms).size == terms.encoding.length
 
 

@@ -28,6 +28,7 @@ from secagg.privacy import noise
 from secagg.privacy.noise import BLOCK, SAMPLING_ERROR, AliasTable, DiscreteGaussian, reach
 from tests.adversary.reference import Tape, stream
 from tests.counts import FULL, count
+from tests.privacy.randomness import Watched
 
 mp = mpmath.mp.clone()
 mp.dps = 80
@@ -430,17 +431,6 @@ def test_every_other_entry_of_a_vector_can_be_meant() -> None:
     DiscreteGaussian(1e5).add_to(vector[::2])
     assert np.count_nonzero(vector[::2]) > 900
     assert not vector[1::2].any()
-
-
-class Watched:
-    """A random source that remembers what it gave."""
-
-    def __init__(self) -> None:
-        self.given: list[bytes] = []
-
-    def __call__(self, size: int) -> bytes:
-        self.given.append(os.urandom(size))
-        return self.given[-1]
 
 
 def test_each_block_takes_a_key_of_its_own() -> None:

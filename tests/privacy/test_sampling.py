@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,10 @@ from scipy.stats import binom, chi2
 from secagg.errors import ParameterError
 from secagg.privacy.sampling import BLOCK, PoissonSampler
 from tests.adversary.reference import Tape, stream
+from tests.privacy.randomness import Watched
 
 FALSE_ALARM = 1e-12
 """Probability with which a right sampler fails one of the tests below that draw fresh samples."""
-
-
-class Watched:
-    """A random source that remembers what it gave."""
-
-    def __init__(self) -> None:
-        self.given: list[bytes] = []
-
-    def __call__(self, size: int) -> bytes:
-        self.given.append(os.urandom(size))
-        return self.given[-1]
 
 
 # --- what is drawn --------------------------------------------------------------------------------------
