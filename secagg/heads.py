@@ -5,7 +5,7 @@ Source: "Ledger" in ``docs/protocol.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from secagg.errors import FaultyCoordinator, FaultySilo, PolicyRefused
 from secagg.messages import EncryptedInput, MaskedInput
@@ -45,6 +45,13 @@ def check_sent(roster: Roster, terms: Terms, silo: SiloId, message: MaskedInput 
             raise FaultySilo(silo, "the head of its privacy ledger is missing")
     elif head_fault(roster, silo, message.head, None, context=message.round_id) is not None:
         raise FaultySilo(silo, "the head of its privacy ledger is not signed for this round")
+
+
+def announced_heads(
+    heads: Mapping[SiloId, LedgerHead], members: Iterable[SiloId]
+) -> tuple[tuple[SiloId, LedgerHead], ...]:
+    """Return the heads that came with the inputs of ``members``, as they go out with the set."""
+    return tuple((silo, heads[silo]) for silo in members if silo in heads)
 
 
 class Heads:

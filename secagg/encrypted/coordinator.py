@@ -26,7 +26,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.hazmat.agreement import check_point
-from secagg.heads import check_sent
+from secagg.heads import announced_heads, check_sent
 from secagg.messages import (
     AggregateAnnounced,
     ConsistencyCheck,
@@ -363,9 +363,8 @@ class EncryptedCoordinator:
         uploads = self._in_order(state.gate.close())
         gate: Gate[bytes] = self._gate("ConsistencyCheck", frozenset(uploads), now, quorum=self._cohort.t)
         self._state = _Checking(gate, state, tuple(uploads.items()))
-        heads = tuple((silo, self._heads[silo]) for silo in uploads if silo in self._heads)
-        announced = UploadsAnnounced(self._round_id, tuple(uploads.items()), heads)
-        return dict.fromkeys(uploads, announced)
+        heads = announced_heads(self._heads, uploads)
+        return dict.fromkeys(uploads, UploadsAnnounced(self._round_id, tuple(uploads.items()), heads))
 
     def _request_opening(self, state: _Checking, now: float) -> Outbox:
         signatures = tuple(self._in_order(state.gate.close()).items())

@@ -24,7 +24,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.hazmat.prg import add_streams
-from secagg.heads import check_sent
+from secagg.heads import announced_heads, check_sent
 from secagg.masking import transcript
 from secagg.masking.checks import bundle_fault, input_fault, opening_matches, share_set_fault
 from secagg.masking.opening import Streams, kind_of, remaining_streams
@@ -395,7 +395,7 @@ class MaskingCoordinator:
         survivors = self._roster.ordered(frozenset(state.gate.close()))
         gate: Gate[bytes] = self._gate("ConsistencyCheck", frozenset(survivors), now)
         self._state = _Checking(gate, state, survivors)
-        heads = tuple((silo, self._heads[silo]) for silo in survivors if silo in self._heads)
+        heads = announced_heads(self._heads, survivors)
         return dict.fromkeys(survivors, SurvivorsAnnounced(state.round_id, survivors, heads))
 
     def _request_unmasking(self, state: _Checking, now: float) -> Outbox:

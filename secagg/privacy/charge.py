@@ -13,10 +13,11 @@ import math
 from decimal import ROUND_FLOOR, Decimal
 
 from secagg.errors import ParameterError
+from secagg.fixedpoint import Segment
 from secagg.privacy.clip import record_sensitivity
 from secagg.privacy.events import Event, Release, Unit, Unprotected
 from secagg.privacy.noise import SAMPLING_ERROR
-from secagg.terms import LocalNoise, PlainParameters, RecordNoise, SiloNoise, Terms
+from secagg.terms import DistributedNoise, LocalNoise, PlainParameters, RecordNoise, SiloNoise, Terms
 
 MOST_STEPS = 1_000_000
 """Of one round of DP-SGD: more would keep a silo busy for ever."""
@@ -62,26 +63,28 @@ def of_one_upload(terms: Terms) -> tuple[Event, ...]:
         return events_of(terms)
     segment = terms.encoding.segments[0]
     unit: Unit = "silo" if isinstance(noise, SiloNoise) else "record"
-    steps = sensitivity(unit, noise.l2_clip_norm, fraction_bits=segment.fraction_bits, length=segment.length)
-    multiplier = math.sqrt(noise.share**2 - ROUNDING_VARIANCE) / steps
+    multiplier = _multiplier(noise, unit, segment, shares=1)
     rate = noise.sampling_rate if isinstance(noise, RecordNoise) else 1.0
     return (Release(unit, multiplier, rate, slack=slack_of_sum(segment.length, 1)),)
 
 
-def _of_sum(
-    terms: Terms, noise: SiloNoise | RecordNoise, unit: Unit, survivors: int | None
-) -> tuple[float, float]:
+def _of_sum(terms: Terms, noise: DistributedNoise, unit: Unit, survivors: int | None) -> tuple[float, float]:
     if isinstance(terms.scheme, PlainParameters):
         raise ParameterError("shares of noise hide nothing where single uploads are read")
     cohort, segment = terms.scheme.cohort, terms.encoding.segments[0]
     honest = (cohort.min_survivors if survivors is None else survivors) - cohort.c
+    return _multiplier(noise, unit, segment, shares=honest), slack_of_sum(segment.length, cohort.n)
+
+
+def _multiplier(noise: DistributedNoise, unit: Unit, segment: Segment, *, shares: int) -> float:
+    """Return the noise of so many shares over what one unit moves."""
     steps = sensitivity(unit, noise.l2_clip_norm, fraction_bits=segment.fraction_bits, length=segment.length)
-    variance = honest * noise.share**2 - ROUNDING_VARIANCE
+    variance = shares * noise.share**2 - ROUNDING_VARIANCE
     if noise.share < LEAST_SHARE or variance <= 0:
         raise ParameterError(
             f"a share of noise has {noise.share:g} steps, must have at least {LEAST_SHARE:g}"
         )
-    return _rounded_down(math.sqrt(variance) / steps), slack_of_sum(segment.length, cohort.n)
+    return _rounded_down(math.sqrt(variance) / steps)
 
 
 def _rounded_down(multiplier: float) -> float:
