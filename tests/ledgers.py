@@ -70,7 +70,7 @@ class Ledgered(Federation):
 
     def participant(self, silo: SiloId, records: Iterable[SiloRecord] = ()) -> Participant:
         made = super().participant(silo, records)
-        made._ledger = self.books[silo].open()
+        made._spending._ledger = self.books[silo].open()
         return made
 
     def coordinator(self, **changes: Any) -> Witness:

@@ -313,28 +313,28 @@ class LearningWorkload:
         raise FaultyCoordinator(f"this silo has no base model for round {terms.round}")
 
     def _train(self, weights: RealVector, settings: TrainingSettings) -> Update:
-        def trained() -> Update:
-            result: Any = self._trainer.train(weights, settings)
+        return self._updated("train", lambda: self._trainer.train(weights, settings))
+
+    def _updated(self, what: str, train: Callable[[], Any]) -> Update:
+        def updated() -> Update:
+            result = train()
             # A list or a tensor is taken too; what cannot become an array is the trainer's failure.
             return (
                 replace(result, weights=np.asarray(result.weights)) if isinstance(result, Update) else result
             )
 
-        return self._call("train", Update, trained)
+        return self._call(what, Update, updated)
 
     def _train_privately(self, weights: RealVector, settings: TrainingSettings, noise: LocalNoise) -> Update:
         trainer: Any = self._trainer
         sampler = PoissonSampler(noise.sampling_rate, random=self._random)
 
-        def trained() -> Update:
-            result: Any = trainer.train_privately(
+        update = self._updated(
+            "train_privately",
+            lambda: trainer.train_privately(
                 weights, settings, noise=noise, sampler=sampler, random=self._random
-            )
-            return (
-                replace(result, weights=np.asarray(result.weights)) if isinstance(result, Update) else result
-            )
-
-        update = self._call("train_privately", Update, trained)
+            ),
+        )
         self._check_sampled(sampler, noise.steps)
         return update
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, TypedDict, cast
 
-import msgspec
-
 from secagg import wire
 from secagg.encrypted.cipher import SEAL_SIZE, Keys, SharedKeyCipher, SiloCipher, ThresholdCipher
 from secagg.encrypted.silo import SharedKeySilo, ThresholdSilo
@@ -23,7 +21,6 @@ from secagg.errors import (
     InputRefused,
     MalformedMessage,
     MissingExtra,
-    ParameterError,
     PolicyRefused,
     PrivacyBudgetExhausted,
     RoundAborted,
@@ -35,7 +32,7 @@ from secagg.errors import (
 )
 from secagg.hazmat.agreement import AgreementKey, seal, unseal
 from secagg.hazmat.identity import IdentityKey
-from secagg.heads import Heads, LedgerRefused
+from secagg.heads import LedgerRefused
 from secagg.masking.checks import proves
 from secagg.masking.silo import MaskingSilo
 from secagg.messages import (
@@ -63,9 +60,7 @@ from secagg.messages import (
     Refused,
     RoundOpened,
     SealingKeysAnnounced,
-    SurvivorsAnnounced,
     TrainingOpened,
-    UploadsAnnounced,
     Voided,
     VoidRequested,
 )
@@ -73,13 +68,11 @@ from secagg.names import IntegerVector, RandomSource, SiloId
 from secagg.payload import Frame, Payload
 from secagg.plain import PlainSilo
 from secagg.policy import Policy
-from secagg.privacy.charge import events_of
-from secagg.privacy.events import Event
-from secagg.privacy.heads import sign_head
 from secagg.privacy.ledger import Ledger
 from secagg.records import AttemptJoined, SiloRecord
 from secagg.roster import Roster
 from secagg.rounds.bases import base_wanted_fault, sign_base_wanted
+from secagg.rounds.spending import Spending
 from secagg.rounds.workload import Workload
 from secagg.session import Aggregate, SiloSession, SiloStep, Step
 from secagg.survivors import LockRefused, Locks, lock_key, sign_void
@@ -173,11 +166,12 @@ class Participant:
         self._policy = policy
         self._workload = workload
         self._keys = keys
-        self._ledger = ledger
         self._data_set = data_set
         records = tuple(records)
         self._locks = Locks(records)
-        self._heads = Heads(records)
+        self._spending = Spending(
+            silo, identity=identity, roster=roster, ledger=ledger, data_set=data_set, records=records
+        )
         self._cache: MutableMapping[bytes, IntegerVector] = {} if cache is None else cache
         self._random = random
         self._threads = threads
@@ -355,50 +349,12 @@ class Participant:
     def _ready(self, terms: Terms) -> SiloStep:
         digest = training_digest(terms)
         if digest not in self._cache:
-            self._check_budget(terms)
+            self._spending.check(terms)
             with nullcontext() if self._cipher is None else self._cipher.prepare():
                 vector = self._workload.vector(terms)
             self._cache.clear()
             self._cache[digest] = vector
         return Step((), Ready(digest))
-
-    def _check_budget(self, terms: Terms) -> None:
-        """Refuse what the ledger's budget does not hold, before it is computed."""
-        ledger = self._ledger
-        if ledger is None:
-            if terms.privacy is not None:
-                raise PolicyRefused("privacy", "this silo keeps no ledger of what its data set spent")
-            return
-        if terms.privacy is not None and ledger.charged(training_digest(terms)):
-            # Its noise would be another one. The peers' shares would stay as they are, so that two sums would
-            # show them, and this silo's vector, with less noise than either was charged for.
-            raise PolicyRefused(
-                "release",
-                "the vector of this round left and is kept no more; a new one needs another release",
-            )
-        try:
-            ledger.check(_cost(terms))
-        except (ArithmeticError, ValueError, MemoryError) as error:
-            if isinstance(error, SecaggError):
-                raise
-            raise FaultyCoordinator("no account can be made of the noise in these terms") from error
-
-    def _charge(self) -> None:
-        """Charge the vector of the round, the first time that it is about to leave."""
-        terms, ledger = self._terms, self._ledger
-        if terms is None or ledger is None:
-            return
-        training = training_digest(terms)
-        if ledger.charged(training):
-            return  # It is the same vector, noise included.
-        ledger.charge(
-            federation=terms.federation,
-            job=terms.job,
-            round=terms.round,
-            release=terms.release,
-            training=training,
-            events=_cost(terms),
-        )
 
     def _join(self, opened: RoundOpened) -> SiloStep:
         self._attempt = opened.attempt
@@ -415,7 +371,7 @@ class Participant:
             self._locks.apply(record)
         self._session = self._new_session(terms, self._cache[opened.training])
         step = self._session.receive(opened)
-        return Step((*unlocked, joined, *step.records), self._leaving(step.output))
+        return Step((*unlocked, joined, *step.records), self._leaving(terms, step.output))
 
     def _unlock(self, terms: Terms, opened: RoundOpened) -> tuple[SiloRecord, ...]:
         """Return the records by which voids lift, or evidence moves, this silo's lock on the base."""
@@ -478,60 +434,34 @@ class Participant:
         step = self._session.receive(message)
         # Only once the session took it for one of this round: heads that were said in an earlier round are
         # signed well for that one, and would make a ledger that is right look like one that was put back.
-        held = self._held_heads(message)
-        step = Step((*held, *step.records), self._leaving(step.output))
+        held = self._taken(message)
+        step = Step((*held, *step.records), self._leaving(self._terms, step.output))
         for record in step.records:
             self._locks.apply(record)
-            self._heads.apply(record)
+            self._spending.apply(record)
         if isinstance(message, KeysAnnounced | AggregateAnnounced | OpeningRequested):
             # t silos signed for this base, so an adopted one is what the federation trains from.
             self._workload.confirm(self._terms)
         opened = self._apply()
         return step if opened is None else Step(step.records, opened)
 
-    def _held_heads(self, message: FromCoordinator) -> tuple[SiloRecord, ...]:
-        """Return a record for each ledger in the announced set that went on; raise if one went back."""
-        match message:
-            case SurvivorsAnnounced():
-                members = message.survivors
-            case UploadsAnnounced():
-                members = tuple(silo for silo, _ in message.uploads)
-            case _:
-                return ()
-        # Whoever keeps a ledger asks for those of all whose input is in the sum, with noise and without.
-        needed = () if self._ledger is None else members
+    def _taken(self, message: FromCoordinator) -> tuple[SiloRecord, ...]:
+        """Return a record for each ledger in an announced set; one that went back stops here."""
         try:
-            return self._heads.take(self._roster, message.heads, needed=needed, context=message.round_id)
-        except LedgerRefused as refused:
-            for record in refused.records:
-                self._heads.apply(record)
-            self._session = None  # The set is not signed here, and the attempt is over.
-            raise
+            return self._spending.take(message)
         except SecaggError:
-            self._session = None
+            self._session = None  # The attempt is over here.
             raise
 
-    def _leaving(self, reply: FromSilo | None) -> FromSilo | None:
-        """Charge what a reply gives away, and say how far the ledger then is."""
+    def _leaving(self, terms: Terms, reply: FromSilo | None) -> FromSilo | None:
+        """Return a reply with what the ledger has to say of it, once it is charged."""
         if not isinstance(reply, MaskedInput | EncryptedInput | PlainInput):
             return reply
         try:
-            self._charge()
+            return self._spending.leave(terms, reply)
         except SecaggError:
             self._session = None  # The vector stays here.
             raise
-        if isinstance(reply, PlainInput) or self._ledger is None:
-            return reply
-        entries, chain = self._ledger.head
-        head = sign_head(
-            self._identity,
-            self._silo,
-            self._data_set,
-            entries=entries,
-            chain=chain,
-            context=reply.round_id,
-        )
-        return msgspec.structs.replace(reply, head=head)
 
     def proceed(self) -> Opened | None:
         """Do what the last message allowed once its records are synced, and return what is sent of it.
@@ -567,13 +497,6 @@ class Participant:
         for record in fresh:  # A promise is written once, however often it is asked for.
             self._locks.apply(record)
         return Step(fresh, Voided(tuple(sign_void(self._identity, self._silo, r.round_id) for r in records)))
-
-
-def _cost(terms: Terms) -> tuple[Event, ...]:
-    try:
-        return events_of(terms)
-    except ParameterError as error:
-        raise FaultyCoordinator(f"no round has these terms: {error}") from error
 
 
 def answer(

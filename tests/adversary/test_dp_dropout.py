@@ -187,11 +187,11 @@ def test_attempts_have_the_same_noise(mode: DistributedDP) -> None:
 
 def drawn_anew(self: Any, terms: Terms) -> Step[Any, Any]:
     """``Participant._ready`` that trains and draws at each attempt, and is charged for the first."""
-    digest, kept = training_digest(terms), self._ledger
+    digest, kept = training_digest(terms), self._spending._ledger
     if self._cache.pop(digest, None) is not None:
-        self._ledger = ledger()
+        self._spending._ledger = ledger()
     reply = _ready(self, terms)
-    self._ledger = kept
+    self._spending._ledger = kept
     return reply
 
 
