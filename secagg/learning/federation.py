@@ -25,6 +25,7 @@ from secagg.cohort import MIN_SILOS
 from secagg.errors import ParameterError, SecaggError, SiloLeftOut, TrainerFailed
 from secagg.estimates import check_memory
 from secagg.explanation import explained
+from secagg.fixedpoint import Encoding
 from secagg.hazmat.identity import IdentityKey
 from secagg.learning.bounds import Bounds
 from secagg.learning.history import History
@@ -275,10 +276,8 @@ class Federation:
         identities = {silo: IdentityKey.generate() for silo in workloads}
         roster = Roster.of({silo: identity.public for silo, identity in identities.items()})
         bounds = self._bounds(self._metric_names(workloads, model))
-        encoding = bounds.training(model.length)
-        check_memory(
-            self.scheme, encoding.length, len(workloads), self.memory_limit, word_bits=encoding.word_bits
-        )
+        if self.privacy is None:  # Before keys are made, which takes a while.
+            self._check_memory(bounds.training(model.length))
         local = make_keys(self.scheme, roster, identities)
         run = Run(
             roster,
@@ -291,11 +290,22 @@ class Federation:
             model=model,
             keep=lambda base, _record: GlobalModel.gathered(base),
         )
+        if self.privacy is not None:  # Noise may need longer words.
+            self._check_memory(run.terms().encoding)
         for silo, trainer in self._trainers.items():
             lacking = missing_method(trainer, run.noise)
             if lacking is not None:
                 raise ParameterError(f"{silo}: {lacking}")
         return run, Job(workloads, identities, run, local)
+
+    def _check_memory(self, encoding: Encoding) -> None:
+        check_memory(
+            self.scheme,
+            encoding.length,
+            len(self._trainers),
+            self.memory_limit,
+            word_bits=encoding.word_bits,
+        )
 
     def _first_weights(self, workloads: Mapping[SiloId, LearningWorkload], seed: int) -> NDArray[Any]:
         if self.initial is not None:

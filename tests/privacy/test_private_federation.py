@@ -127,6 +127,14 @@ def test_a_trainer_without_the_method_is_refused_before_anybody_trains(mode: Any
     assert len(run(federation(SILO, silos), 1)) == 1
 
 
+@pytest.mark.parametrize("mode", [SILO, RECORD, LOCAL])
+def test_more_memory_than_there_may_be_is_refused_before_anybody_trains(mode: Any) -> None:
+    watch = Watch()
+    with pytest.raises(ParameterError, match="memory_limit is 1 kB"):
+        run(federation(mode, memory_limit=1000), view=watch)
+    assert watch.sent == []
+
+
 @pytest.mark.parametrize("mode", [SILO, RECORD])
 def test_shares_under_no_protection_are_refused(mode: Any) -> None:
     with pytest.raises(ParameterError, match="without protection the coordinator would read each silo's"):
