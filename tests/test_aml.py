@@ -604,11 +604,8 @@ def test_another_scheme_is_a_clear_error(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-# Under shares of a key a round of ten banks takes long.
-RUN = [
-    pytest.param(each, marks=[pytest.mark.full] if each is Protection.THRESHOLD_PAILLIER else [])
-    for each in Protection
-]
+# Under Paillier a round of ten banks takes long.
+RUN = [pytest.param(each, marks=[pytest.mark.full] if "paillier" in each else []) for each in Protection]
 
 
 @pytest.mark.parametrize("scheme", RUN)

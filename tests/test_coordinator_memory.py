@@ -170,7 +170,13 @@ def resident(name: str) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.parametrize(
-    ("scheme", "length"), [(PAILLIER, 2 * 10**6), (THRESHOLD_PAILLIER, 6 * 10**5), (CKKS(), 10**6)], ids=str
+    ("scheme", "length"),
+    [
+        (CKKS(), 10**6),
+        pytest.param(PAILLIER, 2 * 10**6, marks=pytest.mark.full),
+        pytest.param(THRESHOLD_PAILLIER, 6 * 10**5, marks=pytest.mark.full),
+    ],
+    ids=str,
 )
 def test_a_coordinator_that_sends_ciphertexts_holds_no_more_than_is_estimated(
     scheme: Scheme, length: int, tmp_path: Path

@@ -180,6 +180,7 @@ def test_the_session_of_an_operator(tmp_path: Path) -> None:
         session.end()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if any(blocks(page, "python"))],

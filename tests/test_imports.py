@@ -34,67 +34,83 @@ def is_silo_half(module: str) -> bool:
     return module.startswith("secagg.") and module.rpartition(".")[2] in {"silo", "secret", "shares"}
 
 
-def loaded_by(statement: str) -> set[str]:
-    """Return the names in ``sys.modules`` after ``statement`` ran alone."""
-    code = f"import sys\n{statement}\nprint(*sys.modules, sep='\\n')"
+def loaded_by(*modules: str) -> set[str]:
+    """Return the names in ``sys.modules`` after a fresh interpreter imported ``modules`` alone."""
+    code = f"import sys, {', '.join(modules)}\nprint(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
+    loaded = set(done.stdout.split())
+    assert loaded.issuperset(modules)
+    return loaded
+
+
+def loading(names: set[str], modules: list[str]) -> list[str]:
+    """Return those of ``modules`` that load one of ``names``.
+
+    What all of them load together is all that each of them loads: only if something is in there that should
+    not be, each is asked.
+    """
+    if not loaded_by(*modules) & names:
+        return []
+    return [module for module in modules if loaded_by(module) & names] or ["all of them together"]
 
 
 LIBRARY = modules_of(secagg.__name__)
+NAMED = {  # Not used: by cryptography's X.509 for e-mail addresses, by gmpy2 for its version, by SciPy.
+    "socket": {"secagg.certificates", "secagg.operator_tables", "secagg.privacy.pld"}
+    | LOAD_TENSEAL  # TenSEAL asks multiprocessing for the number of cores.
+    | {module for module in LIBRARY if module.startswith("secagg.paillier.")},
+    "click": {"secagg.paillier.phe"},  # The package phe brings commands of its own.
+    "asyncio": {"secagg.privacy.pld"},  # An import of dp_accounting's own.
+}
 
 
-@pytest.mark.parametrize("module", LIBRARY)
-def test_the_library_loads_no_framework_and_no_process(module: str) -> None:
-    loaded = loaded_by(f"import {module}")
-    assert module in loaded
-    assert not loaded & (HEAVY | {"silo", "coordinator"})
-    if module in {"secagg.certificates", "secagg.operator_tables"}:
-        loaded -= {"socket"}  # Named, not used, by what cryptography's X.509 reads e-mail addresses with.
-    if module.startswith("secagg.paillier."):
-        loaded -= {"socket"}  # Named, not used, by what gmpy2 reads its own version with.
-    if module == "secagg.paillier.phe":
-        loaded -= {"click"}  # The package phe brings commands of its own.
-    if module == "secagg.privacy.pld":
-        loaded -= {"socket"}  # Named, not used, by SciPy, which dp_accounting computes with.
-    if module in LOAD_TENSEAL:
-        loaded -= {"socket"}  # TenSEAL asks multiprocessing for the number of cores.
-    if module == "secagg.privacy.pld":
-        loaded -= {"asyncio", "socket"}  # dp_accounting's own imports.
-    if not module.startswith(("secagg.learning", "secagg.cli", "secagg.console")):
-        assert not loaded & FOR_PEOPLE
+def test_the_search_finds_who_loads_it() -> None:
+    assert loading({"typer"}, ["secagg.errors", "secagg.console", "secagg.names"]) == ["secagg.console"]
 
 
-@pytest.mark.parametrize(
-    "module",
-    [*modules_of(coordinator.__name__), *(m for m in LIBRARY if m.endswith((".coordinator", ".public")))],
-)
-def test_what_adds_never_loads_what_opens(module: str) -> None:
-    loaded = loaded_by(f"import {module}")
-    network = {"grpc"} if module.startswith("coordinator") else set()
-    assert not loaded & (HEAVY - network | {"silo"})
-    assert not {m for m in loaded if is_silo_half(m)}
+def test_the_library_loads_no_framework_and_no_process() -> None:
+    assert loading(HEAVY | {"silo", "coordinator"}, LIBRARY) == []
 
 
-@pytest.mark.parametrize("module", modules_of(silo.__name__))
-def test_a_silo_never_loads_the_coordinator(module: str) -> None:
-    assert "coordinator" not in loaded_by(f"import {module}")
+def test_only_learning_and_commands_know_people_clocks_and_sockets() -> None:
+    bare = [m for m in LIBRARY if not m.startswith(("secagg.learning", "secagg.cli", "secagg.console"))]
+    excepted = [module for module in bare if any(module in modules for modules in NAMED.values())]
+    assert loading(FOR_PEOPLE, [module for module in bare if module not in excepted]) == []
+    for module in excepted:
+        named = {name for name, modules in NAMED.items() if module in modules}
+        assert loaded_by(module) & FOR_PEOPLE <= named, module
+
+
+@pytest.mark.parametrize("package", ["secagg", "coordinator"])
+def test_what_adds_never_loads_what_opens(package: str) -> None:
+    network = {"grpc"} if package == "coordinator" else set()
+    adding = {
+        "coordinator": modules_of(coordinator.__name__),
+        "secagg": [module for module in LIBRARY if module.endswith((".coordinator", ".public"))],
+    }[package]
+    halves = {module for module in LIBRARY if is_silo_half(module)}
+    assert loading(HEAVY - network | {"silo"} | halves, adding) == []
+
+
+def test_a_silo_never_loads_the_coordinator() -> None:
+    assert loading({"coordinator"}, modules_of(silo.__name__)) == []
 
 
 def test_importing_silo_loads_no_framework() -> None:
-    assert not loaded_by("import silo") & HEAVY
+    assert not loaded_by("silo") & HEAVY
 
 
 def test_importing_secagg_loads_no_third_party() -> None:
-    loaded = loaded_by("import secagg")
+    loaded = loaded_by("secagg")
     assert not {m for m in loaded if m.startswith("secagg.")}
     assert not loaded & {"numpy", "cryptography", "msgspec", "tenseal"}
 
 
-@pytest.mark.parametrize("module", LIBRARY)
-def test_only_what_computes_with_ckks_loads_tenseal(module: str) -> None:
-    assert ("tenseal" in loaded_by(f"import {module}")) == (module in LOAD_TENSEAL)
+def test_only_what_computes_with_ckks_loads_tenseal() -> None:
+    assert loading({"tenseal"}, [module for module in LIBRARY if module not in LOAD_TENSEAL]) == []
+    for module in LOAD_TENSEAL:
+        assert "tenseal" in loaded_by(module)
 
 
 @pytest.mark.parametrize("name", secagg.__all__)

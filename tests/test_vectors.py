@@ -53,6 +53,7 @@ def test_leaving_the_script(kind: str, case: Json) -> None:
     assert leave(kind, FILES[kind], case) == {key: case[key] for key in case if key not in asked}
 
 
+@pytest.mark.full
 def test_the_files_are_what_the_generator_writes() -> None:
     written = generate.texts()
     assert written.keys() == {f"{name}.json" for name in FILES}, "run `make vectors`"

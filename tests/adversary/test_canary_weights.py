@@ -178,6 +178,7 @@ ENCRYPTED = {"EncryptedInput": "input", "ConsistencyCheck": "check", "Opened": "
 AT_SILOS = Policy(schemes=frozenset({"ckks", "paillier"}), min_weight_cap=100.0)
 
 
+@pytest.mark.full
 def test_canary_weights_under_ciphertexts(tmp_path: Path) -> None:
     hits = searched(tmp_path, "ckks", ENCRYPTED, policy=AT_SILOS, mutants=MUTANTS)
     assert not hits, "\n".join(["the canary or a key was found:", *hits])

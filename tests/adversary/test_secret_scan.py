@@ -93,6 +93,7 @@ def test_secret_scan(tmp_path: Path) -> None:
     scan(tmp_path, MUTANTS)
 
 
+@pytest.mark.full
 def test_secret_scan_under_ciphertexts(tmp_path: Path) -> None:
     scan_ciphertexts(tmp_path, MUTANTS)
 

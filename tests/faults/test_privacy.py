@@ -150,7 +150,8 @@ def test_another_release_of_a_round_frees_it_of_a_set_that_cannot_form_again(wor
     # Two of four sign the set and are gone before they release: three are needed, and the set is locked.
     for silo in ("south", "west"):
         world.order(silo, Kill("leaving", "Unmasking", 1))
-    run = world.begin(1, privacy=asked(), metrics=(), phase_seconds=20.0, attempts=1)
+    waits = {"training_seconds": 10.0, "phase_seconds": 10.0}
+    run = world.begin(1, privacy=asked(), metrics=(), attempts=1, **waits)
     for silo in ("south", "west"):
         world.killed(silo)
     assert run.outcome().error is not None
@@ -173,7 +174,7 @@ def test_another_release_of_a_round_frees_it_of_a_set_that_cannot_form_again(wor
 def test_without_differential_privacy_there_is_no_other_release(world: World) -> None:
     world.order("south", Kill("leaving", "Unmasking", 1))
     world.order("west", Kill("leaving", "Unmasking", 1))
-    run = world.begin(1, phase_seconds=20.0, attempts=1)
+    run = world.begin(1, phase_seconds=10.0, attempts=1)
     assert run.outcome().error is not None
     world.typed(
         "coordinator",

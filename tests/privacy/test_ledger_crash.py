@@ -29,7 +29,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-CHARGES = count(3, full=4)
+CHARGES = count(2, full=4)
 
 
 def points(steps: list[tuple[str, int]]) -> Iterator[Kill]:
