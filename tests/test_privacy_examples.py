@@ -337,6 +337,6 @@ def test_distributed_noise_is_five_points_above_local_noise_at_ten_silos(study: 
     assert reached >= LEAST_GAIN
 
 
-@pytest.mark.parametrize("name", ["utility_banks", "recovered_images"])
+@pytest.mark.parametrize("name", ["utility_banks", "utility_imaging", "recovered_images"])
 def test_the_pictures_of_the_page_are_there_and_small(name: str) -> None:
     assert 10_000 < (IMAGES / f"{name}.png").stat().st_size < 150_000

@@ -87,9 +87,9 @@ STUDIES: Mapping[str, Study] = {
         load=banks,
         recipes={
             Way.PLAIN: Recipe(200, 0.02),
-            Way.LOCAL: Recipe(50, 16.0, 0.5),
-            Way.DISTRIBUTED: Recipe(50, 64.0, 0.5),
-            Way.SILO: Recipe(5, 0.02),
+            Way.LOCAL: Recipe(100, 16.0, 0.5),
+            Way.DISTRIBUTED: Recipe(100, 16.0, 0.5),
+            Way.SILO: Recipe(5, 0.005),
         },
     ),
 }
