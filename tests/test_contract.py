@@ -253,7 +253,7 @@ def losses_of(contract: Contract, n: int) -> Sequence[Phase]:
     """Return where silos are lost: once in each phase of a scheme that takes long, or under every name."""
     if FULL or not isinstance(contract.scheme, ThresholdPaillier):
         return LOSSES
-    return ("Training", "MaskedInput", "ConsistencyCheck", "Unmasking", "Opened")
+    return ("MaskedInput", "Unmasking", "Opened")
 
 
 @each(ENCRYPTING)

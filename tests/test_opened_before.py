@@ -148,7 +148,7 @@ def test_where_what_was_said_is_lost_the_same_sum_is_opened_again_and_applied_on
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["silos stay", "silos restart"])
-@pytest.mark.parametrize("told", [0, 1, 3])
+@pytest.mark.parametrize("told", [0, pytest.param(1, marks=pytest.mark.full), 3])
 @schemes
 def test_a_coordinator_that_ended_between_two_of_them_is_told_in_training(
     scheme: Scheme, told: int, restarted: bool

@@ -1,8 +1,11 @@
-"""``make test`` runs the first mutant of each attack; all of them run in ``test_the_kill_matrix``."""
+"""``make test`` runs the first mutant of each quick attack; ``test_the_kill_matrix`` runs all mutants."""
 
 from __future__ import annotations
 
 import pytest
+
+PROCESSES = {"test_secret_scan", "test_canary_weights", "test_size_limits", "test_garbage_on_the_wire"}
+"""Attacks on processes or on long vectors, which take tens of seconds."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -11,6 +14,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         test = item.nodeid.partition("[")[0]
         if "_mutant" in test:
-            if test in seen:
+            if test in seen or item.path.stem in PROCESSES:
                 item.add_marker(pytest.mark.full)
             seen.add(test)

@@ -244,12 +244,14 @@ def test_a_refusal_reaches_the_run_with_its_rule_alone(own: World) -> None:
     assert "0.0625" in own[FAULTY].saw('"rule": "max_clip"')  # Its own people may read it.
 
 
+@pytest.mark.full
 def test_a_silo_refuses_a_round_that_would_take_more_memory_than_it_may_hold(own: World) -> None:
     told = told_by_two(own, "state =", SMALL, code=6)
     assert "x SA-6015 south and east refused round 1: it would take more memory than" in told
     assert "memory_limit is 60 MB" in own[FAULTY].saw('"rule": "memory_limit"')  # Its own people may read it.
 
 
+@pytest.mark.full
 def test_a_coordinator_begins_no_run_and_resumes_none_that_would_take_more_memory_than_it_may_hold(
     own: World,
 ) -> None:
@@ -331,6 +333,7 @@ def test_a_full_disk_ends_a_silo_and_it_is_back_when_there_is_space(own: World) 
         own.end(FAULTY)
 
 
+@pytest.mark.full
 def test_a_silo_that_can_write_no_file_ends_before_it_answers(world: World) -> None:
     go_on = world.shut(FAULTY, 1)
     run = world.begin(1)

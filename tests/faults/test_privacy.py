@@ -89,8 +89,8 @@ def test_one_silo_whose_budget_is_spent_is_left_out_and_the_others_go_on(world: 
 @pytest.mark.parametrize(
     ("phase", "at", "left"),
     [
-        ("Training", "leaving", False),
-        ("MaskedInput", "arrived", False),
+        pytest.param("Training", "leaving", False, marks=pytest.mark.full),
+        pytest.param("MaskedInput", "arrived", False, marks=pytest.mark.full),
         ("MaskedInput", "leaving", True),
         ("ConsistencyCheck", "written", True),
     ],
@@ -171,6 +171,7 @@ def test_another_release_of_a_round_frees_it_of_a_set_that_cannot_form_again(wor
     assert [entry.release for entry in ledger(world, "north").entries] == [1, 2]
 
 
+@pytest.mark.full
 def test_without_differential_privacy_there_is_no_other_release(world: World) -> None:
     world.order("south", Kill("leaving", "Unmasking", 1))
     world.order("west", Kill("leaving", "Unmasking", 1))

@@ -55,10 +55,8 @@ def points() -> list[Point]:
 
 REDUCED = {
     Point("Training", "writing", 1),
-    Point("AdvertiseKeys", "written", 2),
     Point("ShareKeys", "writing", 1),
     Point("MaskedInput", "leaving", 2),
-    Point("ConsistencyCheck", "written", 1),
     Point("Unmasking", "written", 2),
     Point("SumOpened", "arrived", 1),
 }

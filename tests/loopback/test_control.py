@@ -460,8 +460,12 @@ class Process:
 
 @pytest.mark.parametrize(
     ("kind", "number"),
-    [(TrainingOpened, 2), (SurvivorsAnnounced, 1), (SumOpened, 1), (SumOpened, 3)],
-    ids=["training", "survivors asked", "sum opened", "last sum opened"],
+    [
+        pytest.param(TrainingOpened, 2, id="training", marks=pytest.mark.full),
+        pytest.param(SurvivorsAnnounced, 1, id="survivors asked"),
+        pytest.param(SumOpened, 1, id="sum opened", marks=pytest.mark.full),
+        pytest.param(SumOpened, 3, id="last sum opened"),
+    ],
 )
 def test_a_killed_coordinator_goes_on_and_no_silo_trains_twice(
     kind: type[Any], number: int, tmp_path: Path
