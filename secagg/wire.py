@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from secagg.errors import MalformedMessage, ParameterError
-from secagg.messages import FromCoordinator, FromSilo, Message
+from secagg.messages import FromCoordinator, FromSilo, Part
 from secagg.payload import Buffer, Frame, Payload, PayloadType, describe
 
 VERSION = b"\x01"
@@ -22,7 +22,7 @@ MAX_LENGTH = 1 << 31
 _TYPES = get_args(PayloadType)
 
 
-def encode(message: Message) -> Frame:
+def encode(message: Part) -> Frame:
     """Return (header, payload bytes or None). The payload is not copied."""
     found: list[Payload] = []
 
@@ -35,20 +35,31 @@ def encode(message: Message) -> Frame:
     return header, found[0].buffer() if found else None
 
 
+def size_of(frame: Frame) -> int:
+    """Return the bytes of a frame."""
+    header, payload = frame
+    return len(header) + (0 if payload is None else len(payload))
+
+
 def decode_from_silo(header: bytes | memoryview, payload: Buffer | None = None) -> FromSilo:
-    """Return the message that a silo sent; see ``_decode``."""
-    message: FromSilo = _decode(header, payload, FromSilo)
+    """Return the message that a silo sent; see ``decode_as``."""
+    message: FromSilo = decode_as(header, payload, FromSilo)
     return message
 
 
 def decode_from_coordinator(header: bytes | memoryview, payload: Buffer | None = None) -> FromCoordinator:
-    """Return the message that the coordinator sent; see ``_decode``."""
-    message: FromCoordinator = _decode(header, payload, FromCoordinator)
+    """Return the message that the coordinator sent; see ``decode_as``."""
+    message: FromCoordinator = decode_as(header, payload, FromCoordinator)
     return message
 
 
-def _decode(header: bytes | memoryview, payload: Buffer | None, kind: Any) -> Any:
+def decode_as(header: bytes | memoryview, payload: Buffer | None, kind: Any) -> Any:
     """Decode one frame.
+
+    Args:
+        header: of the frame.
+        payload: of the frame.
+        kind: which messages it may be: a union of structs.
 
     Raises:
         MalformedMessage: whatever is wrong with the bytes, and nothing else.

@@ -41,6 +41,7 @@ from secagg.payload import Frame, Payload
 from secagg.rounds.silo import Participant, answer
 from secagg.session import Aggregate
 from secagg.terms import Terms
+from secagg.wire import size_of
 from silo.app import Apps
 from silo.client import Arrival, Client
 from silo.config import SiloConfig
@@ -388,10 +389,10 @@ class _Tag(msgspec.Struct):
 
 def _described(frame: Frame) -> dict[str, str | int]:
     """Return type and size of a message, for the log."""
-    header, payload = frame
+    header, _ = frame
     try:
         name = msgspec.msgpack.decode(header[1:], type=_Tag).type
     except msgspec.MsgspecError:
         name = ""
-    size = len(header) + (0 if payload is None else len(payload))
+    size = size_of(frame)
     return {"type": name if name in _NAMES else "none of the protocol", "size": size}

@@ -337,5 +337,4 @@ class RoundDriver:
 
     @staticmethod
     def _count(totals: dict[str, int], phase: str, frame: Frame) -> None:
-        header, payload = frame
-        totals[phase] = totals.get(phase, 0) + len(header) + (len(payload) if payload is not None else 0)
+        totals[phase] = totals.get(phase, 0) + wire.size_of(frame)

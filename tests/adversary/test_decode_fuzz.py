@@ -353,8 +353,8 @@ attach = wire._attach
     [
         ("secagg.wire._attach", any_payload, "another payload than|leaked"),
         ("secagg.wire._attach", payload_with_room_made_first, "a frame grew"),
-        ("secagg.wire._decode", any_order, "two frames for one message|another payload than came"),
-        ("secagg.wire._decode", errors_of_the_library, "leaked"),
+        ("secagg.wire.decode_as", any_order, "two frames for one message|another payload than came"),
+        ("secagg.wire.decode_as", errors_of_the_library, "leaked"),
     ],
 )
 def test_decode_fuzz_mutant(monkeypatch: pytest.MonkeyPatch, defence: str, mutant: Any, broken: str) -> None:

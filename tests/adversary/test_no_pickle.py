@@ -225,13 +225,13 @@ def line_unpickled(line: bytes) -> Any:
     raise MalformedMessage("text")
 
 
-attach, decode = wire._attach, wire._decode
+attach, decode = wire._attach, wire.decode_as
 
 
 @pytest.mark.parametrize(
     ("defence", "mutant"),
     [
-        ("secagg.wire._decode", header_unpickled),
+        ("secagg.wire.decode_as", header_unpickled),
         ("secagg.wire._attach", payload_unpickled),
         ("secagg.records.decode_silo_record", line_unpickled),
     ],

@@ -1,0 +1,35 @@
+"""Private set intersection: two parties learn which records they share, and nothing of the others.
+
+This module only names the public API; each name is loaded when it is first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from secagg.psi.identifiers import Rule
+    from secagg.psi.intersection import Intersection, intersect
+    from secagg.psi.terms import IntersectionPolicy
+
+__all__ = ["Intersection", "IntersectionPolicy", "Rule", "intersect"]
+
+_HOME = {
+    "Intersection": "secagg.psi.intersection",
+    "IntersectionPolicy": "secagg.psi.terms",
+    "Rule": "secagg.psi.identifiers",
+    "intersect": "secagg.psi.intersection",
+}
+
+
+if not TYPE_CHECKING:  # A type checker that sees it would accept any name.
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module 'secagg.psi' has no attribute {name!r}")
+        return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,114 @@
+"""An intersection of two parties in one process: ``secagg.psi.intersect``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg import wire
+from secagg.errors import UsageError
+from secagg.psi.frames import decode_from_receiver, decode_from_sender
+from secagg.psi.identifiers import Duplicates, Identifiers, Key, Rule, read_identifiers
+from secagg.psi.messages import FromReceiver
+from secagg.psi.powers import Powers, Progress
+from secagg.psi.receiver import ReceiverSession
+from secagg.psi.sender import SenderSession
+from secagg.psi.terms import SESSION_SIZE, IntersectionPolicy, IntersectionTerms, Reveal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intersection:
+    """What two parties share.
+
+    Attributes:
+        count: records that both have.
+        rows_a: int64, shape (count,): rows of ``ids_a``, in the order of ``rows_b``; None if only the number
+            was asked for.
+        rows_b: int64, shape (count,): rows of ``ids_b``; None if b was not to learn them.
+        digest: of that order, 32 bytes, which both parties see; None where ``rows_a`` is.
+        a: what was read of ``ids_a``: how many were given, missing, repeated.
+        b: the same of ``ids_b``.
+        bytes_a: that a sent.
+        bytes_b: that b sent.
+    """
+
+    count: int
+    rows_a: NDArray[np.int64] | None = field(repr=False)
+    rows_b: NDArray[np.int64] | None = field(repr=False)
+    digest: bytes | None
+    a: Identifiers
+    b: Identifiers
+    bytes_a: int
+    bytes_b: int
+
+
+def intersect(
+    ids_a: Iterable[Key],
+    ids_b: Iterable[Key],
+    *,
+    reveal: Reveal = "both",
+    rule: Rule | None = None,
+    duplicates: Duplicates = "refuse",
+    policy: IntersectionPolicy | None = None,
+    cores: int | None = None,
+    progress: Progress | None = None,
+) -> Intersection:
+    """Find the records that two parties share, by the protocol that two silos run.
+
+    Args:
+        ids_a: identifiers of a, the receiver; see ``read_identifiers``.
+        ids_b: identifiers of b, the sender.
+        reveal: ``"both"``, ``"receiver"`` or ``"count"``; see ``IntersectionTerms``.
+        rule: how identifiers are read; ``Rule()`` if None.
+        duplicates: what becomes of an identifier that several rows of one party have.
+        policy: limits of both; ``IntersectionPolicy()`` if None.
+        cores: threads to compute with; None for one for each usable core.
+        progress: told how many points were computed; four are for each record of a bucket.
+
+    Raises:
+        InputRefused: an identifier is none, or repeats and is refused.
+        MissingExtra: rbcl or PyNaCl is not installed.
+        ParameterError: a word that there is not.
+        PolicyRefused: a set is too large, or fewer are shared than may be revealed.
+
+    Guarantees:
+        Rows are those of the set intersection of what ``read_identifiers`` gives.
+        ``ids_a[rows_a[i]]`` and ``ids_b[rows_b[i]]`` are one identifier, for each i.
+        Every message travels in the bytes of the wire.
+    """
+    rule, policy = rule or Rule(), policy or IntersectionPolicy()
+    a = read_identifiers(ids_a, rule=rule, duplicates=duplicates)
+    b = read_identifiers(ids_b, rule=rule, duplicates=duplicates)
+    terms = IntersectionTerms(
+        session=os.urandom(SESSION_SIZE), receiver="a", sender="b", reveal=reveal, rule=rule
+    )
+    sent = {"a": 0, "b": 0}
+    powers = Powers(cores=cores, progress=progress)
+    receiver = ReceiverSession(terms, a, policy=policy, powers=powers)
+    sender = SenderSession(terms, b, policy=policy, powers=powers)
+    message: FromReceiver | None = receiver.open()
+    while message is not None:
+        frame = wire.encode(message)
+        sent["a"] += wire.size_of(frame)
+        message = None
+        for reply in sender.receive(decode_from_receiver(*frame)):
+            frame = wire.encode(reply)
+            sent["b"] += wire.size_of(frame)
+            message = receiver.receive(decode_from_sender(*frame))
+    learned, told = receiver.outcome, sender.outcome
+    if learned is None or told is None or (told.digest or learned.digest) != learned.digest:
+        raise UsageError("the parties do not mean the same order")
+    return Intersection(
+        count=learned.count,
+        rows_a=learned.rows,
+        rows_b=told.rows,
+        digest=learned.digest,
+        a=a,
+        b=b,
+        bytes_a=sent["a"],
+        bytes_b=sent["b"],
+    )

@@ -1,0 +1,67 @@
+"""What the two parties of an intersection say to each other, in the order of the protocol.
+
+The coordinator carries these sealed and sees sizes; so no size tells how many records are shared.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from secagg.messages import Part
+from secagg.payload import Payload
+
+NOWHERE = 0xFFFF_FFFF
+"""A place that is not told."""
+
+
+class Said(Part, frozen=True):
+    """Shape of every message below."""
+
+
+class Query(Said, frozen=True, tag=True):
+    """Receiver to sender: its identifiers' points under its exponent, in random order, padded; u1."""
+
+    points: Payload
+
+
+class Evaluated(Said, frozen=True, tag=True):
+    """Sender to receiver: the points of the query under the sender's exponent too, in another order; u1."""
+
+    points: Payload
+
+
+class Tags(Said, frozen=True, tag=True):
+    """Sender to receiver: the tags of the sender's identifiers, ascending, padded; u1."""
+
+    tags: Payload
+
+
+class Matched(Said, frozen=True, tag=True):
+    """Receiver to sender: for each evaluated point 0, or that its tag is among the sender's; u4.
+
+    Where both learn which, that is 1 + the place of the tag; where the receiver alone does, it is 1.
+    """
+
+    matches: Payload
+
+
+class Revealed(Said, frozen=True, tag=True):
+    """Sender to receiver: for each evaluated point that matched, its place in the query, else NOWHERE; u4."""
+
+    places: Payload
+
+
+class Counted(Said, frozen=True, tag=True):
+    """Receiver to sender, where only the number is asked for."""
+
+    count: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+
+
+class Withheld(Said, frozen=True, tag=True):
+    """Either to the other: fewer are shared than I let be revealed; I say no more."""
+
+
+FromReceiver: TypeAlias = Query | Matched | Counted | Withheld
+FromSender: TypeAlias = Evaluated | Tags | Revealed | Withheld

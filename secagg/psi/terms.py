@@ -1,0 +1,102 @@
+"""What two parties agree on before they compare, and what each lets happen whatever is agreed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+from secagg.errors import ParameterError, PolicyRefused
+from secagg.hazmat.framing import digest
+from secagg.names import SiloId
+from secagg.psi.identifiers import Rule
+from secagg.psi.sizes import LARGEST, padded
+from secagg.ranges import whole
+
+Reveal: TypeAlias = Literal["both", "receiver", "count"]
+SESSION_SIZE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntersectionTerms:
+    """One intersection.
+
+    Attributes:
+        session: 32 bytes that no other intersection has.
+        receiver: learns first.
+        sender: the other.
+        reveal: ``"both"``: both learn which of their records are shared, in one order; ``"receiver"``: the
+            receiver does, and the sender how many; ``"count"``: both learn how many.
+        rule: how identifiers are read.
+
+    Raises:
+        ParameterError: a session of another size, one party, a word that there is not.
+    """
+
+    session: bytes
+    receiver: SiloId
+    sender: SiloId
+    reveal: Reveal = "both"
+    rule: Rule = field(default_factory=Rule)
+
+    def __post_init__(self) -> None:
+        if len(self.session) != SESSION_SIZE:
+            raise ParameterError(f"a session is {SESSION_SIZE} bytes, not {len(self.session)}")
+        if self.receiver == self.sender:
+            raise ParameterError(f"receiver and sender are both {self.receiver}; two parties are needed")
+        if self.reveal not in get_args(Reveal):
+            words = ", ".join(get_args(Reveal))
+            raise ParameterError(f"reveal is {self.reveal!r}, must be one of {words}")
+
+    @property
+    def digest(self) -> bytes:
+        """What both parties mean, 32 bytes; identifiers are hashed to points under it."""
+        return digest(
+            "intersection",
+            self.session,
+            self.receiver,
+            self.sender,
+            self.reveal,
+            (self.rule.case, self.rule.spaces),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntersectionPolicy:
+    """One party's own limits.
+
+    Attributes:
+        largest_set: records that the other party may bring to one intersection, at least 1. Who may bring all
+            that an identifier can be learns the whole set.
+        smallest_intersection: with fewer shared records nothing is revealed, at least 1. Of a number alone
+            the receiver learns it before the sender could say no.
+
+    Raises:
+        ParameterError: out of range.
+    """
+
+    largest_set: int = 10_000_000
+    smallest_intersection: int = 1
+
+    def __post_init__(self) -> None:
+        if whole("largest_set", self.largest_set, least=1) > LARGEST:
+            raise ParameterError(f"largest_set is {self.largest_set}, must be at most {LARGEST}")
+        whole("smallest_intersection", self.smallest_intersection, least=1)
+
+    def check_set(self, partner: SiloId, size: int) -> None:
+        """Refuse a set that is too large.
+
+        Args:
+            partner: whose it is.
+            size: padded.
+
+        Raises:
+            PolicyRefused: it is larger than the bucket of ``largest_set``.
+        """
+        if size > padded(self.largest_set):
+            raise PolicyRefused(
+                "largest set", f"{partner} brings {size} records, padded; {self.largest_set} are allowed"
+            )
+
+    def reveals(self, count: int) -> bool:
+        """Return whether an intersection of ``count`` records may be revealed."""
+        return count >= self.smallest_intersection
