@@ -23,7 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from secagg import errors
+    from secagg import errors, psi
     from secagg.ckks.params import CKKS
     from secagg.errors import (
         EnvironmentFault,
@@ -79,6 +79,7 @@ __all__ = [
     "errors",
     "estimate",
     "explain",
+    "psi",
     "secure_mean",
     "secure_sum",
 ]
@@ -113,8 +114,8 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 if not TYPE_CHECKING:  # A type checker that sees it would accept any name.
 
     def __getattr__(name: str) -> object:
-        if name == "errors":
-            return import_module("secagg.errors")
+        if name in {"errors", "psi"}:
+            return import_module(f"secagg.{name}")
         if name not in _HOME:
             raise AttributeError(f"module 'secagg' has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,72 @@
+"""The decoders of an intersection's messages: whatever bytes come, a message or ``MalformedMessage``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secagg import wire
+from secagg.errors import MalformedMessage
+from secagg.payload import Payload
+from secagg.psi.frames import decode_from_receiver, decode_from_sender
+from secagg.psi.messages import Counted, Evaluated, Matched, Query, Revealed, Said, Tags, Withheld
+from tests.counts import count
+
+BYTES, PLACES = Payload.of(np.arange(64, dtype=np.uint8)), Payload.of(np.arange(16, dtype=np.uint32))
+RECEIVER: list[Said] = [Query(BYTES), Matched(PLACES), Counted(7), Withheld()]
+SENDER: list[Said] = [Evaluated(BYTES), Tags(BYTES), Revealed(PLACES), Withheld()]
+DECODERS: list[tuple[Callable[..., Said], list[Said]]] = [
+    (decode_from_receiver, RECEIVER),
+    (decode_from_sender, SENDER),
+]
+
+
+@pytest.mark.parametrize(("decode", "mine"), DECODERS)
+def test_each_message_comes_back_from_its_own_frame(decode: Callable[..., Said], mine: list[Said]) -> None:
+    for said in mine:
+        header, payload = wire.encode(said)
+        found = decode(header, payload)
+        assert type(found) is type(said)
+        assert wire.encode(found)[0] == header
+    for said in {
+        type(each): each for each in RECEIVER + SENDER if type(each) not in set(map(type, mine))
+    }.values():
+        with pytest.raises(MalformedMessage):
+            decode(*wire.encode(said))
+
+
+@settings(max_examples=count(200, full=5000))
+@given(st.sampled_from(RECEIVER + SENDER), st.data())
+def test_any_change_of_a_frame_is_refused(said: Said, data: Any) -> None:
+    header, payload = wire.encode(said)
+    whole = bytearray(header), bytearray(bytes(payload[:]) if payload is not None else b"")
+    part = data.draw(st.sampled_from([each for each in whole if each]))
+    at = data.draw(st.integers(0, len(part) - 1))
+    kind = data.draw(st.sampled_from(["flip", "cut", "longer"]))
+    if kind == "flip":
+        part[at] ^= data.draw(st.integers(1, 255))
+    elif kind == "cut":
+        del part[at:]
+    else:
+        part += b"\0"
+    for decode, _ in DECODERS:
+        try:
+            found = decode(bytes(whole[0]), memoryview(bytes(whole[1])) if payload is not None else None)
+        except MalformedMessage:
+            continue
+        # A number may become another one; nothing else is a message again.
+        assert isinstance(found, Counted)
+        assert wire.encode(found)[0] == bytes(whole[0])
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_malformed(data: bytes) -> None:
+    for decode, _ in DECODERS:
+        with suppress(MalformedMessage):
+            assert wire.encode(decode(data, None))[0] == data
