@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secagg.errors import MalformedMessage, MissingExtra, ParameterError, UsageError
 from secagg.names import RandomSource
@@ -112,6 +113,11 @@ def check_canonical(points: bytes | memoryview) -> None:
     full = (rows[:, 1:] >= _LARGEST[1:]).all(axis=1) & (rows[:, 0] >= _LARGEST[0])
     if full.any() or (rows[:, -1] > 0x7F).any():
         raise MalformedMessage("a point is not in its canonical encoding")
+
+
+def all_differ(points: NDArray[np.uint8]) -> bool:
+    """Tell whether no two of ``points``, uint8 of shape (count * 32,), are one."""
+    return len(np.unique(points.view(f"S{POINT_SIZE}"))) == points.size // POINT_SIZE
 
 
 def hash_to_ristretto255(messages: Iterable[bytes], tag: bytes) -> Iterator[bytes]:

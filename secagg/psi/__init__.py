@@ -1,4 +1,4 @@
-"""Private set intersection: two parties learn which records they share, and nothing of the others.
+"""Private set intersection: parties learn which records they all have, and nothing of the others.
 
 This module only names the public API; each name is loaded when it is first used (PEP 562).
 """
@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from secagg.psi.identifiers import Rule
     from secagg.psi.intersection import Intersection, intersect
+    from secagg.psi.many.intersection import ManyIntersection, intersect_many
     from secagg.psi.terms import IntersectionPolicy
 
-__all__ = ["Intersection", "IntersectionPolicy", "Rule", "intersect"]
+__all__ = ["Intersection", "IntersectionPolicy", "ManyIntersection", "Rule", "intersect", "intersect_many"]
 
 _HOME = {
     "Intersection": "secagg.psi.intersection",
     "IntersectionPolicy": "secagg.psi.terms",
+    "ManyIntersection": "secagg.psi.many.intersection",
     "Rule": "secagg.psi.identifiers",
     "intersect": "secagg.psi.intersection",
+    "intersect_many": "secagg.psi.many.intersection",
 }
 
 

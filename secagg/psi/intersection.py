@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg import wire
-from secagg.errors import UsageError
+from secagg.errors import ProtocolError
 from secagg.psi.frames import decode_from_receiver, decode_from_sender
-from secagg.psi.identifiers import Duplicates, Identifiers, Key, Rule, read_identifiers
+from secagg.psi.identifiers import Counts, Duplicates, Key, Rule, read_identifiers
 from secagg.psi.messages import FromReceiver
 from secagg.psi.powers import Powers, Progress
 from secagg.psi.receiver import ReceiverSession
@@ -20,7 +20,7 @@ from secagg.psi.sender import SenderSession
 from secagg.psi.terms import SESSION_SIZE, IntersectionPolicy, IntersectionTerms, Reveal
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Intersection:
     """What two parties share.
 
@@ -29,9 +29,10 @@ class Intersection:
         rows_a: int64, shape (count,): rows of ``ids_a``, in the order of ``rows_b``; None if only the number
             was asked for.
         rows_b: int64, shape (count,): rows of ``ids_b``; None if b was not to learn them.
-        digest: of that order, 32 bytes, which both parties see; None where ``rows_a`` is.
-        a: what was read of ``ids_a``: how many were given, missing, repeated.
-        b: the same of ``ids_b``.
+        digest: of that order, 32 bytes, as every party computes it that learns the order; None where
+            ``rows_a`` is.
+        counts_a: how many of ``ids_a`` were given, missing, repeated.
+        counts_b: the same of ``ids_b``.
         bytes_a: that a sent.
         bytes_b: that b sent.
     """
@@ -40,8 +41,8 @@ class Intersection:
     rows_a: NDArray[np.int64] | None = field(repr=False)
     rows_b: NDArray[np.int64] | None = field(repr=False)
     digest: bytes | None
-    a: Identifiers
-    b: Identifiers
+    counts_a: Counts
+    counts_b: Counts
     bytes_a: int
     bytes_b: int
 
@@ -67,7 +68,8 @@ def intersect(
         duplicates: what becomes of an identifier that several rows of one party have.
         policy: limits of both; ``IntersectionPolicy()`` if None.
         cores: threads to compute with; None for one for each usable core.
-        progress: told how many points were computed; four are for each record of a bucket.
+        progress: told how many points were computed: three for each record of a, one for each of b, with
+            padding.
 
     Raises:
         InputRefused: an identifier is none, or repeats and is refused.
@@ -81,8 +83,8 @@ def intersect(
         Every message travels in the bytes of the wire.
     """
     rule, policy = rule or Rule(), policy or IntersectionPolicy()
-    a = read_identifiers(ids_a, rule=rule, duplicates=duplicates)
-    b = read_identifiers(ids_b, rule=rule, duplicates=duplicates)
+    a = read_identifiers(ids_a, rule=rule, duplicates=duplicates, name="ids_a")
+    b = read_identifiers(ids_b, rule=rule, duplicates=duplicates, name="ids_b")
     terms = IntersectionTerms(
         session=os.urandom(SESSION_SIZE), receiver="a", sender="b", reveal=reveal, rule=rule
     )
@@ -100,15 +102,15 @@ def intersect(
             sent["b"] += wire.size_of(frame)
             message = receiver.receive(decode_from_sender(*frame))
     learned, told = receiver.outcome, sender.outcome
-    if learned is None or told is None or (told.digest or learned.digest) != learned.digest:
-        raise UsageError("the parties do not mean the same order")
+    if learned is None or told is None:
+        raise ProtocolError("the parties ended without a result")
     return Intersection(
         count=learned.count,
         rows_a=learned.rows,
         rows_b=told.rows,
         digest=learned.digest,
-        a=a,
-        b=b,
+        counts_a=a.counts,
+        counts_b=b.counts,
         bytes_a=sent["a"],
         bytes_b=sent["b"],
     )

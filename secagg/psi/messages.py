@@ -1,6 +1,6 @@
 """What the two parties of an intersection say to each other, in the order of the protocol.
 
-The coordinator carries these sealed and sees sizes; so no size tells how many records are shared.
+No size of a message tells how many records are shared, so that whoever carries them sealed does not learn it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ import msgspec
 
 from secagg.messages import Part
 from secagg.payload import Payload
+from secagg.terms import Digest
+
+Count = Annotated[bytes, msgspec.Meta(min_length=4, max_length=4)]
+"""A number, little-endian, in as many bytes whatever it is."""
 
 NOWHERE = 0xFFFF_FFFF
 """A place that is not told."""
@@ -21,8 +25,12 @@ class Said(Part, frozen=True):
 
 
 class Query(Said, frozen=True, tag=True):
-    """Receiver to sender: its identifiers' points under its exponent, in random order, padded; u1."""
+    """Receiver to sender: its identifiers' points under its exponent, in random order, padded; u1.
 
+    ``terms``: the digest of what it was told to agree on.
+    """
+
+    terms: Digest
     points: Payload
 
 
@@ -56,7 +64,7 @@ class Revealed(Said, frozen=True, tag=True):
 class Counted(Said, frozen=True, tag=True):
     """Receiver to sender, where only the number is asked for."""
 
-    count: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+    count: Count
 
 
 class Withheld(Said, frozen=True, tag=True):

@@ -9,10 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.hazmat.framing import digest
-from secagg.psi.terms import IntersectionTerms
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Left:
+    """This party refused something; nothing more is taken from the others, and its secrets are gone."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
     """What one party learned.
 
@@ -20,7 +24,8 @@ class Outcome:
         count: records that both have.
         rows: int64, shape (count,): where they stand in what this party gave, in the order that both have;
             None if this party learns the number only.
-        digest: of that order, 32 bytes, equal at both; None where ``rows`` is.
+        digest: of that order, 32 bytes, equal at all who learn it if they follow the protocol; None where
+            ``rows`` is.
     """
 
     count: int
@@ -28,6 +33,6 @@ class Outcome:
     digest: bytes | None = None
 
 
-def order_digest(terms: IntersectionTerms, tags: NDArray[np.bytes_]) -> bytes:
-    """Return the digest of the order of shared records, given their tags in that order."""
-    return digest("intersection order", terms.digest, hashlib.sha256(tags.tobytes()).digest())
+def order_digest(terms: bytes, tags: NDArray[np.bytes_]) -> bytes:
+    """Return the digest of an order, given that of the terms and the tags of shared records in that order."""
+    return digest("intersection order", terms, hashlib.sha256(tags.tobytes()).digest())

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from secagg.errors import MalformedMessage
 from secagg.hazmat.cores import usable_cores
-from secagg.hazmat.curve import POINT_SIZE, Exponent, check_canonical, hash_to_points
+from secagg.hazmat.curve import POINT_SIZE, Exponent, hash_to_points
 from secagg.ranges import whole
 
+SUITE = b"SECAGG-V1-PSI-ristretto255_XMD:SHA-512_R255MAP_RO_"
+"""What points are for (RFC 9380, 3.1)."""
 SPAN = 1024
 """Points that one thread computes at a time: some tens of milliseconds."""
 
@@ -31,8 +34,15 @@ class Powers:
         self._cores = usable_cores() if cores is None else whole("cores", cores, least=1)
         self._progress = progress or (lambda _: None)
 
-    def of_messages(self, messages: Sequence[bytes], tag: bytes, exponent: Exponent) -> bytes:
-        """Return the powers of the points of ``messages``; see ``hash_to_points``."""
+    def of_messages(self, messages: Sequence[bytes], terms: bytes, exponent: Exponent) -> bytes:
+        """Return the powers of the points of ``messages``, which are others under other terms.
+
+        Args:
+            messages: see ``hash_to_points``.
+            terms: the digest of what the parties agreed on.
+            exponent: a secret.
+        """
+        tag = SUITE + terms
         return self._spread(
             len(messages), lambda at: exponent.powers(hash_to_points(messages[at : at + SPAN], tag))
         )
@@ -43,7 +53,8 @@ class Powers:
         Raises:
             MalformedMessage: see ``Exponent.powers``.
         """
-        check_canonical(points)
+        if len(points) % POINT_SIZE:
+            raise MalformedMessage(f"{len(points)} bytes are not whole points of {POINT_SIZE}")
         return self._spread(
             len(points) // POINT_SIZE,
             lambda at: exponent.powers(points[at * POINT_SIZE : (at + SPAN) * POINT_SIZE]),

@@ -1,11 +1,12 @@
 """The receiver of an intersection: it asks, and learns first.
 
-Its set is hidden from the sender by an exponent that is drawn for this session. The sender sees points that
-nobody tells from random ones without it (DDH in the group of Curve25519, hashing as a random oracle), padded,
-in random order. What the sender says is believed: one that leaves the protocol can make the result wrong.
+Its set is hidden from the sender by an exponent that is drawn for this session: points under it are random to
+whoever lacks it (DDH in the group of Curve25519, hashing as a random oracle), padded, in random order. A
+sender that leaves the protocol can make the result wrong, and can learn of single identifiers that it puts
+into its own set: what it is told of matches it may read as answers to other questions. See docs/psi.md.
 
-Source: De Cristofaro, Gasti, Tsudik 2012, "Fast and private computation of cardinality of set intersection
-and union", figure 1; which places matched is told afterwards, once both let it be.
+Source: after De Cristofaro, Gasti, Tsudik 2012, "Fast and private computation of cardinality of set
+intersection and union"; which places matched is told afterwards, once both let it be.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import FaultySilo, MalformedMessage, PolicyRefused, UnexpectedMessage
-from secagg.hazmat.curve import POINT_SIZE, Exponent
+from secagg.errors import FaultySilo, MalformedMessage, PolicyRefused, UnexpectedMessage, UsageError
+from secagg.hazmat.curve import Exponent
 from secagg.names import RandomSource
 from secagg.payload import Payload
 from secagg.psi.identifiers import Identifiers
@@ -34,12 +35,17 @@ from secagg.psi.messages import (
     Tags,
     Withheld,
 )
-from secagg.psi.outcome import Outcome, order_digest
+from secagg.psi.outcome import Left, Outcome, order_digest
 from secagg.psi.powers import Powers
+from secagg.psi.sets import evaluated, with_padding
 from secagg.psi.shuffling import random_order
-from secagg.psi.sizes import padded
 from secagg.psi.tags import as_tags, tags_of
 from secagg.psi.terms import IntersectionPolicy, IntersectionTerms
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Nothing is said yet."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Matching:
     digest: bytes
 
 
-State: TypeAlias = Asked | Answered | Matching | Outcome | None
+State: TypeAlias = Ready | Asked | Answered | Matching | Outcome | Left
 
 
 class ReceiverSession:
@@ -80,8 +86,8 @@ class ReceiverSession:
         powers: computes.
         random: for the exponent, the order and the padding.
 
-    Raises:
-        PolicyRefused: the receiver's own set is larger than the largest that is allowed here.
+    Guarantees:
+        After a refusal nothing more is taken or said.
     """
 
     def __init__(
@@ -98,7 +104,7 @@ class ReceiverSession:
         self._policy = policy
         self._powers = powers
         self._random = random
-        self._state: State = None
+        self._state: State = Ready()
 
     @property
     def outcome(self) -> Outcome | None:
@@ -106,85 +112,85 @@ class ReceiverSession:
         return self._state if isinstance(self._state, Outcome) else None
 
     def open(self) -> Query:
-        """Return the query."""
-        if self._state is not None:
-            raise UnexpectedMessage("this intersection was begun before")
-        known = list(self._identifiers.encoded)
-        size = padded(len(known))
-        # No identifier begins like this: the length of a part comes first, and is less.
-        known += [b"\xff\xff" + self._random(32) for _ in range(size - len(known))]
-        order = random_order(size, self._random)
-        exponent = Exponent.generate(self._random)
+        """Return the query.
+
+        Raises:
+            UsageError: this session was begun before.
+        """
+        if not isinstance(self._state, Ready):
+            raise UsageError("this intersection was begun before; each one is a session of its own")
+        known = with_padding(self._identifiers, self._random)
+        order, exponent = random_order(len(known), self._random), Exponent.generate(self._random)
         points = self._powers.of_messages([known[at] for at in order], self._terms.digest, exponent)
         self._state = Asked(exponent, order)
-        return Query(Payload.of(np.frombuffer(points, np.uint8)))
+        return Query(self._terms.digest, Payload.of(np.frombuffer(points, np.uint8)))
 
     def receive(self, message: FromSender) -> FromReceiver | None:
         """Take what the sender says; return what is to be said to it.
 
         Raises:
             FaultySilo: the sender left the protocol.
-            PolicyRefused: fewer are shared than one of the two lets be revealed. If it is this party, the
-                sender is to be told ``Withheld``.
+            PolicyRefused: the sender's set is larger than is allowed here, or fewer are shared than one of
+                the two lets be revealed. If it is this party, the sender is to be told ``Withheld``.
             UnexpectedMessage: it is not the turn of such a message.
         """
+        try:
+            self._state, reply = self._received(message)
+        except (FaultySilo, PolicyRefused):
+            self._state = Left()
+            raise
+        return reply
+
+    def _received(self, message: FromSender) -> tuple[State, FromReceiver | None]:
         match self._state, message:
             case Asked() as state, Evaluated(points):
-                self._state = self._answered(state, points)
-                return None
+                return self._answered(state, points), None
             case Answered() as state, Tags(tags):
-                self._state, reply = self._matched(state, tags)
-                return reply
+                return self._matched(state, tags)
             case Matching() as state, Revealed(places):
-                self._state = self._revealed(state, places)
-                return None
-            case ((Answered() | Matching()), Withheld()):
+                return self._revealed(state, places), None
+            case ((Asked() | Answered() | Matching() | Outcome()), Withheld()):
                 raise PolicyRefused(
                     "smallest intersection", f"fewer are shared than {self._terms.sender} lets be revealed"
                 )
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} from {self._terms.sender} is not due")
 
-    def _answered(self, state: Asked, points: Payload) -> Answered:
-        if points.size != len(state.order) * POINT_SIZE:
-            raise self._faulty("it evaluated another number of points than it was asked about")
+    def _answered(self, state: Asked, payload: Payload) -> Answered:
+        points = evaluated(self._terms.sender, payload, len(state.order))
         try:
-            evaluated = self._powers.of_points(points.array().tobytes(), state.exponent.inverse)
+            powers = self._powers.of_points(points, state.exponent.inverse)
         except MalformedMessage as error:
             raise self._faulty(str(error)) from error
-        return Answered(state.order, tags_of(evaluated, self._terms.digest))
+        return Answered(state.order, tags_of(powers, self._terms.digest))
 
     def _matched(self, state: Answered, payload: Payload) -> tuple[State, FromReceiver]:
-        theirs = as_tags(payload)
-        if theirs is None or len(theirs) != padded(len(theirs)):
-            raise self._faulty("its tags are not in ascending order, repeat, or are not padded")
-        self._policy.check_set(self._terms.sender, len(theirs))
+        theirs = as_tags(self._terms.sender, payload, self._policy)
         at = np.minimum(np.searchsorted(theirs, state.mine), len(theirs) - 1)
         found = theirs[at] == state.mine
         count = int(found.sum())
-        if not self._policy.reveals(count):
-            raise PolicyRefused(
-                "smallest intersection",
-                f"fewer than {self._policy.smallest_intersection} records are shared",
-            )
+        self._policy.check_shared(count)
         if self._terms.reveal == "count":
-            return Outcome(count=count), Counted(count)
+            return Outcome(count=count), Counted(count.to_bytes(4, "little"))
         places = np.flatnonzero(found)
         shared = places[np.argsort(at[places])]
         matches = np.zeros(len(found), np.uint32)
         matches[places] = 1 + at[places] if self._terms.reveal == "both" else 1
-        digest = order_digest(self._terms, theirs[at[shared]])
+        digest = order_digest(self._terms.digest, theirs[at[shared]])
         return Matching(state.order, shared, digest), Matched(Payload.of(matches))
 
     def _revealed(self, state: Matching, payload: Payload) -> Outcome:
         if payload.dtype != "u4" or payload.length != len(state.order):
             raise self._faulty("it told places of another number of points")
-        places = payload.array()[state.shared]
-        told = np.flatnonzero(payload.array() != NOWHERE)
-        if not np.array_equal(told, np.sort(state.shared)) or places.max() >= len(state.order):
+        told = payload.array()
+        places = told[state.shared]
+        if (
+            not np.array_equal(np.flatnonzero(told != NOWHERE), np.sort(state.shared))
+            or (places >= len(state.order)).any()
+        ):
             raise self._faulty("it told other places than those that matched")
         mine = state.order[places]
-        if len(np.unique(mine)) != len(mine) or mine.max() >= len(self._identifiers):
+        if len(np.unique(mine)) != len(mine) or (mine >= len(self._identifiers)).any():
             raise self._faulty("it told a place twice, or that padding matched")
         return Outcome(count=len(mine), rows=self._identifiers.rows[mine], digest=state.digest)
 

@@ -36,12 +36,17 @@ from secagg.psi.messages import (
     Tags,
     Withheld,
 )
-from secagg.psi.outcome import Outcome, order_digest
+from secagg.psi.outcome import Left, Outcome, order_digest
 from secagg.psi.powers import Powers
+from secagg.psi.sets import asked, with_padding
 from secagg.psi.shuffling import random_order
-from secagg.psi.sizes import padded
-from secagg.psi.tags import TAG, TAG_SIZE, tags_of
+from secagg.psi.tags import tags_of
 from secagg.psi.terms import IntersectionPolicy, IntersectionTerms
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Nothing was asked yet."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Told:
     holders: NDArray[np.int64] = field(repr=False)
 
 
-State: TypeAlias = Told | Outcome | None
+State: TypeAlias = Ready | Told | Outcome | Left
 
 
 class SenderSession:
@@ -71,6 +76,9 @@ class SenderSession:
         policy: its own limits.
         powers: computes.
         random: for the exponent, the order and the padding.
+
+    Guarantees:
+        After a refusal nothing more is taken or said.
     """
 
     def __init__(
@@ -87,7 +95,7 @@ class SenderSession:
         self._policy = policy
         self._powers = powers
         self._random = random
-        self._state: State = None
+        self._state: State = Ready()
 
     @property
     def outcome(self) -> Outcome | None:
@@ -98,24 +106,28 @@ class SenderSession:
         """Take what the receiver says; return what is to be said to it, in this order.
 
         Raises:
-            FaultySilo: the receiver left the protocol.
+            FaultySilo: the receiver left the protocol, or agreed on other terms.
             PolicyRefused: the query is larger than is allowed here, or fewer are shared than one of the two
                 lets be revealed. If it is this party, the receiver is to be told ``Withheld``.
             UnexpectedMessage: it is not the turn of such a message.
         """
+        try:
+            self._state, replies = self._received(message)
+        except (FaultySilo, PolicyRefused):
+            self._state = Left()
+            raise
+        return replies
+
+    def _received(self, message: FromReceiver) -> tuple[State, tuple[FromSender, ...]]:
         match self._state, message:
-            case None, Query(points):
-                self._state, replies = self._told(points)
-                return replies
+            case Ready(), Query(terms, points):
+                if terms != self._terms.digest:
+                    raise self._faulty("it agreed on another session, other parties, rules or results")
+                return self._told(points)
             case Told() as state, Matched(matches):
-                self._state, reply = self._revealed(state, matches)
-                return (reply,)
+                return self._revealed(state, matches)
             case Told() as state, Counted(count) if self._terms.reveal == "count":
-                if count > min(len(state.order), len(self._identifiers)):
-                    raise self._faulty("it counted more than there are")
-                self._check(count)
-                self._state = Outcome(count=count)
-                return ()
+                return self._counted(state, int.from_bytes(count, "little")), ()
             case Told(), Withheld():
                 raise PolicyRefused(
                     "smallest intersection",
@@ -124,62 +136,56 @@ class SenderSession:
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} from {self._terms.receiver} is not due")
 
-    def _told(self, points: Payload) -> tuple[Told, tuple[FromSender, ...]]:
-        size = points.size // POINT_SIZE
-        if points.dtype != "u1" or points.size % POINT_SIZE or size != padded(size):
-            raise self._faulty("its query is not of whole points, or not padded")
-        self._policy.check_set(self._terms.receiver, size)
-        exponent, order = Exponent.generate(self._random), random_order(size, self._random)
-        asked = points.array().reshape(size, POINT_SIZE)[order]
+    def _told(self, payload: Payload) -> tuple[Told, tuple[FromSender, ...]]:
+        points = np.frombuffer(asked(self._terms.receiver, payload, self._policy), np.uint8)
+        exponent, order = (
+            Exponent.generate(self._random),
+            random_order(len(points) // POINT_SIZE, self._random),
+        )
         try:
-            evaluated = self._powers.of_points(asked.tobytes(), exponent)
+            powers = self._powers.of_points(points.reshape(-1, POINT_SIZE)[order].tobytes(), exponent)
         except MalformedMessage as error:
             raise self._faulty(str(error)) from error
-        tags, holders = self._own_tags(exponent)
-        told = Told(order, tags, holders)
+        # What pads takes as long as what it pads, or the time would tell the size.
+        known = with_padding(self._identifiers, self._random)
+        tags = tags_of(self._powers.of_messages(known, self._terms.digest, exponent), self._terms.digest)
+        holders = np.argsort(tags)
+        told = Told(order, tags[holders], holders)
         return told, (
-            Evaluated(Payload.of(np.frombuffer(evaluated, np.uint8))),
-            Tags(Payload.of(tags.view(np.uint8))),
+            Evaluated(Payload.of(np.frombuffer(powers, np.uint8))),
+            Tags(Payload.of(told.tags.view(np.uint8))),
         )
 
-    def _own_tags(self, exponent: Exponent) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
-        known = self._identifiers.encoded
-        points = self._powers.of_messages(known, self._terms.digest, exponent)
-        padding = np.frombuffer(self._random(TAG_SIZE * (padded(len(known)) - len(known))), TAG)
-        tags = np.concatenate([tags_of(points, self._terms.digest), padding])
-        holders = np.argsort(tags)
-        return tags[holders], holders
+    def _counted(self, state: Told, count: int) -> Outcome:
+        if count > min(len(state.order), len(self._identifiers)):
+            raise self._faulty("it counted more than there are")
+        self._policy.check_shared(count)
+        return Outcome(count=count)
 
-    def _revealed(self, state: Told, payload: Payload) -> tuple[Outcome, Revealed]:
-        matches = payload.array()
-        if payload.dtype != "u4" or len(matches) != len(state.order) or self._terms.reveal == "count":
+    def _revealed(self, state: Told, payload: Payload) -> tuple[Outcome, tuple[FromSender, ...]]:
+        reveal = self._terms.reveal
+        if payload.dtype != "u4" or payload.length != len(state.order) or reveal == "count":
             raise self._faulty("it told matches of another number of points, or was to tell the number only")
+        matches = payload.array()
         shared = np.flatnonzero(matches)
-        if self._terms.reveal == "both":
-            if len(shared) and matches.max() > len(state.tags):
+        if reveal == "both":
+            if (matches > len(state.tags)).any():
                 raise self._faulty("it matched a tag that there is not")
             shared = shared[np.argsort(matches[shared])]
             at = matches[shared].astype(np.int64) - 1
             mine = state.holders[at]
             if len(np.unique(at)) != len(at) or (mine >= len(self._identifiers)).any():
                 raise self._faulty("it matched a tag twice, or padding")
-            rows, digest = self._identifiers.rows[mine], order_digest(self._terms, state.tags[at])
-            outcome = Outcome(count=len(shared), rows=rows, digest=digest)
+            digest = order_digest(self._terms.digest, state.tags[at])
+            outcome = Outcome(count=len(shared), rows=self._identifiers.rows[mine], digest=digest)
         else:
             if (matches > 1).any() or len(shared) > len(self._identifiers):
                 raise self._faulty("it told which matched, which it was not to, or more than there are")
             outcome = Outcome(count=len(shared))
-        self._check(len(shared))
+        self._policy.check_shared(len(shared))
         places = np.full(len(state.order), NOWHERE, np.uint32)
         places[shared] = state.order[shared]
-        return outcome, Revealed(Payload.of(places))
-
-    def _check(self, count: int) -> None:
-        if not self._policy.reveals(count):
-            raise PolicyRefused(
-                "smallest intersection",
-                f"fewer than {self._policy.smallest_intersection} records are shared",
-            )
+        return outcome, (Revealed(Payload.of(places)),)
 
     def _faulty(self, text: str) -> FaultySilo:
         return FaultySilo(self._terms.receiver, text)

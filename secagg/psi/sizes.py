@@ -10,7 +10,8 @@ and communication with PURBs", section 4.
 from __future__ import annotations
 
 SMALLEST = 64
-LARGEST = 1 << 27
+LARGEST = 1 << 26
+"""Records of one set at the most: a message holds so many points and no more."""
 
 
 def padded(size: int) -> int:

@@ -1,6 +1,6 @@
 """Tags: what is left of an evaluated point once both exponents of an identifier are one.
 
-128 bits, so that of 2**27 times 2**27 pairs none that differ has one tag but with probability 2**-74.
+128 bits, so that of 2**26 times 2**26 pairs none that differ has one tag but with probability 2**-76.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg.errors import FaultySilo
 from secagg.hazmat.curve import POINT_SIZE
+from secagg.names import SiloId
 from secagg.payload import Payload
+from secagg.psi.sizes import padded
+from secagg.psi.terms import IntersectionPolicy
 
 TAG_SIZE = 16
 TAG = np.dtype(f"S{TAG_SIZE}")
@@ -37,9 +41,18 @@ def tags_of(points: bytes, context: bytes) -> NDArray[np.bytes_]:
     return np.frombuffer(b"".join(tag(at) for at in range(0, len(points), POINT_SIZE)), TAG)
 
 
-def as_tags(payload: Payload) -> NDArray[np.bytes_] | None:
-    """Return the tags of a payload; None if it holds none, or they do not ascend."""
-    if payload.dtype != "u1" or payload.length % TAG_SIZE:
-        return None
+def as_tags(sender: SiloId, payload: Payload, policy: IntersectionPolicy) -> NDArray[np.bytes_]:
+    """Return the tags of a set.
+
+    Raises:
+        FaultySilo: not whole tags, not padded, or they do not ascend.
+        PolicyRefused: more than ``policy`` lets another party bring.
+    """
+    size, rest = divmod(payload.length, TAG_SIZE)
+    if payload.dtype != "u1" or rest or size != padded(size):
+        raise FaultySilo(sender, "its tags are not whole, or not padded")
+    policy.check_set(sender, size)
     tags = payload.array().view(TAG)
-    return tags if (tags[:-1] < tags[1:]).all() else None
+    if not (tags[:-1] < tags[1:]).all():
+        raise FaultySilo(sender, "its tags are not in ascending order, or one comes twice")
+    return tags

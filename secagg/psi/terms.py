@@ -16,6 +16,18 @@ Reveal: TypeAlias = Literal["both", "receiver", "count"]
 SESSION_SIZE = 32
 
 
+def check_session(session: bytes, rule: Rule) -> None:
+    """Refuse a session or a rule that is none.
+
+    Raises:
+        ParameterError: see there.
+    """
+    if type(session) is not bytes or len(session) != SESSION_SIZE:
+        raise ParameterError(f"a session is {SESSION_SIZE} bytes")
+    if not isinstance(rule, Rule):
+        raise ParameterError(f"rule is {type(rule).__name__}, must be a Rule")
+
+
 @dataclass(frozen=True, kw_only=True)
 class IntersectionTerms:
     """One intersection.
@@ -39,8 +51,7 @@ class IntersectionTerms:
     rule: Rule = field(default_factory=Rule)
 
     def __post_init__(self) -> None:
-        if len(self.session) != SESSION_SIZE:
-            raise ParameterError(f"a session is {SESSION_SIZE} bytes, not {len(self.session)}")
+        check_session(self.session, self.rule)
         if self.receiver == self.sender:
             raise ParameterError(f"receiver and sender are both {self.receiver}; two parties are needed")
         if self.reveal not in get_args(Reveal):
@@ -65,22 +76,23 @@ class IntersectionPolicy:
     """One party's own limits.
 
     Attributes:
-        largest_set: records that the other party may bring to one intersection, at least 1. Who may bring all
-            that an identifier can be learns the whole set.
-        smallest_intersection: with fewer shared records nothing is revealed, at least 1. Of a number alone
-            the receiver learns it before the sender could say no.
+        largest_set: records that another party may bring to one intersection, at least 1; sets are padded, so
+            an eighth more may be identifiers too, and 64 may always be. Who may bring all that an identifier
+            can be learns the whole set.
+        smallest_intersection: with fewer shared records nothing is revealed; 0 for no such limit. Of a number
+            alone the receiver learns it before the sender could say no.
 
     Raises:
         ParameterError: out of range.
     """
 
     largest_set: int = 10_000_000
-    smallest_intersection: int = 1
+    smallest_intersection: int = 0
 
     def __post_init__(self) -> None:
         if whole("largest_set", self.largest_set, least=1) > LARGEST:
             raise ParameterError(f"largest_set is {self.largest_set}, must be at most {LARGEST}")
-        whole("smallest_intersection", self.smallest_intersection, least=1)
+        whole("smallest_intersection", self.smallest_intersection, least=0)
 
     def check_set(self, partner: SiloId, size: int) -> None:
         """Refuse a set that is too large.
@@ -97,6 +109,13 @@ class IntersectionPolicy:
                 "largest set", f"{partner} brings {size} records, padded; {self.largest_set} are allowed"
             )
 
-    def reveals(self, count: int) -> bool:
-        """Return whether an intersection of ``count`` records may be revealed."""
-        return count >= self.smallest_intersection
+    def check_shared(self, count: int) -> None:
+        """Refuse to reveal an intersection that is too small.
+
+        Raises:
+            PolicyRefused: fewer than ``smallest_intersection`` records are shared; how many it does not say.
+        """
+        if count < self.smallest_intersection:
+            raise PolicyRefused(
+                "smallest intersection", f"fewer than {self.smallest_intersection} records are shared"
+            )

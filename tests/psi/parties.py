@@ -61,8 +61,10 @@ def parties(
     receiver: IntersectionPolicy | None = None,
     sender: IntersectionPolicy | None = None,
     change: Callable[[Said], Any] = lambda message: message,
+    session: bytes | None = None,
 ) -> Parties:
-    terms = IntersectionTerms(session=os.urandom(32), receiver="bank", sender="insurer", reveal=reveal)
+    session = os.urandom(32) if session is None else session
+    terms = IntersectionTerms(session=session, receiver="bank", sender="insurer", reveal=reveal)
     return Parties(
         ReceiverSession(
             terms, read_identifiers(mine), policy=receiver or IntersectionPolicy(), powers=ONE_CORE

@@ -6,14 +6,18 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from secagg.errors import InputRefused, ParameterError
-from secagg.psi.identifiers import LONGEST, Key, Rule, read_identifiers
+from secagg.hazmat.curve import POINT_SIZE
+from secagg.psi.identifiers import LONGEST, Counts, Identifiers, Key, Rule, read_identifiers
+from secagg.psi.sizes import LARGEST
+from secagg.wire import MAX_LENGTH
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=20)
 
 
 def read(*keys: Key, **options: Any) -> tuple[bytes, ...]:
@@ -34,6 +38,8 @@ def read(*keys: Key, **options: Any) -> tuple[bytes, ...]:
         (np.int64(7), "7"),
         (np.str_("x"), "x"),
         (("a", 1), ("A ", "1")),
+        ("\ufeffA-1", "a-1"),  # A byte order mark, as the first cell of a CSV file may have it.
+        ("so\u00adft", "soft"),
     ],
 )
 def test_two_spellings_are_one_identifier(one: Key, other: Key) -> None:
@@ -65,6 +71,9 @@ def test_the_rule_decides() -> None:
             Rule(**wrong)
 
 
+@example("e\u00b4", "fold", "remove")
+@example("e \u0301", "keep", "remove")
+@example("\u1e9b\u0323", "fold", "collapse")
 @given(TEXT, st.sampled_from(["fold", "keep"]), st.sampled_from(["collapse", "remove", "keep"]))
 def test_reading_twice_changes_nothing(text: str, case: Any, spaces: Any) -> None:
     """Guarantee of ``Rule``."""
@@ -85,11 +94,16 @@ def test_keys_are_equal_where_all_their_parts_are(keys: list[tuple[str, str]]) -
 
 def test_what_is_no_identifier_is_left_out_and_counted() -> None:
     found = read_identifiers(["a", None, "", "  ", float("nan"), "b"])
-    assert (found.given, found.missing, found.repeated) == (6, 4, 0)
+    assert found.counts == Counts(given=6, missing=4, repeated=0)
     assert found.rows.tolist() == [0, 5]
     assert found.rows.dtype == np.int64
     assert read_identifiers([("a", None), ("a", "b"), ("", "b")]).rows.tolist() == [1]
     assert len(read_identifiers([])) == 0
+    pandas: list[Any] = [pd.NA, np.float32("nan"), pd.NaT, "a", None]
+    assert read_identifiers(pandas).counts.missing == 4
+    assert read_identifiers([None, ("a", "b"), ("a", pd.NA)]).rows.tolist() == [1]
+    assert read_identifiers(pd.Series(["a", None, "b"], dtype="string")).rows.tolist() == [0, 2]
+    assert read_identifiers(pd.Series([7, None], dtype="Int64")).encoded == read("7")
 
 
 def test_who_comes_twice_is_refused_taken_once_or_dropped() -> None:
@@ -97,9 +111,9 @@ def test_who_comes_twice_is_refused_taken_once_or_dropped() -> None:
     with pytest.raises(InputRefused, match=r"2 identifiers come again, in 3 more rows .* row 0\); say"):
         read_identifiers(keys)
     first = read_identifiers(keys, duplicates="first")
-    assert (first.rows.tolist(), first.repeated) == ([0, 1, 3], 3)
+    assert (first.rows.tolist(), first.counts.repeated) == ([0, 1, 3], 3)
     dropped = read_identifiers(keys, duplicates="drop")
-    assert (dropped.rows.tolist(), dropped.repeated) == ([3], 5)
+    assert (dropped.rows.tolist(), dropped.counts.repeated) == ([3], 5)
     with pytest.raises(ParameterError, match="must be one of refuse, first, drop"):
         read_identifiers(keys, duplicates="last")  # type: ignore[arg-type]
 
@@ -114,7 +128,9 @@ def test_who_comes_twice_is_refused_taken_once_or_dropped() -> None:
         (["a", ("secret", "b")], "row 1 has a key of 2 parts, those before have 1"),
         ([["secret"]], "row 0 holds list"),
         (["secret" * LONGEST], f"row 0 holds {6 * LONGEST} bytes"),
-        (["secret\ud800"], "row 0 holds text with a lone surrogate"),
+        (["secret\ud800"], "row 0 holds a character that Unicode does not assign"),
+        (["secret\u0378"], "row 0 holds a character that Unicode does not assign"),
+        ([10**5000], "row 0 holds a number of more than 8192 bits"),
         (["secret", "Secret"], "1 identifiers come again"),
     ],
 )
@@ -124,6 +140,27 @@ def test_what_identifies_nobody_is_refused_by_row_and_never_shown(keys: list[Any
         read_identifiers(keys)
     assert refused.value.rule == "identifier"
     assert "secret" not in str(refused.value).lower()
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["secret", b"secret", {"secret": 1}, {"secret"}, 5, pd.DataFrame({"secret": ["a"]})],
+    ids=lambda column: type(column).__name__,
+)
+def test_what_is_no_column_is_refused(column: Any) -> None:
+    with pytest.raises(InputRefused, match=f"ids_a is {type(column).__name__}; give one column") as refused:
+        read_identifiers(column, name="ids_a")
+    assert "secret" not in str(refused.value)
+
+
+def test_more_than_a_message_holds_are_refused() -> None:
+    assert LARGEST * POINT_SIZE <= MAX_LENGTH
+    with pytest.raises(ParameterError, match="are the most"):
+        Identifiers(
+            encoded=range(LARGEST + 1),  # type: ignore[arg-type]
+            rows=np.zeros(0, np.int64),
+            counts=Counts(given=0, missing=0, repeated=0),
+        )
 
 
 def test_identifiers_are_in_no_repr() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from secagg.errors import MalformedMessage, ParameterError
 from secagg.hazmat.curve import POINT_SIZE, Exponent, hash_to_points
-from secagg.psi.powers import SPAN, Powers
+from secagg.psi.powers import SPAN, SUITE, Powers
 
 MANY = [str(number).encode() for number in range(2 * SPAN + 7)]
 
@@ -14,7 +14,7 @@ MANY = [str(number).encode() for number in range(2 * SPAN + 7)]
 def test_what_it_gives_does_not_depend_on_cores() -> None:
     """Guarantee of ``Powers``."""
     exponent, other = Exponent.generate(), Exponent.generate()
-    expected = exponent.powers(hash_to_points(MANY, b"tag"))
+    expected = exponent.powers(hash_to_points(MANY, SUITE + b"tag"))
     for cores in (1, 3, None):
         seen: list[int] = []
         powers = Powers(cores=cores, progress=seen.append)

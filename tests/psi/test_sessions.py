@@ -7,12 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from secagg import wire
-from secagg.errors import FaultySilo, MalformedMessage, ParameterError, PolicyRefused, UnexpectedMessage
+from secagg.errors import (
+    FaultySilo,
+    MalformedMessage,
+    ParameterError,
+    PolicyRefused,
+    UnexpectedMessage,
+    UsageError,
+)
 from secagg.hazmat.curve import POINT_SIZE
 from secagg.payload import Payload
 from secagg.psi.frames import decode_from_receiver, decode_from_sender
+from secagg.psi.identifiers import Rule
 from secagg.psi.messages import (
     NOWHERE,
     Counted,
@@ -32,21 +41,19 @@ MINE, THEIRS = [str(i) for i in range(100)], [str(i) for i in range(50, 150)]
 
 
 def payload(message: Any) -> np.ndarray[Any, Any]:
-    (name,) = message.__struct_fields__
-    array: np.ndarray[Any, Any] = getattr(message, name).array().copy()
+    array: np.ndarray[Any, Any] = getattr(message, message.__struct_fields__[-1]).array().copy()
     return array
 
 
 def with_array(message: Any, array: np.ndarray[Any, Any]) -> Any:
-    return type(message)(Payload.of(np.ascontiguousarray(array)))
+    changed: Any = replace(
+        message, **{message.__struct_fields__[-1]: Payload.of(np.ascontiguousarray(array))}
+    )
+    return changed
 
 
-def entry(at: int, value: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    def change(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        array[at] = value
-        return array
-
-    return change
+def counted(count: int) -> Counted:
+    return Counted(count.to_bytes(4, "little"))
 
 
 def of_low_order(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -97,6 +104,7 @@ RECEIVERS: list[Any] = [
     pytest.param(Query, lambda a: a.view(np.uint32), "whole points", id="another type"),
     pytest.param(Query, of_low_order, "low order", id="low order"),
     pytest.param(Query, not_canonical, "canonical", id="not canonical"),
+    pytest.param(Query, lambda a: np.tile(a[:POINT_SIZE], len(a) // POINT_SIZE), "twice", id="one point"),
     pytest.param(Matched, lambda a: a[:-1], "another number", id="a match less"),
     pytest.param(Matched, lambda a: a.astype(np.uint64), "another number", id="wide matches"),
     pytest.param(Matched, beyond(10_000), "a tag that there is not", id="a tag beyond"),
@@ -107,11 +115,13 @@ SENDERS: list[Any] = [
     pytest.param(Evaluated, lambda a: a[:-POINT_SIZE], "another number of points", id="a point less"),
     pytest.param(Evaluated, of_low_order, "low order", id="low order"),
     pytest.param(Evaluated, not_canonical, "canonical", id="not canonical"),
+    pytest.param(Evaluated, lambda a: np.tile(a[:POINT_SIZE], len(a) // POINT_SIZE), "twice", id="one point"),
+    pytest.param(Evaluated, lambda a: a.astype(np.uint64), "another number of points", id="wide points"),
     pytest.param(Tags, lambda a: a[:-TAG_SIZE], "not padded", id="a tag less"),
-    pytest.param(Tags, lambda a: a[:-1], "ascending", id="half a tag"),
+    pytest.param(Tags, lambda a: a[:-1], "not whole", id="half a tag"),
     pytest.param(Tags, lambda a: a[::-1], "ascending", id="not in order"),
     pytest.param(Tags, lambda a: np.zeros_like(a), "ascending", id="one tag for all"),
-    pytest.param(Tags, lambda a: a.view(np.uint32), "ascending", id="another type"),
+    pytest.param(Tags, lambda a: a.view(np.uint32), "not whole", id="another type"),
     pytest.param(Revealed, lambda a: a[:-1], "another number of points", id="a place less"),
     pytest.param(Revealed, lambda a: a.astype(np.uint64), "another number of points", id="wide places"),
     pytest.param(Revealed, lambda a: np.full_like(a, NOWHERE), "other places", id="none told"),
@@ -159,7 +169,7 @@ def test_more_than_there_are_cannot_be_counted() -> None:
     both = parties(MINE, THEIRS, reveal="count")
     both.sender.receive(both.receiver.open())
     with pytest.raises(FaultySilo, match="counted more"):
-        both.sender.receive(Counted(101))
+        both.sender.receive(counted(101))
 
 
 def test_a_message_that_is_not_due_is_refused_and_names_its_sender() -> None:
@@ -169,12 +179,12 @@ def test_a_message_that_is_not_due_is_refused_and_names_its_sender() -> None:
     with pytest.raises(UnexpectedMessage, match="Matched from bank is not due"):
         both.sender.receive(Matched(Payload.of(np.zeros(64, np.uint32))))
     with pytest.raises(UnexpectedMessage, match="Counted from bank is not due"):
-        both.sender.receive(Counted(1))
+        both.sender.receive(counted(1))
     query = both.receiver.open()
     both.sender.receive(query)
     with pytest.raises(UnexpectedMessage, match="Query from bank is not due"):
         both.sender.receive(query)  # A second query under one exponent would be a second set.
-    with pytest.raises(UnexpectedMessage, match="begun before"):
+    with pytest.raises(UsageError, match="begun before"):
         both.receiver.open()
 
 
@@ -188,6 +198,13 @@ def test_too_few_are_shown_to_nobody(whose: str, reveal: Reveal) -> None:
     assert not both.sender.outcome
     # Of a number alone the receiver has nothing to wait for: the sender's refusal comes after it.
     assert (both.receiver.outcome is None) == (whose == "receiver" or reveal != "count")
+    if whose == "sender":
+        with pytest.raises(PolicyRefused, match="fewer are shared than insurer lets be revealed"):
+            both.receiver.receive(Withheld())
+    else:
+        with pytest.raises(PolicyRefused, match="fewer are shared than bank lets be revealed"):
+            both.sender.receive(Withheld())
+    assert both.receiver.outcome is both.sender.outcome is None
     enough: dict[str, Any] = {whose: IntersectionPolicy(smallest_intersection=50)}
     both = parties(MINE, THEIRS, reveal=reveal, **enough)
     both.run()
@@ -195,15 +212,32 @@ def test_too_few_are_shown_to_nobody(whose: str, reveal: Reveal) -> None:
     assert both.receiver.outcome.count == 50
 
 
-def test_a_partner_that_withholds_ends_it() -> None:
-    both = parties(MINE, THEIRS)
-    replies = both.sender.receive(both.receiver.open())
-    with pytest.raises(PolicyRefused, match="fewer are shared than bank lets be revealed"):
+def test_after_a_refusal_nothing_more_is_taken_or_said() -> None:
+    """Guarantee of both sessions."""
+    both = parties(MINE, THEIRS, receiver=IntersectionPolicy(smallest_intersection=51))
+    evaluated, tags = both.sender.receive(both.receiver.open())
+    assert isinstance(evaluated, Evaluated)
+    assert isinstance(tags, Tags)
+    both.receiver.receive(evaluated)
+    with pytest.raises(PolicyRefused):
+        both.receiver.receive(tags)
+    with pytest.raises(PolicyRefused):
         both.sender.receive(Withheld())
-    for reply in replies:
-        both.receiver.receive(reply)
-    with pytest.raises(PolicyRefused, match="fewer are shared than insurer lets be revealed"):
-        both.receiver.receive(Withheld())
+    # Another set of tags would be another question, and matches after all an answer.
+    with pytest.raises(UnexpectedMessage):
+        both.receiver.receive(tags)
+    with pytest.raises(UnexpectedMessage):
+        both.sender.receive(Matched(Payload.of(np.ones(104, np.uint32))))
+    for session in (both.receiver, both.sender):
+        assert repr(session._state) == "Left()"
+
+
+def test_parties_that_agreed_on_different_things_are_told_so() -> None:
+    one, other = parties(MINE, THEIRS), parties(MINE, THEIRS)
+    with pytest.raises(
+        FaultySilo, match="bank: it agreed on another session, other parties, rules or results"
+    ):
+        other.sender.receive(one.receiver.open())
 
 
 @pytest.mark.parametrize("whose", ["receiver", "sender"])
@@ -221,10 +255,12 @@ def test_what_cannot_be_agreed_on_is_refused() -> None:
         ({"session": bytes(31)}, "a session is 32 bytes"),
         ({"sender": "a"}, "two parties are needed"),
         ({"reveal": "all"}, "must be one of both, receiver, count"),
+        ({"session": "s" * 32}, "a session is 32 bytes"),
+        ({"rule": "fold"}, "must be a Rule"),
     ):
         with pytest.raises(ParameterError, match=text):
             IntersectionTerms(**right | wrong)
-    for policy in ({"largest_set": 0}, {"largest_set": 2**40}, {"smallest_intersection": 0}):
+    for policy in ({"largest_set": 0}, {"largest_set": 2**40}, {"smallest_intersection": -1}):
         with pytest.raises(ParameterError, match="must be at"):
             IntersectionPolicy(**policy)
 
@@ -237,6 +273,8 @@ def test_everything_agreed_on_changes_every_point() -> None:
         {"receiver": "c"},
         {"sender": "c"},
         {"reveal": "count"},
+        {"rule": Rule(case="keep")},
+        {"rule": Rule(spaces="keep")},
     ]
     assert len({IntersectionTerms(**right | each).digest for each in other}) == len(other)
 

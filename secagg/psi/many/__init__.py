@@ -1,0 +1,1 @@
+"""Intersection of three to ten parties, of which nobody learns what only some of them share."""

@@ -1,0 +1,187 @@
+"""A follower of an intersection of many: it evaluates the leader's query and hides its own set in a table.
+
+The leader learns of it whether it has an identifier only together with whether all others have, and of no
+more identifiers than its query has points. Parties are taken to follow the protocol: one that does not can
+make the result wrong. A leader that colludes with followers learns what all the others have of its query.
+
+Source: Kolesnikov, Matania, Pinkas, Rosulek, Trieu 2017, section 5 (augmented semi-honest), with an oblivious
+function of 2HashDH and the store of ``okvs``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from secagg.errors import FaultySilo, MalformedMessage, PolicyRefused, UnexpectedMessage, UsageError
+from secagg.hazmat.agreement import AgreementKey
+from secagg.hazmat.curve import Exponent
+from secagg.names import RandomSource, SiloId
+from secagg.payload import Payload
+from secagg.psi.identifiers import Identifiers
+from secagg.psi.many.messages import (
+    EvaluatedInOrder,
+    FromFollower,
+    FromLeader,
+    Introduced,
+    Shared,
+    Table,
+)
+from secagg.psi.many.shares import checked, pair_keys, zero_shares
+from secagg.psi.many.terms import ManyTerms
+from secagg.psi.many.values import hidden_by
+from secagg.psi.messages import Query, Withheld
+from secagg.psi.okvs import SEED_SIZE, encode
+from secagg.psi.outcome import Left, Outcome, order_digest
+from secagg.psi.powers import Powers
+from secagg.psi.sets import asked, with_padding
+from secagg.psi.tags import TAG, TAG_SIZE, as_tags
+from secagg.psi.terms import IntersectionPolicy
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Waits for the public keys of the others, ``known`` so far, and for the query."""
+
+    key: AgreementKey
+    known: Mapping[SiloId, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Waits for what all have."""
+
+
+State: TypeAlias = Meeting | Answered | Outcome | Left
+
+
+class FollowerSession:
+    """One intersection of many, from a follower's side; no I/O.
+
+    Args:
+        terms: that all agreed on.
+        name: of this follower.
+        identifiers: its own.
+        policy: its own limits.
+        powers: computes.
+        random: for keys and padding.
+
+    Raises:
+        PolicyRefused: the terms are below its own limits.
+
+    Guarantees:
+        After a refusal nothing more is taken or said.
+    """
+
+    def __init__(
+        self,
+        terms: ManyTerms,
+        name: SiloId,
+        identifiers: Identifiers,
+        *,
+        policy: IntersectionPolicy,
+        powers: Powers,
+        random: RandomSource = os.urandom,
+    ) -> None:
+        terms.check(policy)
+        self._terms = terms
+        self._name = name
+        self._identifiers = identifiers
+        self._policy = policy
+        self._powers = powers
+        self._random = random
+        self._state: State = Meeting(AgreementKey.generate(random))
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What was learned, at the end; None where the leader alone learns."""
+        return self._state if isinstance(self._state, Outcome) else None
+
+    def open(self) -> Introduced:
+        """Return what every other party is told.
+
+        Raises:
+            UsageError: this session is under way.
+        """
+        if not isinstance(self._state, Meeting):
+            raise UsageError("this intersection was begun before; each one is a session of its own")
+        return Introduced(self._state.key.public)
+
+    def receive(self, sender: SiloId, message: FromLeader | FromFollower) -> tuple[FromFollower, ...]:
+        """Take what ``sender`` says; return what is to be said to the leader, in this order.
+
+        Raises:
+            FaultySilo: the sender left the protocol, or agreed on other terms.
+            PolicyRefused: the query is larger than is allowed here, or too few are shared.
+            UnexpectedMessage: it is not the turn of such a message, or not of this sender.
+        """
+        try:
+            self._state, replies = self._received(sender, message)
+        except (FaultySilo, PolicyRefused):
+            self._state = Left()
+            raise
+        return replies
+
+    def _received(
+        self, sender: SiloId, message: FromLeader | FromFollower
+    ) -> tuple[State, tuple[FromFollower, ...]]:
+        leads = sender == self._terms.leader
+        match self._state, message:
+            case Meeting(key, known), Introduced(public) if sender in self._others - known.keys():
+                return Meeting(key, {**known, sender: checked(sender, public)}), ()
+            case Meeting(key, known), Query(terms, points) if leads and known.keys() == self._others:
+                if terms != self._terms.digest:
+                    raise FaultySilo(sender, "it agreed on another session, other parties, rules or results")
+                return Answered(), self._answer(pair_keys(self._terms, self._name, key, known), points)
+            case Answered(), Shared(key, tags) if leads and self._terms.reveal == "all":
+                return self._told(key, tags), ()
+            case Answered(), Withheld() if leads:
+                raise PolicyRefused(
+                    "smallest intersection",
+                    f"fewer than {self._terms.smallest_intersection} records are with all parties",
+                )
+            case _:
+                raise UnexpectedMessage(f"{type(message).__name__} from {sender} is not due")
+
+    @property
+    def _others(self) -> set[SiloId]:
+        return set(self._terms.parties) - {self._name}
+
+    def _answer(self, keys: Mapping[SiloId, bytes], payload: Payload) -> tuple[FromFollower, ...]:
+        points = asked(self._terms.leader, payload, self._policy)
+        exponent = Exponent.generate(self._random)
+        try:
+            powers = self._powers.of_points(points, exponent)
+        except MalformedMessage as error:
+            raise FaultySilo(self._terms.leader, str(error)) from error
+        return EvaluatedInOrder(Payload.of(np.frombuffer(powers, np.uint8))), self._table(keys, exponent)
+
+    def _table(self, keys: Mapping[SiloId, bytes], exponent: Exponent) -> Table:
+        # What pads has a share of zero and a value like any other: nobody asks for it.
+        known = with_padding(self._identifiers, self._random)
+        points = self._powers.of_messages(known, self._terms.digest, exponent)
+        values = zero_shares(keys, known) ^ hidden_by(self._terms, self._name, points)
+        seed = self._random(SEED_SIZE)
+        table = encode(known, values, seed=seed, random=self._random)
+        return Table(seed, len(known), Payload.of(table.ravel()))
+
+    def _told(self, key: bytes, payload: Payload) -> Outcome:
+        theirs = as_tags(self._terms.leader, payload, self._policy)
+        mine = shared_tags(key, self._identifiers)
+        found = np.isin(mine, theirs)
+        order = np.argsort(mine[found])
+        rows = self._identifiers.rows[found][order]
+        digest = order_digest(self._terms.digest, mine[found][order])
+        return Outcome(count=len(rows), rows=rows, digest=digest)
+
+
+def shared_tags(key: bytes, identifiers: Identifiers) -> NDArray[np.bytes_]:
+    """Return the tag of each identifier under a key that the leader drew."""
+    tags = b"".join(blake3(each, key=key).digest(TAG_SIZE) for each in identifiers.encoded)
+    return np.frombuffer(tags, TAG)

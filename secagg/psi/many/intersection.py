@@ -1,0 +1,173 @@
+"""An intersection of three to ten parties in one process: ``secagg.psi.intersect_many``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg import wire
+from secagg.errors import ParameterError, ProtocolError
+from secagg.names import SiloId
+from secagg.payload import Frame
+from secagg.psi.identifiers import Counts, Duplicates, Key, Rule, read_identifiers
+from secagg.psi.many.follower import FollowerSession
+from secagg.psi.many.leader import LeaderSession
+from secagg.psi.many.messages import FromFollower, FromLeader
+from secagg.psi.many.terms import ManyReveal, ManyTerms
+from secagg.psi.messages import Said
+from secagg.psi.powers import Powers, Progress
+from secagg.psi.terms import SESSION_SIZE, IntersectionPolicy
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ManyIntersection:
+    """What all of several parties share.
+
+    Attributes:
+        count: records that all have.
+        rows: party -> its rows, int64, shape (count,), all in one order; of the leader alone if only it was
+            to learn.
+        digest: of that order, 32 bytes, as every party computes it that learns the order.
+        counts: party -> how many identifiers were given, missing, repeated.
+        sent: party -> bytes that it sent.
+    """
+
+    count: int
+    rows: Mapping[SiloId, NDArray[np.int64]] = field(repr=False)
+    digest: bytes
+    counts: Mapping[SiloId, Counts]
+    sent: Mapping[SiloId, int]
+
+
+def intersect_many(
+    ids: Mapping[SiloId, Iterable[Key]],
+    *,
+    leader: SiloId | None = None,
+    reveal: ManyReveal = "all",
+    rule: Rule | None = None,
+    duplicates: Duplicates = "refuse",
+    policy: IntersectionPolicy | None = None,
+    cores: int | None = None,
+    progress: Progress | None = None,
+) -> ManyIntersection:
+    """Find the records that all of three to ten parties have, by the protocol that they run.
+
+    Nobody learns what only some of them share, nor how much that is.
+
+    Args:
+        ids: party -> its identifiers; see ``read_identifiers``.
+        leader: the party that learns first and computes most; the first one if None.
+        reveal: ``"all"`` or ``"leader"``; see ``ManyTerms``.
+        rule: how identifiers are read; ``Rule()`` if None.
+        duplicates: what becomes of an identifier that several rows of one party have.
+        policy: limits of each; ``IntersectionPolicy()`` if None.
+        cores: threads to compute with; None for one for each usable core.
+        progress: told how many points were computed.
+
+    Raises:
+        InputRefused: an identifier is none, or repeats and is refused.
+        MissingExtra: rbcl or PyNaCl is not installed.
+        ParameterError: fewer than three or more than ten parties, a leader that is none of them, a word that
+            there is not.
+        PolicyRefused: a set is too large, or fewer are shared than may be revealed.
+
+    Guarantees:
+        Rows are those of the set intersection of what ``read_identifiers`` gives.
+        ``ids[p][rows[p][i]]`` is one identifier for every party p, for each i.
+        Every message travels in the bytes of the wire.
+    """
+    rule, policy = rule or Rule(), policy or IntersectionPolicy()
+    leader = next(iter(ids), "") if leader is None else leader
+    if leader not in ids:
+        raise ParameterError(f"the leader {leader!r} is none of the parties: {', '.join(ids)}")
+    terms = ManyTerms(
+        session=os.urandom(SESSION_SIZE),
+        leader=leader,
+        followers=tuple(name for name in ids if name != leader),
+        reveal=reveal,
+        rule=rule,
+        smallest_intersection=policy.smallest_intersection,
+    )
+    read = {
+        name: read_identifiers(each, rule=rule, duplicates=duplicates, name=f"ids of {name}")
+        for name, each in ids.items()
+    }
+    powers = Powers(cores=cores, progress=progress)
+    parties = Parties(
+        terms,
+        LeaderSession(terms, read[leader], policy=policy, powers=powers),
+        {
+            name: FollowerSession(terms, name, read[name], policy=policy, powers=powers)
+            for name in terms.followers
+        },
+    )
+    parties.run()
+    outcome = parties.leader.outcome
+    if outcome is None or outcome.rows is None or outcome.digest is None:
+        raise ProtocolError("the parties ended without a result")
+    rows = {leader: outcome.rows} | {
+        name: each.outcome.rows
+        for name, each in parties.followers.items()
+        if each.outcome is not None and each.outcome.rows is not None
+    }
+    return ManyIntersection(
+        count=outcome.count,
+        rows=rows,
+        digest=outcome.digest,
+        counts={name: each.counts for name, each in read.items()},
+        sent=parties.sent,
+    )
+
+
+class Parties:
+    """All parties in one process, over the bytes of the wire.
+
+    Attributes:
+        sent: party -> bytes that it sent so far.
+    """
+
+    def __init__(
+        self, terms: ManyTerms, leader: LeaderSession, followers: Mapping[SiloId, FollowerSession]
+    ) -> None:
+        self.leader = leader
+        self.followers = followers
+        self.sent = dict.fromkeys(terms.parties, 0)
+        self._name = terms.leader
+
+    def run(self) -> None:
+        """Carry every message to where it goes, until nothing more is said."""
+        opening = self.leader.open()
+        for name, follower in self.followers.items():
+            follower.receive(self._name, self._from_leader(opening))
+            introduced = follower.open()
+            for other, peer in self.followers.items():
+                if other != name:
+                    peer.receive(name, self._from_follower(name, introduced))
+        said = [self._hear(name, each.open()) for name, each in self.followers.items()]
+        while (message := next((each for each in said if each is not None), None)) is not None:
+            answers = [
+                (name, answer)
+                for name, follower in self.followers.items()
+                for answer in follower.receive(self._name, self._from_leader(message))
+            ]
+            said = [self._hear(name, answer) for name, answer in answers]
+
+    def _hear(self, name: SiloId, message: FromFollower) -> FromLeader | None:
+        return self.leader.receive(name, self._from_follower(name, message))
+
+    def _from_leader(self, message: FromLeader) -> FromLeader:
+        decoded: FromLeader = wire.decode_as(*self._frame(self._name, message), FromLeader)
+        return decoded
+
+    def _from_follower(self, name: SiloId, message: FromFollower) -> FromFollower:
+        decoded: FromFollower = wire.decode_as(*self._frame(name, message), FromFollower)
+        return decoded
+
+    def _frame(self, sender: SiloId, message: Said) -> Frame:
+        frame = wire.encode(message)
+        self.sent[sender] += wire.size_of(frame)
+        return frame

@@ -1,0 +1,203 @@
+"""The leader of an intersection of many: it asks every follower once, and learns what all parties have.
+
+For an identifier of its own it gets from each follower's table the follower's share of zero, if the follower
+has the identifier, and noise if not. Only where all have it do the shares cancel; who lacks it does not show.
+
+Source: see ``follower``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.errors import FaultySilo, MalformedMessage, PolicyRefused, UnexpectedMessage, UsageError
+from secagg.hazmat.agreement import AgreementKey
+from secagg.hazmat.curve import Exponent
+from secagg.names import RandomSource, SiloId
+from secagg.payload import Payload
+from secagg.psi.identifiers import Identifiers
+from secagg.psi.many.follower import shared_tags
+from secagg.psi.many.messages import (
+    EvaluatedInOrder,
+    FromFollower,
+    FromLeader,
+    Introduced,
+    Shared,
+    Table,
+)
+from secagg.psi.many.shares import checked, pair_keys, zero_shares
+from secagg.psi.many.terms import ManyTerms
+from secagg.psi.many.values import hidden_by
+from secagg.psi.messages import Query
+from secagg.psi.okvs import Words, decode, table_length
+from secagg.psi.outcome import Left, Outcome, order_digest
+from secagg.psi.powers import Powers
+from secagg.psi.sets import evaluated, with_padding
+from secagg.psi.shuffling import random_order
+from secagg.psi.sizes import padded
+from secagg.psi.tags import TAG, TAG_SIZE
+from secagg.psi.terms import IntersectionPolicy
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Waits for the public keys of the followers, ``known`` so far."""
+
+    key: AgreementKey
+    known: Mapping[SiloId, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The query is out.
+
+    Attributes:
+        exponent: of the query.
+        known: what stands at each place of the query, padding included.
+        order: which identifier, or padding, that is.
+        total: of shares, and of tables and values that are in.
+        values: of followers whose table is due.
+        heard: followers whose table is in.
+    """
+
+    exponent: Exponent
+    known: Sequence[bytes] = field(repr=False)
+    order: NDArray[np.int64] = field(repr=False)
+    total: Words = field(repr=False)
+    values: Mapping[SiloId, Words] = field(default_factory=dict, repr=False)
+    heard: frozenset[SiloId] = frozenset()
+
+
+State: TypeAlias = Meeting | Asked | Outcome | Left
+
+
+class LeaderSession:
+    """One intersection of many, from the leader's side; no I/O.
+
+    Args:
+        terms: that all agreed on.
+        identifiers: the leader's.
+        policy: its own limits.
+        powers: computes.
+        random: for keys, the order and the padding.
+
+    Raises:
+        PolicyRefused: the terms are below its own limits.
+
+    Guarantees:
+        After a refusal nothing more is taken or said.
+    """
+
+    def __init__(
+        self,
+        terms: ManyTerms,
+        identifiers: Identifiers,
+        *,
+        policy: IntersectionPolicy,
+        powers: Powers,
+        random: RandomSource = os.urandom,
+    ) -> None:
+        terms.check(policy)
+        self._terms = terms
+        self._identifiers = identifiers
+        self._policy = policy
+        self._powers = powers
+        self._random = random
+        self._state: State = Meeting(AgreementKey.generate(random))
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What was learned, at the end."""
+        return self._state if isinstance(self._state, Outcome) else None
+
+    def open(self) -> Introduced:
+        """Return what every follower is told.
+
+        Raises:
+            UsageError: this session is under way.
+        """
+        if not isinstance(self._state, Meeting):
+            raise UsageError("this intersection was begun before; each one is a session of its own")
+        return Introduced(self._state.key.public)
+
+    def receive(self, sender: SiloId, message: FromFollower) -> FromLeader | None:
+        """Take what ``sender`` says; return what is to be said to every follower.
+
+        Raises:
+            FaultySilo: the sender left the protocol.
+            PolicyRefused: a set is larger than is allowed here; or too few are shared, and the followers are
+                to be told ``Withheld``.
+            UnexpectedMessage: it is not the turn of such a message, or not of this sender.
+        """
+        try:
+            self._state, reply = self._received(sender, message)
+        except (FaultySilo, PolicyRefused):
+            self._state = Left()
+            raise
+        return reply
+
+    def _received(self, sender: SiloId, message: FromFollower) -> tuple[State, FromLeader | None]:
+        followers = set(self._terms.followers)
+        match self._state, message:
+            case Meeting(key, known), Introduced(public) if sender in followers - known.keys():
+                known = {**known, sender: checked(sender, public)}
+                return self._asked(key, known) if known.keys() == followers else (Meeting(key, known), None)
+            case Asked() as state, EvaluatedInOrder(points) if sender in followers - state.values.keys():
+                values = self._evaluated(state, sender, points)
+                return replace(state, values={**state.values, sender: values}), None
+            case Asked() as state, Table() if sender in state.values.keys() - state.heard:
+                state = self._added(state, sender, message)
+                return self._learned(state) if state.heard == followers else (state, None)
+            case _:
+                raise UnexpectedMessage(f"{type(message).__name__} from {sender} is not due")
+
+    def _asked(self, key: AgreementKey, others: Mapping[SiloId, bytes]) -> tuple[Asked, Query]:
+        whole = with_padding(self._identifiers, self._random)
+        order, exponent = random_order(len(whole), self._random), Exponent.generate(self._random)
+        known = [whole[at] for at in order]
+        shares = zero_shares(pair_keys(self._terms, self._terms.leader, key, others), known)
+        points = self._powers.of_messages(known, self._terms.digest, exponent)
+        query = Query(self._terms.digest, Payload.of(np.frombuffer(points, np.uint8)))
+        return Asked(exponent, known, order, shares), query
+
+    def _evaluated(self, state: Asked, sender: SiloId, payload: Payload) -> Words:
+        points = evaluated(sender, payload, len(state.known))
+        try:
+            powers = self._powers.of_points(points, state.exponent.inverse)
+        except MalformedMessage as error:
+            raise FaultySilo(sender, str(error)) from error
+        return hidden_by(self._terms, sender, powers)
+
+    def _added(self, state: Asked, sender: SiloId, table: Table) -> Asked:
+        entries, length = table.entries, table_length(table.keys)
+        if entries.dtype != "u8" or entries.length != 2 * length or table.keys != padded(table.keys):
+            raise FaultySilo(sender, "its table has another length than its keys need, or is not padded")
+        self._policy.check_set(sender, table.keys)
+        words = entries.array().reshape(length, 2)
+        added = decode(words, state.known, entries=table.keys, seed=table.seed) ^ state.values[sender]
+        return replace(state, total=state.total ^ added, heard=state.heard | {sender})
+
+    def _learned(self, state: Asked) -> tuple[Outcome, Shared | None]:
+        mine = state.order[(state.total == 0).all(axis=1)]
+        mine = mine[mine < len(self._identifiers)]
+        if len(mine) < self._terms.smallest_intersection:
+            raise PolicyRefused(
+                "smallest intersection",
+                f"fewer than {self._terms.smallest_intersection} records are with all parties",
+            )
+        key = self._random(32)
+        tags = shared_tags(key, self._identifiers)[mine]
+        order = np.argsort(tags)
+        digest = order_digest(self._terms.digest, tags[order])
+        outcome = Outcome(count=len(mine), rows=self._identifiers.rows[mine[order]], digest=digest)
+        if self._terms.reveal == "leader":
+            return outcome, None
+        padding = np.frombuffer(self._random(TAG_SIZE * (len(state.known) - len(tags))), TAG)
+        told = np.sort(np.concatenate([tags, padding]))
+        return outcome, Shared(key, Payload.of(told.view(np.uint8)))
