@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from secagg.errors import MalformedMessage, MissingExtra, ParameterError, UsageError
 from secagg.names import RandomSource
@@ -115,9 +114,9 @@ def check_canonical(points: bytes | memoryview) -> None:
         raise MalformedMessage("a point is not in its canonical encoding")
 
 
-def all_differ(points: NDArray[np.uint8]) -> bool:
-    """Tell whether no two of ``points``, uint8 of shape (count * 32,), are one."""
-    return len(np.unique(points.view(f"S{POINT_SIZE}"))) == points.size // POINT_SIZE
+def all_differ(points: bytes) -> bool:
+    """Tell whether no two of ``points``, 32 bytes each, are one."""
+    return len(np.unique(np.frombuffer(points, f"S{POINT_SIZE}"))) == len(points) // POINT_SIZE
 
 
 def hash_to_ristretto255(messages: Iterable[bytes], tag: bytes) -> Iterator[bytes]:

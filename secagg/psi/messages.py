@@ -5,7 +5,7 @@ No size of a message tells how many records are shared, so that whoever carries 
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -21,7 +21,10 @@ NOWHERE = 0xFFFF_FFFF
 
 
 class Said(Part, frozen=True):
-    """Shape of every message below."""
+    """Shape of every message below. Its repr shows nothing."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
 
 class Query(Said, frozen=True, tag=True):
@@ -68,7 +71,9 @@ class Counted(Said, frozen=True, tag=True):
 
 
 class Withheld(Said, frozen=True, tag=True):
-    """Either to the other: fewer are shared than I let be revealed; I say no more."""
+    """A party to another: by this rule of mine I say no more."""
+
+    rule: Literal["largest set", "smallest intersection"]
 
 
 FromReceiver: TypeAlias = Query | Matched | Counted | Withheld

@@ -10,6 +10,7 @@ private set intersection", section 4.1 (3-hash garbled cuckoo table).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,26 +37,37 @@ def table_length(keys: int) -> int:
     return 3 * _third(keys) + DENSE
 
 
-def encode(keys: Sequence[bytes], values: Words, *, seed: bytes, random: RandomSource) -> Words:
-    """Return a table in which each key has its value.
+def encode(keys: Sequence[bytes], values: Words, *, random: RandomSource = os.urandom) -> tuple[bytes, Words]:
+    """Return a seed of 32 bytes and a table in which each key has its value under that seed.
 
     Args:
         keys: all different.
         values: uint64, shape (len(keys), 2); random to whoever may read the table, or it shows keys.
-        seed: for the hash, 32 bytes, drawn after the keys were fixed.
-        random: for entries that no key decides.
+        random: for the seed and for entries that no key decides.
 
     Returns:
-        uint64, shape (``table_length(len(keys))``, 2).
+        The seed; uint64, shape (``table_length(len(keys))``, 2).
 
     Raises:
-        UsageError: two keys are equal, or 2**-40 happened.
+        UsageError: two keys are equal.
     """
+    if len(set(keys)) < len(keys):
+        raise UsageError("two keys of a table are equal")
+    table: Words | None = None
+    seed = b""
+    while table is None:  # With probability 2**-40 a seed serves no table; the next one does.
+        seed = random(SEED_SIZE)
+        table = _solved(keys, values, seed, random)
+    return seed, table
+
+
+def _solved(keys: Sequence[bytes], values: Words, seed: bytes, random: RandomSource) -> Words | None:
     length = table_length(len(keys))
     table = np.frombuffer(random(16 * length), np.uint64).reshape(length, 2).copy()
     rows = _hashed(keys, seed, _third(len(keys)))
-    rounds, core = _peeled(rows.places, 3 * _third(len(keys)))
-    _eliminate(table, rows, values, core)
+    rounds, core = _peeled(rows.places, length - DENSE)
+    if not _eliminate(table, rows, values, core):
+        return None
     dense = _dense(table, rows.bits)
     for peeled in reversed(rounds):
         others = rows.places[peeled.rows[:, None], peeled.others]
@@ -64,16 +76,15 @@ def encode(keys: Sequence[bytes], values: Words, *, seed: bytes, random: RandomS
     return table
 
 
-def decode(table: Words, keys: Sequence[bytes], *, entries: int, seed: bytes) -> Words:
+def decode(table: Words, keys: Sequence[bytes], *, seed: bytes) -> Words:
     """Return what the table gives each key: its value, or noise for a key that it was not made with.
 
     Args:
         table: as ``encode`` gave it.
         keys: any.
-        entries: keys that it was made with.
         seed: that it was made with.
     """
-    rows = _hashed(keys, seed, _third(entries))
+    rows = _hashed(keys, seed, (len(table) - DENSE) // 3)
     found: Words = np.bitwise_xor.reduce(table[rows.places], axis=1) ^ _dense(table, rows.bits)
     return found
 
@@ -140,10 +151,10 @@ def _peeled(places: NDArray[np.int64], length: int) -> tuple[list[_Round], NDArr
     return rounds, left
 
 
-def _eliminate(table: Words, rows: _Rows, values: Words, core: NDArray[np.int64]) -> None:
-    """Solve for the keys that peeling left, over their places and the dense entries."""
+def _eliminate(table: Words, rows: _Rows, values: Words, core: NDArray[np.int64]) -> bool:
+    """Solve for the keys that peeling left, over places and dense entries; tell whether there is a way."""
     if not len(core):
-        return
+        return True
     columns, at = np.unique(rows.places[core], return_inverse=True)
     count, sparse = len(core), len(columns)
     system = np.zeros((count, sparse + DENSE), np.bool_)
@@ -155,7 +166,7 @@ def _eliminate(table: Words, rows: _Rows, values: Words, core: NDArray[np.int64]
     for row in range(count):
         ones = np.flatnonzero(system[row])
         if not len(ones):
-            raise UsageError("two keys of a table are equal")
+            return False
         pivot = int(ones[0])
         pivots.append(pivot)
         meets = system[:, pivot].copy()
@@ -168,3 +179,4 @@ def _eliminate(table: Words, rows: _Rows, values: Words, core: NDArray[np.int64]
     for row in range(count):
         solved[row] ^= np.bitwise_xor.reduce(table[entries[system[row]]], axis=0, initial=np.uint64(0))
     table[entries[pivots]] = solved
+    return True

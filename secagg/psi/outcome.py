@@ -1,4 +1,4 @@
-"""What a party learned, and the hash by which two parties see that they mean the same order."""
+"""How a session ends, and the hash by which parties see that they mean the same order."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from secagg.hazmat.framing import digest
 
 
 @dataclass(frozen=True)
-class Left:
-    """This party refused something; nothing more is taken from the others, and its secrets are gone."""
+class Ended:
+    """Without a result: this party refused something, or is not to learn. Nothing more is taken or said."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,8 +21,8 @@ class Outcome:
     """What one party learned.
 
     Attributes:
-        count: records that both have.
-        rows: int64, shape (count,): where they stand in what this party gave, in the order that both have;
+        count: records that all have.
+        rows: int64, shape (count,): where they stand in what this party gave, in the order that all have;
             None if this party learns the number only.
         digest: of that order, 32 bytes, equal at all who learn it if they follow the protocol; None where
             ``rows`` is.

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import FaultySilo, MalformedMessage, PolicyRefused, UnexpectedMessage, UsageError
+from secagg.errors import FaultySilo, PolicyRefused, UnexpectedMessage, UsageError
 from secagg.hazmat.curve import Exponent
 from secagg.names import RandomSource
 from secagg.payload import Payload
@@ -35,12 +35,12 @@ from secagg.psi.messages import (
     Tags,
     Withheld,
 )
-from secagg.psi.outcome import Left, Outcome, order_digest
+from secagg.psi.outcome import Ended, Outcome, order_digest
 from secagg.psi.powers import Powers
-from secagg.psi.sets import evaluated, with_padding
+from secagg.psi.sets import check_evaluated, raised, with_padding
 from secagg.psi.shuffling import random_order
 from secagg.psi.tags import as_tags, tags_of
-from secagg.psi.terms import IntersectionPolicy, IntersectionTerms
+from secagg.psi.terms import IntersectionPolicy, IntersectionTerms, withheld
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Ready:
     """Nothing is said yet."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Asked:
     """The query is out. ``order``: which identifier, or padding, stands at each place of it."""
 
@@ -56,7 +56,7 @@ class Asked:
     order: NDArray[np.int64] = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answered:
     """The evaluated points are back. ``mine``: their tags."""
 
@@ -64,7 +64,7 @@ class Answered:
     mine: NDArray[np.bytes_] = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matching:
     """Waits to be told which. ``shared``: places of evaluated points that matched, in the order of tags."""
 
@@ -73,7 +73,7 @@ class Matching:
     digest: bytes
 
 
-State: TypeAlias = Ready | Asked | Answered | Matching | Outcome | Left
+State: TypeAlias = Ready | Asked | Answered | Matching | Outcome | Ended
 
 
 class ReceiverSession:
@@ -137,7 +137,7 @@ class ReceiverSession:
         try:
             self._state, reply = self._received(message)
         except (FaultySilo, PolicyRefused):
-            self._state = Left()
+            self._state = Ended()
             raise
         return reply
 
@@ -149,19 +149,16 @@ class ReceiverSession:
                 return self._matched(state, tags)
             case Matching() as state, Revealed(places):
                 return self._revealed(state, places), None
-            case ((Asked() | Answered() | Matching() | Outcome()), Withheld()):
-                raise PolicyRefused(
-                    "smallest intersection", f"fewer are shared than {self._terms.sender} lets be revealed"
-                )
+            case ((Asked() | Matching()), Withheld(rule)):
+                raise withheld(self._terms.sender, rule)
+            case Outcome(), Withheld(rule) if self._terms.reveal == "count":
+                raise withheld(self._terms.sender, rule)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} from {self._terms.sender} is not due")
 
     def _answered(self, state: Asked, payload: Payload) -> Answered:
-        points = evaluated(self._terms.sender, payload, len(state.order))
-        try:
-            powers = self._powers.of_points(points, state.exponent.inverse)
-        except MalformedMessage as error:
-            raise self._faulty(str(error)) from error
+        check_evaluated(self._terms.sender, payload, len(state.order))
+        powers = raised(self._terms.sender, payload.array(), state.exponent.inverse, self._powers)
         return Answered(state.order, tags_of(powers, self._terms.digest))
 
     def _matched(self, state: Answered, payload: Payload) -> tuple[State, FromReceiver]:

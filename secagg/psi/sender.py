@@ -5,7 +5,7 @@ tags are those of points raised to an exponent that is drawn for this session (o
 hashing as a random oracle: Jarecki, Liu 2010, "Fast secure computation of set intersection"). So a limit on
 the size of a query is a limit on what can be learned. What the receiver says of matches is believed: one that
 leaves the protocol can have places revealed that did not match, which tells it no more than its query could,
-and can make the sender's result wrong. ``smallest_intersection`` holds for one that follows the protocol.
+and can make the sender's result wrong.
 
 Source: see ``receiver``.
 """
@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import FaultySilo, MalformedMessage, PolicyRefused, UnexpectedMessage
+from secagg.errors import FaultySilo, PolicyRefused, UnexpectedMessage
 from secagg.hazmat.curve import POINT_SIZE, Exponent
 from secagg.names import RandomSource
 from secagg.payload import Payload
@@ -36,12 +36,12 @@ from secagg.psi.messages import (
     Tags,
     Withheld,
 )
-from secagg.psi.outcome import Left, Outcome, order_digest
+from secagg.psi.outcome import Ended, Outcome, order_digest
 from secagg.psi.powers import Powers
-from secagg.psi.sets import asked, with_padding
+from secagg.psi.sets import check_query, raised, with_padding
 from secagg.psi.shuffling import random_order
 from secagg.psi.tags import tags_of
-from secagg.psi.terms import IntersectionPolicy, IntersectionTerms
+from secagg.psi.terms import IntersectionPolicy, IntersectionTerms, withheld
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Ready:
     """Nothing was asked yet."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Told:
     """The answer is out.
 
@@ -64,7 +64,7 @@ class Told:
     holders: NDArray[np.int64] = field(repr=False)
 
 
-State: TypeAlias = Ready | Told | Outcome | Left
+State: TypeAlias = Ready | Told | Outcome | Ended
 
 
 class SenderSession:
@@ -108,13 +108,13 @@ class SenderSession:
         Raises:
             FaultySilo: the receiver left the protocol, or agreed on other terms.
             PolicyRefused: the query is larger than is allowed here, or fewer are shared than one of the two
-                lets be revealed. If it is this party, the receiver is to be told ``Withheld``.
+                lets be revealed. If it is this party, the receiver is to be told ``Withheld`` and the rule.
             UnexpectedMessage: it is not the turn of such a message.
         """
         try:
             self._state, replies = self._received(message)
         except (FaultySilo, PolicyRefused):
-            self._state = Left()
+            self._state = Ended()
             raise
         return replies
 
@@ -128,24 +128,16 @@ class SenderSession:
                 return self._revealed(state, matches)
             case Told() as state, Counted(count) if self._terms.reveal == "count":
                 return self._counted(state, int.from_bytes(count, "little")), ()
-            case Told(), Withheld():
-                raise PolicyRefused(
-                    "smallest intersection",
-                    f"fewer are shared than {self._terms.receiver} lets be revealed",
-                )
+            case Told(), Withheld(rule):
+                raise withheld(self._terms.receiver, rule)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} from {self._terms.receiver} is not due")
 
     def _told(self, payload: Payload) -> tuple[Told, tuple[FromSender, ...]]:
-        points = np.frombuffer(asked(self._terms.receiver, payload, self._policy), np.uint8)
-        exponent, order = (
-            Exponent.generate(self._random),
-            random_order(len(points) // POINT_SIZE, self._random),
-        )
-        try:
-            powers = self._powers.of_points(points.reshape(-1, POINT_SIZE)[order].tobytes(), exponent)
-        except MalformedMessage as error:
-            raise self._faulty(str(error)) from error
+        check_query(self._terms.receiver, payload, self._policy)
+        points = payload.array().reshape(-1, POINT_SIZE)
+        exponent, order = Exponent.generate(self._random), random_order(len(points), self._random)
+        powers = raised(self._terms.receiver, points[order], exponent, self._powers)
         # What pads takes as long as what it pads, or the time would tell the size.
         known = with_padding(self._identifiers, self._random)
         tags = tags_of(self._powers.of_messages(known, self._terms.digest, exponent), self._terms.digest)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from secagg.errors import FaultySilo
-from secagg.hazmat.curve import POINT_SIZE, all_differ
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.errors import FaultySilo, MalformedMessage
+from secagg.hazmat.curve import POINT_SIZE, Exponent, all_differ
 from secagg.names import RandomSource, SiloId
 from secagg.payload import Payload
 from secagg.psi.identifiers import PADDING, Identifiers
+from secagg.psi.powers import Powers
 from secagg.psi.sizes import padded
 from secagg.psi.terms import IntersectionPolicy
 
@@ -17,33 +21,40 @@ def with_padding(identifiers: Identifiers, random: RandomSource) -> list[bytes]:
     return known + [PADDING + random(32) for _ in range(padded(len(known)) - len(known))]
 
 
-def asked(sender: SiloId, payload: Payload, policy: IntersectionPolicy) -> bytes:
-    """Return the points of a query.
+def check_query(sender: SiloId, payload: Payload, policy: IntersectionPolicy) -> None:
+    """Refuse what is no query.
 
     Raises:
-        FaultySilo: not whole points, not padded, or one comes twice.
+        FaultySilo: not whole points, or not padded.
         PolicyRefused: more than ``policy`` lets another party bring.
     """
     size, rest = divmod(payload.length, POINT_SIZE)
     if payload.dtype != "u1" or rest or size != padded(size):
         raise FaultySilo(sender, "its query is not of whole points, or not padded")
     policy.check_set(sender, size)
-    return _distinct(sender, payload)
 
 
-def evaluated(sender: SiloId, payload: Payload, count: int) -> bytes:
-    """Return the points of a query of ``count`` that ``sender`` evaluated.
+def check_evaluated(sender: SiloId, payload: Payload, count: int) -> None:
+    """Refuse what is not a query of ``count`` points that was evaluated.
 
     Raises:
-        FaultySilo: another number of points, or one comes twice.
+        FaultySilo: another number of points.
     """
     if payload.dtype != "u1" or payload.length != count * POINT_SIZE:
         raise FaultySilo(sender, "it evaluated another number of points than it was asked about")
-    return _distinct(sender, payload)
 
 
-def _distinct(sender: SiloId, payload: Payload) -> bytes:
-    points = payload.array()
-    if not all_differ(points):
+def raised(sender: SiloId, points: NDArray[np.uint8], exponent: Exponent, powers: Powers) -> bytes:
+    """Return the powers of points that ``sender`` sent.
+
+    Raises:
+        FaultySilo: a point is not canonical, or of low order, or two have one power: of points that differ by
+            one of low order each is another and their powers are not.
+    """
+    try:
+        found = powers.of_points(points.tobytes(), exponent)
+    except MalformedMessage as error:
+        raise FaultySilo(sender, str(error)) from error
+    if not all_differ(found):
         raise FaultySilo(sender, "a point comes twice, of which there is each once")
-    return points.tobytes()
+    return found

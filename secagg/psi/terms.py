@@ -79,8 +79,8 @@ class IntersectionPolicy:
         largest_set: records that another party may bring to one intersection, at least 1; sets are padded, so
             an eighth more may be identifiers too, and 64 may always be. Who may bring all that an identifier
             can be learns the whole set.
-        smallest_intersection: with fewer shared records nothing is revealed; 0 for no such limit. Of a number
-            alone the receiver learns it before the sender could say no.
+        smallest_intersection: with fewer shared records this party does not tell the other which; 0 for no
+            such limit. The receiver, and the leader of many, see before it that there are fewer.
 
     Raises:
         ParameterError: out of range.
@@ -110,7 +110,7 @@ class IntersectionPolicy:
             )
 
     def check_shared(self, count: int) -> None:
-        """Refuse to reveal an intersection that is too small.
+        """Refuse to tell another party of an intersection that is too small.
 
         Raises:
             PolicyRefused: fewer than ``smallest_intersection`` records are shared; how many it does not say.
@@ -119,3 +119,8 @@ class IntersectionPolicy:
             raise PolicyRefused(
                 "smallest intersection", f"fewer than {self.smallest_intersection} records are shared"
             )
+
+
+def withheld(partner: SiloId, rule: str) -> PolicyRefused:
+    """Return what it means that ``partner`` says no more by a rule of its own."""
+    return PolicyRefused(rule, f"{partner} says no more, by a limit of its own")

@@ -8,6 +8,7 @@ for the one bit that tells a point of the curve from one of its twist, which no 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -16,6 +17,7 @@ import pytest
 
 from secagg.errors import PolicyRefused
 from secagg.hazmat.curve import POINT_SIZE, Exponent, hash_to_points
+from secagg.names import RandomSource
 from secagg.psi.identifiers import read_identifiers
 from secagg.psi.messages import Evaluated, Query, Tags
 from secagg.psi.powers import SUITE, Powers
@@ -96,6 +98,14 @@ def hashed_to_x(messages: Sequence[bytes], tag: bytes) -> bytes:
     return b"".join(bytes(each[:-1]) + bytes([each[-1] & 0x7F]) for each in hashes)
 
 
+class Constant(Exponent):
+    """An exponent that is not drawn for a session."""
+
+    @classmethod
+    def generate(cls, random: RandomSource = os.urandom) -> Exponent:
+        return _ONE
+
+
 _ONE = Exponent.generate()
 
 
@@ -104,7 +114,8 @@ _ONE = Exponent.generate()
     [
         ("secagg.psi.powers.Powers.of_messages", unmasked, "found by guessing"),
         ("secagg.psi.powers.hash_to_points", hashed_to_x, "on the twist"),
-        ("secagg.psi.receiver.Exponent.generate", lambda *_: _ONE, "two sessions show the same records"),
+        ("secagg.psi.receiver.Exponent", Constant, "two sessions show the same records"),
+        ("secagg.psi.sender.Exponent", Constant, "two sessions show the same records"),
     ],
 )
 def test_psi_dictionary_mutant(

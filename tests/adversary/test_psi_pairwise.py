@@ -1,19 +1,23 @@
 """Attack ``psi_pairwise``: learn what only some of several parties share.
 
-The leader gets from each follower's table a value for each of its own identifiers. It compares them with what
-it can compute by itself: nothing, and its own part of that follower's share. Where that tells the members of
-the follower's set from others, the leader knows what the two of them share, and how much."""
+The leader gets from each follower's table a value for each of its own identifiers. It adds up those of some
+followers and compares the sum with what it can compute by itself: nothing, and its own part of their shares.
+Where that tells members of their sets from others, it knows what some share, and how much. And it asks the
+tables about identifiers that it did not ask the followers about."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
 import pytest
 
 from secagg.hazmat.agreement import AgreementKey
+from secagg.hazmat.curve import POINT_SIZE
 from secagg.names import SiloId
+from secagg.psi.identifiers import read_identifiers
 from secagg.psi.many.leader import Asked, LeaderSession
 from secagg.psi.many.messages import Table
 from secagg.psi.many.shares import pair_keys, zero_shares
@@ -21,8 +25,15 @@ from secagg.psi.many.terms import ManyTerms
 from secagg.psi.okvs import Words, decode
 from tests.psi.test_many import parties
 
-# Pairs share much, all three little: 60 and 44 of the leader's with each follower, 4 with both.
-SETS = {"a": range(100), "b": range(60), "c": [*range(56, 100), *range(500, 516)]}
+# Some share much, all little: of the leader's records most are some followers', 4 are everybody's. And the
+# followers share what the leader does not have.
+OFF = range(2000, 2050)
+SETS = {
+    "a": range(100),
+    "b": [*range(60), *OFF],
+    "c": [*range(40, 100), *OFF],
+    "d": [*range(56, 90), *range(20), *OFF],
+}
 
 
 class Curious(LeaderSession):
@@ -31,40 +42,57 @@ class Curious(LeaderSession):
     Attributes:
         keys: that it has with each follower.
         given: follower -> what its table gives for each identifier of the query.
+        tables: follower -> the table.
     """
 
     def _asked(self, key: AgreementKey, others: Mapping[SiloId, bytes]) -> Any:
         self.given: dict[SiloId, Words] = {}
+        self.tables: dict[SiloId, Table] = {}
         self.keys = pair_keys(self._terms, self._terms.leader, key, others)
         return super()._asked(key, others)
 
     def _added(self, state: Asked, sender: SiloId, table: Table) -> Asked:
-        words = table.entries.array().reshape(-1, 2)
-        found = decode(words, state.known, entries=table.keys, seed=table.seed)
-        self.given[sender] = found ^ state.values[sender]
+        self.given[sender] = looked_up(table, state.known) ^ state.values[sender]
+        self.tables[sender] = table
         self.known = state.known
         return super()._added(state, sender, table)
 
 
-def hits(values: Words, guess: Words) -> int:
-    return int((values == guess).all(axis=1).sum())
+def looked_up(table: Table, identifiers: Sequence[bytes]) -> Words:
+    return decode(table.entries.array().reshape(-1, 2), identifiers, seed=table.seed)
 
 
-def test_psi_pairwise() -> None:
+def zeros(values: Words) -> int:
+    return int((values == 0).all(axis=1).sum())
+
+
+def run() -> Curious:
     here = parties(SETS, leading=Curious)
     here.run()
     leader = here.leader
     assert isinstance(leader, Curious)
     assert leader.outcome is not None
     assert leader.outcome.count == 4
-    for follower, key in leader.keys.items():
-        given, nothing = leader.given[follower], np.zeros((len(leader.known), 2), np.uint64)
-        own = zero_shares({follower: key}, leader.known)
-        assert hits(given, nothing) == hits(given, own) == 0, (
-            f"the leader sees what it shares with {follower}"
+    return leader
+
+
+def test_psi_pairwise() -> None:
+    leader = run()
+    for some in chain.from_iterable(combinations(leader.keys, size) for size in (1, 2)):
+        total = np.bitwise_xor.reduce([leader.given[follower] for follower in some])
+        own = zero_shares({follower: leader.keys[follower] for follower in some}, leader.known)
+        assert zeros(total) == zeros(total ^ own) == 0, (
+            f"the leader sees what it shares with {' and '.join(some)}"
         )
-        # Nor do two values of one table say that they are alike.
-        assert len(np.unique(given, axis=0)) == len(given)
+        # Nor do two values say that they are alike.
+        assert len(np.unique(total, axis=0)) == len(total)
+
+
+def test_tables_say_nothing_of_what_was_not_asked() -> None:
+    leader = run()
+    guessed = read_identifiers(OFF).encoded
+    total = np.bitwise_xor.reduce([looked_up(table, guessed) for table in leader.tables.values()])
+    assert zeros(total ^ zero_shares(leader.keys, guessed)) == 0, "the leader sees what followers share"
 
 
 def no_shares(_: Mapping[SiloId, bytes], identifiers: Sequence[bytes]) -> Words:
@@ -86,3 +114,14 @@ def test_psi_pairwise_mutant(monkeypatch: pytest.MonkeyPatch, defence: str) -> N
         monkeypatch.setattr("secagg.psi.many.follower.pair_keys", with_the_leader_only)
     with pytest.raises(AssertionError, match="the leader sees what it shares"):
         test_psi_pairwise()
+
+
+def bare(_terms: ManyTerms, _follower: SiloId, points: bytes) -> Words:
+    return np.zeros((len(points) // POINT_SIZE, 2), np.uint64)
+
+
+def test_tables_say_nothing_of_what_was_not_asked_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secagg.psi.many.follower.hidden_by", bare)
+    monkeypatch.setattr("secagg.psi.many.leader.hidden_by", bare)
+    with pytest.raises(AssertionError, match="the leader sees what followers share"):
+        test_tables_say_nothing_of_what_was_not_asked()

@@ -15,15 +15,24 @@ from secagg import wire
 from secagg.errors import MalformedMessage
 from secagg.payload import Payload
 from secagg.psi.frames import decode_from_receiver, decode_from_sender
+from secagg.psi.many.frames import decode_from_follower, decode_from_leader
+from secagg.psi.many.messages import EvaluatedInOrder, Introduced, Shared, Table
 from secagg.psi.messages import Counted, Evaluated, Matched, Query, Revealed, Said, Tags, Withheld
 from tests.counts import count
 
 BYTES, PLACES = Payload.of(np.arange(64, dtype=np.uint8)), Payload.of(np.arange(16, dtype=np.uint32))
-RECEIVER: list[Said] = [Query(bytes(32), BYTES), Matched(PLACES), Counted(bytes(4)), Withheld()]
-SENDER: list[Said] = [Evaluated(BYTES), Tags(BYTES), Revealed(PLACES), Withheld()]
+WORDS = Payload.of(np.arange(16, dtype=np.uint64))
+WITHHELD, INTRODUCED = Withheld("largest set"), Introduced(bytes(32))
+RECEIVER: list[Said] = [Query(bytes(32), BYTES), Matched(PLACES), Counted(bytes(4)), WITHHELD]
+SENDER: list[Said] = [Evaluated(BYTES), Tags(BYTES), Revealed(PLACES), WITHHELD]
+LEADER: list[Said] = [INTRODUCED, Query(bytes(32), BYTES), Shared(bytes(32), BYTES), WITHHELD]
+FOLLOWER: list[Said] = [INTRODUCED, EvaluatedInOrder(BYTES), Table(bytes(32), 64, WORDS), WITHHELD]
+EVERYTHING = RECEIVER + SENDER + LEADER + FOLLOWER
 DECODERS: list[tuple[Callable[..., Said], list[Said]]] = [
     (decode_from_receiver, RECEIVER),
     (decode_from_sender, SENDER),
+    (decode_from_leader, LEADER),
+    (decode_from_follower, FOLLOWER),
 ]
 
 
@@ -34,15 +43,13 @@ def test_each_message_comes_back_from_its_own_frame(decode: Callable[..., Said],
         found = decode(header, payload)
         assert type(found) is type(said)
         assert wire.encode(found)[0] == header
-    for said in {
-        type(each): each for each in RECEIVER + SENDER if type(each) not in set(map(type, mine))
-    }.values():
+    for said in {type(each): each for each in EVERYTHING if type(each) not in set(map(type, mine))}.values():
         with pytest.raises(MalformedMessage):
             decode(*wire.encode(said))
 
 
 @settings(max_examples=count(200, full=5000))
-@given(st.sampled_from(RECEIVER + SENDER), st.data())
+@given(st.sampled_from(EVERYTHING), st.data())
 def test_any_change_of_a_frame_is_refused(said: Said, data: Any) -> None:
     header, payload = wire.encode(said)
     whole = bytearray(header), bytearray(bytes(payload[:]) if payload is not None else b"")
@@ -61,7 +68,7 @@ def test_any_change_of_a_frame_is_refused(said: Said, data: Any) -> None:
         except MalformedMessage:
             continue
         # Bytes of a number or digest may be others; nothing else is a message again.
-        assert isinstance(found, Counted | Query)
+        assert isinstance(found, Counted | Query | Introduced | Shared | Table)
         assert wire.encode(found)[0] == bytes(whole[0])
 
 

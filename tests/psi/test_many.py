@@ -31,6 +31,7 @@ from secagg.psi.many.leader import LeaderSession
 from secagg.psi.many.messages import EvaluatedInOrder, Introduced, Shared, Table
 from secagg.psi.many.terms import ManyTerms
 from secagg.psi.messages import Query, Said, Withheld
+from secagg.psi.tags import TAG_SIZE
 from secagg.psi.terms import IntersectionPolicy
 from tests.counts import count
 from tests.psi.parties import ONE_CORE
@@ -95,6 +96,22 @@ def test_ten_parties_find_what_all_have() -> None:
     assert min(found.sent.values()) > 64 * POINT_SIZE
 
 
+def test_of_what_the_leader_alone_learns_nothing_is_told() -> None:
+    here = parties(reveal="leader")
+    here.run()
+    assert here.leader.outcome is not None
+    for follower in here.followers.values():
+        assert follower.outcome is None
+        with pytest.raises(UnexpectedMessage):
+            follower.receive("a", Withheld("smallest intersection"))
+
+
+def test_a_follower_that_says_no_more_ends_it() -> None:
+    here = parties()
+    with pytest.raises(PolicyRefused, match="largest set: b says no more, by a limit of its own"):
+        here.leader.receive("b", Withheld("largest set"))
+
+
 def test_the_leader_alone_learns_if_so_agreed() -> None:
     found = intersect_many(SETS, reveal="leader", cores=1)
     assert set(found.rows) == {"a"}
@@ -140,8 +157,13 @@ def test_what_cannot_be_agreed_on_is_refused(changes: dict[str, Any], text: str)
 def test_what_is_handed_in_wrong_is_refused() -> None:
     with pytest.raises(ParameterError, match="the leader 'z' is none of the parties: a, b, c"):
         intersect_many(SETS, leader="z")
-    with pytest.raises(ParameterError, match="2 parties"):
-        intersect_many({"a": [1], "b": [1]})
+    for few in ({"a": [1], "b": [1]}, {}, [[1], [1], [1]]):
+        with pytest.raises(ParameterError, match="3 to 10 parties: a mapping"):
+            intersect_many(few)  # type: ignore[arg-type]
+    own, policy = read_identifiers([1]), IntersectionPolicy()
+    for name in ("a", "z"):
+        with pytest.raises(ParameterError, match=f"{name} is no follower here: b, c"):
+            FollowerSession(terms_of("abc"), name, own, policy=policy, powers=ONE_CORE)
     with pytest.raises(InputRefused, match="ids of b: row 0 holds float"):
         intersect_many({"a": [1], "b": [1.5], "c": [1]})
 
@@ -166,8 +188,8 @@ def test_too_few_are_shown_to_nobody() -> None:
     with pytest.raises(PolicyRefused):
         here.run()
     for follower in here.followers.values():
-        with pytest.raises(PolicyRefused, match="fewer than 31"):
-            follower.receive("a", Withheld())
+        with pytest.raises(PolicyRefused, match="smallest intersection: a says no more"):
+            follower.receive("a", Withheld("smallest intersection"))
         assert follower.outcome is None
     assert here.leader.outcome is None
     assert intersect_many(SETS, policy=IntersectionPolicy(smallest_intersection=30), cores=1).count == 30
@@ -211,6 +233,18 @@ FAULTS: dict[str, tuple[str, type[Said], Callable[[Any], Said], str]] = {
     ),
     "leader: low order": ("a", Query, lambda m: replace(m, points=low_order(m.points)), "low order"),
     "leader: no key": ("a", Introduced, lambda _: Introduced(bytes(32)), "low order"),
+    "leader: fewer tags": (
+        "a",
+        Shared,
+        lambda m: replace(m, tags=Payload.of(array(m.tags)[: 64 * TAG_SIZE])),
+        "another number of records",
+    ),
+    "leader: no tags of theirs": (
+        "a",
+        Shared,
+        lambda m: replace(m, key=bytes(32)),
+        "fewer records than were agreed",
+    ),
     "leader: tags": (
         "a",
         Shared,
@@ -249,7 +283,7 @@ FAULTS: dict[str, tuple[str, type[Said], Callable[[Any], Said], str]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_who_leaves_the_protocol_is_named(name: str) -> None:
     sender, kind, wrong, text = FAULTS[name]
-    here = parties()
+    here = parties(smallest_intersection=1)
     here.change = lambda who, said: wrong(said) if who == sender and isinstance(said, kind) else said
     with pytest.raises(FaultySilo, match=text) as raised:
         here.run()

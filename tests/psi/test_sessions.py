@@ -199,11 +199,11 @@ def test_too_few_are_shown_to_nobody(whose: str, reveal: Reveal) -> None:
     # Of a number alone the receiver has nothing to wait for: the sender's refusal comes after it.
     assert (both.receiver.outcome is None) == (whose == "receiver" or reveal != "count")
     if whose == "sender":
-        with pytest.raises(PolicyRefused, match="fewer are shared than insurer lets be revealed"):
-            both.receiver.receive(Withheld())
+        with pytest.raises(PolicyRefused, match="smallest intersection: insurer says no more"):
+            both.receiver.receive(Withheld("smallest intersection"))
     else:
-        with pytest.raises(PolicyRefused, match="fewer are shared than bank lets be revealed"):
-            both.sender.receive(Withheld())
+        with pytest.raises(PolicyRefused, match="smallest intersection: bank says no more"):
+            both.sender.receive(Withheld("smallest intersection"))
     assert both.receiver.outcome is both.sender.outcome is None
     enough: dict[str, Any] = {whose: IntersectionPolicy(smallest_intersection=50)}
     both = parties(MINE, THEIRS, reveal=reveal, **enough)
@@ -222,14 +222,14 @@ def test_after_a_refusal_nothing_more_is_taken_or_said() -> None:
     with pytest.raises(PolicyRefused):
         both.receiver.receive(tags)
     with pytest.raises(PolicyRefused):
-        both.sender.receive(Withheld())
+        both.sender.receive(Withheld("smallest intersection"))
     # Another set of tags would be another question, and matches after all an answer.
     with pytest.raises(UnexpectedMessage):
         both.receiver.receive(tags)
     with pytest.raises(UnexpectedMessage):
         both.sender.receive(Matched(Payload.of(np.ones(104, np.uint32))))
     for session in (both.receiver, both.sender):
-        assert repr(session._state) == "Left()"
+        assert repr(session._state) == "Ended()"
 
 
 def test_parties_that_agreed_on_different_things_are_told_so() -> None:
@@ -247,6 +247,41 @@ def test_a_set_larger_than_is_allowed_is_refused(whose: str) -> None:
     with pytest.raises(PolicyRefused, match=f"largest set: {partner} brings 104 records, padded; 64 are"):
         parties(MINE, THEIRS, **few).run()
     parties(MINE[:64], THEIRS[:64], **few).run()
+
+
+@pytest.mark.parametrize("reveal", ["both", "receiver", "count"])
+def test_who_has_a_result_keeps_it(reveal: Reveal) -> None:
+    both = parties(MINE, THEIRS, reveal=reveal)
+    both.run()
+    late = Withheld("smallest intersection")
+    if reveal == "count":  # Here it may be the sender's answer to the number.
+        with pytest.raises(PolicyRefused):
+            both.receiver.receive(late)
+    else:
+        with pytest.raises(UnexpectedMessage):
+            both.receiver.receive(late)
+        assert both.receiver.outcome is not None
+    with pytest.raises(UnexpectedMessage):
+        both.sender.receive(late)
+    assert both.sender.outcome is not None
+
+
+def test_two_points_that_differ_by_one_of_low_order_are_one() -> None:
+    """Their powers are the same, and would be counted twice."""
+
+    def twins(said: Said) -> Said:
+        if not isinstance(said, Evaluated):
+            return said
+        points = payload(said)
+        u = int.from_bytes(points[:POINT_SIZE].tobytes(), "little")
+        # Adding the point (0, 0) of order 2 takes u to 1/u.
+        points[POINT_SIZE : 2 * POINT_SIZE] = np.frombuffer(
+            pow(u, -1, 2**255 - 19).to_bytes(POINT_SIZE, "little"), np.uint8
+        )
+        return Evaluated(Payload.of(points))
+
+    with pytest.raises(FaultySilo, match="insurer: a point comes twice"):
+        parties(MINE, THEIRS, change=twins).run()
 
 
 def test_what_cannot_be_agreed_on_is_refused() -> None:

@@ -4,8 +4,9 @@ The leader learns of it whether it has an identifier only together with whether 
 more identifiers than its query has points. Parties are taken to follow the protocol: one that does not can
 make the result wrong. A leader that colludes with followers learns what all the others have of its query.
 
-Source: Kolesnikov, Matania, Pinkas, Rosulek, Trieu 2017, section 5 (augmented semi-honest), with an oblivious
-function of 2HashDH and the store of ``okvs``.
+Source: after Kolesnikov, Matania, Pinkas, Rosulek, Trieu 2017, "Practical multi-party private set
+intersection from symmetric-key techniques" (unconditional zero-sharing), over the oblivious function of
+Jarecki, Liu 2010 and the store of ``okvs``.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from secagg.errors import FaultySilo, MalformedMessage, PolicyRefused, UnexpectedMessage, UsageError
+from secagg.errors import FaultySilo, ParameterError, PolicyRefused, UnexpectedMessage, UsageError
 from secagg.hazmat.agreement import AgreementKey
-from secagg.hazmat.curve import Exponent
+from secagg.hazmat.curve import POINT_SIZE, Exponent
 from secagg.names import RandomSource, SiloId
 from secagg.payload import Payload
 from secagg.psi.identifiers import Identifiers
@@ -37,12 +38,12 @@ from secagg.psi.many.shares import checked, pair_keys, zero_shares
 from secagg.psi.many.terms import ManyTerms
 from secagg.psi.many.values import hidden_by
 from secagg.psi.messages import Query, Withheld
-from secagg.psi.okvs import SEED_SIZE, encode
-from secagg.psi.outcome import Left, Outcome, order_digest
+from secagg.psi.okvs import encode
+from secagg.psi.outcome import Ended, Outcome, order_digest
 from secagg.psi.powers import Powers
-from secagg.psi.sets import asked, with_padding
+from secagg.psi.sets import check_query, raised, with_padding
 from secagg.psi.tags import TAG, TAG_SIZE, as_tags
-from secagg.psi.terms import IntersectionPolicy
+from secagg.psi.terms import IntersectionPolicy, withheld
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,18 @@ class Meeting:
 
 @dataclass(frozen=True)
 class Answered:
-    """Waits for what all have."""
+    """Waits for what all have. ``size``: bytes of the query's points."""
+
+    size: int
 
 
-State: TypeAlias = Meeting | Answered | Outcome | Left
+State: TypeAlias = Meeting | Answered | Outcome | Ended
 
 
 class FollowerSession:
     """One intersection of many, from a follower's side; no I/O.
+
+    A driver holds the leader's query back until every other party has introduced itself.
 
     Args:
         terms: that all agreed on.
@@ -73,6 +78,7 @@ class FollowerSession:
         random: for keys and padding.
 
     Raises:
+        ParameterError: the terms name no such follower.
         PolicyRefused: the terms are below its own limits.
 
     Guarantees:
@@ -89,6 +95,8 @@ class FollowerSession:
         powers: Powers,
         random: RandomSource = os.urandom,
     ) -> None:
+        if name not in terms.followers:
+            raise ParameterError(f"{name} is no follower here: {', '.join(terms.followers)}")
         terms.check(policy)
         self._terms = terms
         self._name = name
@@ -124,7 +132,7 @@ class FollowerSession:
         try:
             self._state, replies = self._received(sender, message)
         except (FaultySilo, PolicyRefused):
-            self._state = Left()
+            self._state = Ended()
             raise
         return replies
 
@@ -138,14 +146,13 @@ class FollowerSession:
             case Meeting(key, known), Query(terms, points) if leads and known.keys() == self._others:
                 if terms != self._terms.digest:
                     raise FaultySilo(sender, "it agreed on another session, other parties, rules or results")
-                return Answered(), self._answer(pair_keys(self._terms, self._name, key, known), points)
-            case Answered(), Shared(key, tags) if leads and self._terms.reveal == "all":
-                return self._told(key, tags), ()
-            case Answered(), Withheld() if leads:
-                raise PolicyRefused(
-                    "smallest intersection",
-                    f"fewer than {self._terms.smallest_intersection} records are with all parties",
-                )
+                check_query(sender, points, self._policy)
+                answer = self._answer(pair_keys(self._terms, self._name, key, known), points)
+                return Answered(points.length) if self._terms.reveal == "all" else Ended(), answer
+            case Answered(size), Shared(key, tags) if leads:
+                return self._told(key, tags, size), ()
+            case Answered(), Withheld(rule) if leads:
+                raise withheld(sender, rule)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} from {sender} is not due")
 
@@ -154,12 +161,8 @@ class FollowerSession:
         return set(self._terms.parties) - {self._name}
 
     def _answer(self, keys: Mapping[SiloId, bytes], payload: Payload) -> tuple[FromFollower, ...]:
-        points = asked(self._terms.leader, payload, self._policy)
         exponent = Exponent.generate(self._random)
-        try:
-            powers = self._powers.of_points(points, exponent)
-        except MalformedMessage as error:
-            raise FaultySilo(self._terms.leader, str(error)) from error
+        powers = raised(self._terms.leader, payload.array(), exponent, self._powers)
         return EvaluatedInOrder(Payload.of(np.frombuffer(powers, np.uint8))), self._table(keys, exponent)
 
     def _table(self, keys: Mapping[SiloId, bytes], exponent: Exponent) -> Table:
@@ -167,14 +170,18 @@ class FollowerSession:
         known = with_padding(self._identifiers, self._random)
         points = self._powers.of_messages(known, self._terms.digest, exponent)
         values = zero_shares(keys, known) ^ hidden_by(self._terms, self._name, points)
-        seed = self._random(SEED_SIZE)
-        table = encode(known, values, seed=seed, random=self._random)
+        seed, table = encode(known, values, random=self._random)
         return Table(seed, len(known), Payload.of(table.ravel()))
 
-    def _told(self, key: bytes, payload: Payload) -> Outcome:
-        theirs = as_tags(self._terms.leader, payload, self._policy)
+    def _told(self, key: bytes, payload: Payload, size: int) -> Outcome:
+        leader = self._terms.leader
+        theirs = as_tags(leader, payload, self._policy)
+        if len(theirs) * POINT_SIZE != size:
+            raise FaultySilo(leader, "it tells of another number of records than it asked about")
         mine = shared_tags(key, self._identifiers)
         found = np.isin(mine, theirs)
+        if found.sum() < self._terms.smallest_intersection:
+            raise FaultySilo(leader, "it tells of fewer records than were agreed on")
         order = np.argsort(mine[found])
         rows = self._identifiers.rows[found][order]
         digest = order_digest(self._terms.digest, mine[found][order])

@@ -15,9 +15,10 @@ from secagg.names import SiloId
 from secagg.payload import Frame
 from secagg.psi.identifiers import Counts, Duplicates, Key, Rule, read_identifiers
 from secagg.psi.many.follower import FollowerSession
+from secagg.psi.many.frames import decode_from_follower, decode_from_leader
 from secagg.psi.many.leader import LeaderSession
 from secagg.psi.many.messages import FromFollower, FromLeader
-from secagg.psi.many.terms import ManyReveal, ManyTerms
+from secagg.psi.many.terms import FEWEST, MOST, ManyReveal, ManyTerms
 from secagg.psi.messages import Said
 from secagg.psi.powers import Powers, Progress
 from secagg.psi.terms import SESSION_SIZE, IntersectionPolicy
@@ -81,7 +82,11 @@ def intersect_many(
         Every message travels in the bytes of the wire.
     """
     rule, policy = rule or Rule(), policy or IntersectionPolicy()
-    leader = next(iter(ids), "") if leader is None else leader
+    if not hasattr(ids, "items") or len(ids) < FEWEST:
+        raise ParameterError(
+            f"give the identifiers of {FEWEST} to {MOST} parties: a mapping, name -> identifiers"
+        )
+    leader = next(iter(ids)) if leader is None else leader
     if leader not in ids:
         raise ParameterError(f"the leader {leader!r} is none of the parties: {', '.join(ids)}")
     terms = ManyTerms(
@@ -160,12 +165,10 @@ class Parties:
         return self.leader.receive(name, self._from_follower(name, message))
 
     def _from_leader(self, message: FromLeader) -> FromLeader:
-        decoded: FromLeader = wire.decode_as(*self._frame(self._name, message), FromLeader)
-        return decoded
+        return decode_from_leader(*self._frame(self._name, message))
 
     def _from_follower(self, name: SiloId, message: FromFollower) -> FromFollower:
-        decoded: FromFollower = wire.decode_as(*self._frame(name, message), FromFollower)
-        return decoded
+        return decode_from_follower(*self._frame(name, message))
 
     def _frame(self, sender: SiloId, message: Said) -> Frame:
         frame = wire.encode(message)

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from secagg.errors import FaultySilo, MalformedMessage, PolicyRefused, UnexpectedMessage, UsageError
+from secagg.errors import FaultySilo, PolicyRefused, UnexpectedMessage, UsageError
 from secagg.hazmat.agreement import AgreementKey
 from secagg.hazmat.curve import Exponent
 from secagg.names import RandomSource, SiloId
@@ -34,15 +33,14 @@ from secagg.psi.many.messages import (
 from secagg.psi.many.shares import checked, pair_keys, zero_shares
 from secagg.psi.many.terms import ManyTerms
 from secagg.psi.many.values import hidden_by
-from secagg.psi.messages import Query
+from secagg.psi.messages import Query, Withheld
 from secagg.psi.okvs import Words, decode, table_length
-from secagg.psi.outcome import Left, Outcome, order_digest
+from secagg.psi.outcome import Ended, Outcome, order_digest
 from secagg.psi.powers import Powers
-from secagg.psi.sets import evaluated, with_padding
-from secagg.psi.shuffling import random_order
+from secagg.psi.sets import check_evaluated, raised, with_padding
 from secagg.psi.sizes import padded
 from secagg.psi.tags import TAG, TAG_SIZE
-from secagg.psi.terms import IntersectionPolicy
+from secagg.psi.terms import IntersectionPolicy, withheld
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,13 @@ class Meeting:
     known: Mapping[SiloId, bytes] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Asked:
     """The query is out.
 
     Attributes:
         exponent: of the query.
-        known: what stands at each place of the query, padding included.
-        order: which identifier, or padding, that is.
+        known: what stands at each place of the query: the identifiers, then padding.
         total: of shares, and of tables and values that are in.
         values: of followers whose table is due.
         heard: followers whose table is in.
@@ -68,13 +65,12 @@ class Asked:
 
     exponent: Exponent
     known: Sequence[bytes] = field(repr=False)
-    order: NDArray[np.int64] = field(repr=False)
     total: Words = field(repr=False)
     values: Mapping[SiloId, Words] = field(default_factory=dict, repr=False)
     heard: frozenset[SiloId] = frozenset()
 
 
-State: TypeAlias = Meeting | Asked | Outcome | Left
+State: TypeAlias = Meeting | Asked | Outcome | Ended
 
 
 class LeaderSession:
@@ -85,7 +81,7 @@ class LeaderSession:
         identifiers: the leader's.
         policy: its own limits.
         powers: computes.
-        random: for keys, the order and the padding.
+        random: for keys and padding.
 
     Raises:
         PolicyRefused: the terms are below its own limits.
@@ -131,14 +127,14 @@ class LeaderSession:
 
         Raises:
             FaultySilo: the sender left the protocol.
-            PolicyRefused: a set is larger than is allowed here; or too few are shared, and the followers are
-                to be told ``Withheld``.
+            PolicyRefused: a set is larger than is allowed here, a follower says no more by a rule of its own,
+                or too few are shared. Then followers that were to learn are to be told ``Withheld``.
             UnexpectedMessage: it is not the turn of such a message, or not of this sender.
         """
         try:
             self._state, reply = self._received(sender, message)
         except (FaultySilo, PolicyRefused):
-            self._state = Left()
+            self._state = Ended()
             raise
         return reply
 
@@ -148,30 +144,30 @@ class LeaderSession:
             case Meeting(key, known), Introduced(public) if sender in followers - known.keys():
                 known = {**known, sender: checked(sender, public)}
                 return self._asked(key, known) if known.keys() == followers else (Meeting(key, known), None)
-            case Asked() as state, EvaluatedInOrder(points) if sender in followers - state.values.keys():
+            case Asked() as state, EvaluatedInOrder(points) if (
+                sender in followers - state.values.keys() - state.heard
+            ):
                 values = self._evaluated(state, sender, points)
                 return replace(state, values={**state.values, sender: values}), None
-            case Asked() as state, Table() if sender in state.values.keys() - state.heard:
+            case Asked() as state, Table() if sender in state.values:
                 state = self._added(state, sender, message)
                 return self._learned(state) if state.heard == followers else (state, None)
+            case ((Meeting() | Asked()), Withheld(rule)) if sender in followers:
+                raise withheld(sender, rule)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} from {sender} is not due")
 
     def _asked(self, key: AgreementKey, others: Mapping[SiloId, bytes]) -> tuple[Asked, Query]:
-        whole = with_padding(self._identifiers, self._random)
-        order, exponent = random_order(len(whole), self._random), Exponent.generate(self._random)
-        known = [whole[at] for at in order]
+        # Places say nothing: nobody is ever told of one.
+        known, exponent = with_padding(self._identifiers, self._random), Exponent.generate(self._random)
         shares = zero_shares(pair_keys(self._terms, self._terms.leader, key, others), known)
         points = self._powers.of_messages(known, self._terms.digest, exponent)
         query = Query(self._terms.digest, Payload.of(np.frombuffer(points, np.uint8)))
-        return Asked(exponent, known, order, shares), query
+        return Asked(exponent, known, shares), query
 
     def _evaluated(self, state: Asked, sender: SiloId, payload: Payload) -> Words:
-        points = evaluated(sender, payload, len(state.known))
-        try:
-            powers = self._powers.of_points(points, state.exponent.inverse)
-        except MalformedMessage as error:
-            raise FaultySilo(sender, str(error)) from error
+        check_evaluated(sender, payload, len(state.known))
+        powers = raised(sender, payload.array(), state.exponent.inverse, self._powers)
         return hidden_by(self._terms, sender, powers)
 
     def _added(self, state: Asked, sender: SiloId, table: Table) -> Asked:
@@ -179,13 +175,13 @@ class LeaderSession:
         if entries.dtype != "u8" or entries.length != 2 * length or table.keys != padded(table.keys):
             raise FaultySilo(sender, "its table has another length than its keys need, or is not padded")
         self._policy.check_set(sender, table.keys)
-        words = entries.array().reshape(length, 2)
-        added = decode(words, state.known, entries=table.keys, seed=table.seed) ^ state.values[sender]
-        return replace(state, total=state.total ^ added, heard=state.heard | {sender})
+        added = decode(entries.array().reshape(length, 2), state.known, seed=table.seed)
+        left = {name: values for name, values in state.values.items() if name != sender}
+        total = state.total ^ added ^ state.values[sender]
+        return replace(state, total=total, values=left, heard=state.heard | {sender})
 
     def _learned(self, state: Asked) -> tuple[Outcome, Shared | None]:
-        mine = state.order[(state.total == 0).all(axis=1)]
-        mine = mine[mine < len(self._identifiers)]
+        mine = np.flatnonzero((state.total[: len(self._identifiers)] == 0).all(axis=1))
         if len(mine) < self._terms.smallest_intersection:
             raise PolicyRefused(
                 "smallest intersection",

@@ -1,4 +1,8 @@
-"""What parties of an intersection of many say to each other, in the order of the protocol."""
+"""What parties of an intersection of many say to each other, in the order of the protocol.
+
+Whoever reads ``Shared`` can look identifiers up in it, and whoever can change ``Introduced`` can read tables:
+both go from party to party sealed and authenticated.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import msgspec
 from secagg.messages import Key
 from secagg.payload import Payload
 from secagg.psi.messages import Query, Said, Withheld
+from secagg.psi.sizes import LARGEST
 
 Seed = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
@@ -29,7 +34,7 @@ class Table(Said, frozen=True, tag=True):
     """Follower to leader: what its identifiers become, as a store of so many keys, padding included; u8."""
 
     seed: Seed
-    keys: Annotated[int, msgspec.Meta(ge=1, lt=1 << 28)]
+    keys: Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]
     entries: Payload
 
 
@@ -41,4 +46,4 @@ class Shared(Said, frozen=True, tag=True):
 
 
 FromLeader: TypeAlias = Introduced | Query | Shared | Withheld
-FromFollower: TypeAlias = Introduced | EvaluatedInOrder | Table
+FromFollower: TypeAlias = Introduced | EvaluatedInOrder | Table | Withheld

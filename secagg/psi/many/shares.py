@@ -5,7 +5,7 @@ term is there twice and their sum (XOR) is zero; where one party lacks the ident
 whoever lacks the key of some two of the others.
 
 Source: Kolesnikov, Matania, Pinkas, Rosulek, Trieu 2017, "Practical multi-party private set intersection from
-symmetric-key techniques", section 4 (unconditional zero-sharing).
+symmetric-key techniques" (unconditional zero-sharing).
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ class ManyTerms:
         reveal: ``"all"``: everybody learns which of their records all have, in one order; ``"leader"``: the
             leader alone does.
         rule: how identifiers are read.
-        smallest_intersection: with fewer nobody is told; 0 for no such limit. No party takes part in one that
-            is below its own.
+        smallest_intersection: with fewer the leader, which sees them, tells nobody; 0 for no such limit. No
+            party takes part in one that is below its own.
 
     Raises:
         ParameterError: too few or too many parties, one twice, a session of another size, a word that there
