@@ -26,7 +26,7 @@ from secagg.psi import intersect
 TARGET = 7_000
 """Pairs a second on two cores that the design asks for."""
 LIMIT_MEMORY = 2 * 1024
-"""MiB of one party at the most."""
+"""MiB of one party at the most; measured are both in one process."""
 FEW = 2_000
 
 
