@@ -144,7 +144,7 @@ def test_weights_and_metrics_are_the_same_sum(n: int, word_bits: WordBits, seed:
     weights_and_metrics((Plain(), Masking()), n, word_bits, seed, lost)
 
 
-@settings(max_examples=count(4, full=60))
+@settings(max_examples=count(4, full=20))
 @given(*LEARNING)
 def test_weights_and_metrics_are_the_same_sum_under_encryption(
     n: int, word_bits: WordBits, seed: int, lost: Any
@@ -271,12 +271,12 @@ def test_one_loss_at_every_phase_under_encryption(contract: Contract, n: int) ->
 @each(ENCRYPTING)
 def test_two_losses_at_pairs_of_phases_under_encryption(contract: Contract) -> None:
     schedules = list(every_schedule(Federation(6).roster.silos, 2, LOSSES))
-    few = 251 if isinstance(contract.scheme, ThresholdPaillier) else 61
-    for seed, dropouts in enumerate(schedules[:: 7 if FULL else few]):
+    every = (29, 251) if isinstance(contract.scheme, ThresholdPaillier) else (7, 61)
+    for seed, dropouts in enumerate(schedules[:: every[0 if FULL else 1]]):
         equals_plain(contract, 6, word_bits=32, dropouts=dropouts, seed=seed)
 
 
-@settings(max_examples=count(3, full=100))
+@settings(max_examples=count(3, full=30))
 @given(runs(LOSSES))
 def test_any_losses_that_the_threshold_allows_under_encryption(run: dict[str, Any]) -> None:
     for contract in ENCRYPTING:

@@ -158,7 +158,7 @@ def _search(cost: Callable[[float], float], target: float, start: float, near: f
                 return guess
         if below >= target * (1 - near) or enough <= least * (1 + near):
             return enough
-        if least > _MOST_MULTIPLIER:
+        if least > max(_MOST_MULTIPLIER, 2 * start):
             raise ParameterError(
                 f"no noise brings so many steps to epsilon {target:.3g} at this delta: raise epsilon or "
                 "delta (accounts of sampled records are loose below 1e-10), or lower rounds or steps"

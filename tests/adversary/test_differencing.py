@@ -178,7 +178,7 @@ def test_chains_of_sets() -> None:
         federation = chain(order, seed=1)
         check_chain(federation)
         assert len(federation.knowledge.exposures()) == 1  # The first, which is sound by itself.
-    for seed in range(count(5, full=300)):
+    for seed in range(count(5, full=150)):
         check_chain(chain(random_sets(seed), seed))
 
 

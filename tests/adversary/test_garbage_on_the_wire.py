@@ -29,7 +29,7 @@ from tests.counts import count
 from tests.loopback.campaign import Campaign, campaign
 from tests.loopback.world import Sent, Speaker
 
-CASES = count(40, full=600)
+CASES = count(40, full=300)
 SEED = 31
 SUSPECT = "west"
 

@@ -65,7 +65,7 @@ PARTS = {"Paillier": 3, "CKKS": 2}
 UPLOADS, SUMS = 300, 150  # Each kind comes up some times; a mutant needs no more to be found.
 ALL_UPLOADS, ALL_SUMS = count(UPLOADS, full=10_000), count(SUMS, full=10_000)
 SPOILED = "spoiled by its silo, alone"
-PARTS_CHANGED = count(6, full=400)  # Each is opened with all proofs, which takes a tenth of a second.
+PARTS_CHANGED = count(6, full=150)  # Each is opened with all proofs, which takes a tenth of a second.
 SHARED: Mapping[str, Scheme] = {"Paillier": PAILLIER, "CKKS": CKKS_4096}
 NAMES: Mapping[str, Scheme] = {**SHARED, "ThresholdPaillier": THRESHOLD_PAILLIER}
 

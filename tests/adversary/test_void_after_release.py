@@ -168,7 +168,7 @@ def void_then_more(records: list[SiloRecord]) -> None:
             assert record.round_id not in dead, f"{type(record).__name__} of a round that is void"
 
 
-SEEDS = range(count(30, full=2000))
+SEEDS = range(count(30, full=1000))
 
 
 @pytest.mark.parametrize("n", [3, 4, 5, 6])
