@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from secagg.keys.document import KeyDocument, document_fields, sign_document
 from secagg.masking import transcript
 from secagg.messages import SignedUpload
 from secagg.privacy.heads import sign_head
+from secagg.psi.many.shares import pair_keys
+from secagg.psi.many.terms import ManyTerms
 from secagg.rounds.bases import WANTED, base_fields
 from secagg.rounds.silo import base_key
 from secagg.survivors import sign_survivors, sign_void
@@ -116,12 +118,15 @@ def shared_keys() -> list[set[tuple[Field, ...]]]:
                 uses[key].add(("key box", word, inside, one, other))
             part = encrypted_silo.part_key(own, peer, word, sender=one, recipient=other)
             uses[part].add(("part", word, one, other))
+        for one, other in combinations(IDS, 2):
+            many = ManyTerms(session=word, leader=one, followers=(other, "third"))
+            uses[pair_keys(many, one, own, {other: own.public})[other]].add(("share", word, one, other))
         for silo in IDS:
             uses[transcript.self_stream(agreed, word, silo)].add(("self", word, silo))
             uses[base_key(own, own.public, word, silo)].add(("base", word, silo))
     for purpose, length in product(PURPOSES, (32, 64)):
         uses[hkdf(agreed, purpose, "same", length=length)[:32]].add((purpose, length))
-    assert len(PURPOSES) == 6
+    assert len(PURPOSES) == 7
     return [named for named in uses.values() if len(named) > 1]
 
 
