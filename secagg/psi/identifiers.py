@@ -249,7 +249,7 @@ def _absent(value: object) -> bool:
     """Tell whether nothing is there: None, NaN of any type, and what pandas has for it."""
     if value is None or type(value).__name__ in {"NAType", "NaTType"}:
         return True
-    return isinstance(value, Real) and bool(value != value)  # noqa: PLR0124
+    return isinstance(value, Real) and bool(value != value)  # noqa: PLR0124 - NaN
 
 
 def _refused(name: str, row: int, text: str) -> InputRefused:

@@ -11,18 +11,15 @@ intersection and union"; which places matched is told afterwards, once both let 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import FaultySilo, PolicyRefused, UnexpectedMessage, UsageError
+from secagg.errors import FaultySilo, UnexpectedMessage, UsageError
 from secagg.hazmat.curve import Exponent
-from secagg.names import RandomSource
 from secagg.payload import Payload
-from secagg.psi.identifiers import Identifiers
 from secagg.psi.messages import (
     NOWHERE,
     Counted,
@@ -36,11 +33,11 @@ from secagg.psi.messages import (
     Withheld,
 )
 from secagg.psi.outcome import Ended, Outcome, order_digest
-from secagg.psi.powers import Powers
+from secagg.psi.party import Party
 from secagg.psi.sets import check_evaluated, raised, with_padding
 from secagg.psi.shuffling import random_order
 from secagg.psi.tags import as_tags, tags_of
-from secagg.psi.terms import IntersectionPolicy, IntersectionTerms, withheld
+from secagg.psi.terms import IntersectionTerms, withheld
 
 
 @dataclass(frozen=True)
@@ -76,40 +73,10 @@ class Matching:
 State: TypeAlias = Ready | Asked | Answered | Matching | Outcome | Ended
 
 
-class ReceiverSession:
-    """One intersection, from the receiver's side; no I/O.
+class ReceiverSession(Party[IntersectionTerms]):
+    """One intersection of two, from the receiver's side; see ``Party``."""
 
-    Args:
-        terms: that both agreed on.
-        identifiers: the receiver's.
-        policy: its own limits.
-        powers: computes.
-        random: for the exponent, the order and the padding.
-
-    Guarantees:
-        After a refusal nothing more is taken or said.
-    """
-
-    def __init__(
-        self,
-        terms: IntersectionTerms,
-        identifiers: Identifiers,
-        *,
-        policy: IntersectionPolicy,
-        powers: Powers,
-        random: RandomSource = os.urandom,
-    ) -> None:
-        self._terms = terms
-        self._identifiers = identifiers
-        self._policy = policy
-        self._powers = powers
-        self._random = random
-        self._state: State = Ready()
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """What was learned, at the end."""
-        return self._state if isinstance(self._state, Outcome) else None
+    _state: State = Ready()
 
     def open(self) -> Query:
         """Return the query.
@@ -134,11 +101,8 @@ class ReceiverSession:
                 the two lets be revealed. If it is this party, the sender is to be told ``Withheld``.
             UnexpectedMessage: it is not the turn of such a message.
         """
-        try:
+        with self._until_refused():
             self._state, reply = self._received(message)
-        except (FaultySilo, PolicyRefused):
-            self._state = Ended()
-            raise
         return reply
 
     def _received(self, message: FromSender) -> tuple[State, FromReceiver | None]:

@@ -12,18 +12,15 @@ Source: see ``receiver``.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import FaultySilo, PolicyRefused, UnexpectedMessage
+from secagg.errors import FaultySilo, UnexpectedMessage
 from secagg.hazmat.curve import POINT_SIZE, Exponent
-from secagg.names import RandomSource
 from secagg.payload import Payload
-from secagg.psi.identifiers import Identifiers
 from secagg.psi.messages import (
     NOWHERE,
     Counted,
@@ -37,11 +34,11 @@ from secagg.psi.messages import (
     Withheld,
 )
 from secagg.psi.outcome import Ended, Outcome, order_digest
-from secagg.psi.powers import Powers
+from secagg.psi.party import Party
 from secagg.psi.sets import check_query, raised, with_padding
 from secagg.psi.shuffling import random_order
 from secagg.psi.tags import tags_of
-from secagg.psi.terms import IntersectionPolicy, IntersectionTerms, withheld
+from secagg.psi.terms import IntersectionTerms, withheld
 
 
 @dataclass(frozen=True)
@@ -67,40 +64,10 @@ class Told:
 State: TypeAlias = Ready | Told | Outcome | Ended
 
 
-class SenderSession:
-    """One intersection, from the sender's side; no I/O.
+class SenderSession(Party[IntersectionTerms]):
+    """One intersection of two, from the sender's side; see ``Party``."""
 
-    Args:
-        terms: that both agreed on.
-        identifiers: the sender's.
-        policy: its own limits.
-        powers: computes.
-        random: for the exponent, the order and the padding.
-
-    Guarantees:
-        After a refusal nothing more is taken or said.
-    """
-
-    def __init__(
-        self,
-        terms: IntersectionTerms,
-        identifiers: Identifiers,
-        *,
-        policy: IntersectionPolicy,
-        powers: Powers,
-        random: RandomSource = os.urandom,
-    ) -> None:
-        self._terms = terms
-        self._identifiers = identifiers
-        self._policy = policy
-        self._powers = powers
-        self._random = random
-        self._state: State = Ready()
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """What was learned, at the end."""
-        return self._state if isinstance(self._state, Outcome) else None
+    _state: State = Ready()
 
     def receive(self, message: FromReceiver) -> tuple[FromSender, ...]:
         """Take what the receiver says; return what is to be said to it, in this order.
@@ -111,11 +78,8 @@ class SenderSession:
                 lets be revealed. If it is this party, the receiver is to be told ``Withheld`` and the rule.
             UnexpectedMessage: it is not the turn of such a message.
         """
-        try:
+        with self._until_refused():
             self._state, replies = self._received(message)
-        except (FaultySilo, PolicyRefused):
-            self._state = Ended()
-            raise
         return replies
 
     def _received(self, message: FromReceiver) -> tuple[State, tuple[FromSender, ...]]:

@@ -115,7 +115,7 @@ def test_who_comes_twice_is_refused_taken_once_or_dropped() -> None:
     dropped = read_identifiers(keys, duplicates="drop")
     assert (dropped.rows.tolist(), dropped.counts.repeated) == ([3], 5)
     with pytest.raises(ParameterError, match="must be one of refuse, first, drop"):
-        read_identifiers(keys, duplicates="last")  # type: ignore[arg-type]
+        read_identifiers(keys, duplicates="last")  # type: ignore[arg-type] # no such word
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_more_than_a_message_holds_are_refused() -> None:
     assert LARGEST * POINT_SIZE <= MAX_LENGTH
     with pytest.raises(ParameterError, match="are the most"):
         Identifiers(
-            encoded=range(LARGEST + 1),  # type: ignore[arg-type]
+            encoded=range(LARGEST + 1),  # type: ignore[arg-type] # its length alone
             rows=np.zeros(0, np.int64),
             counts=Counts(given=0, missing=0, repeated=0),
         )

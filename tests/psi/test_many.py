@@ -159,7 +159,7 @@ def test_what_is_handed_in_wrong_is_refused() -> None:
         intersect_many(SETS, leader="z")
     for few in ({"a": [1], "b": [1]}, {}, [[1], [1], [1]]):
         with pytest.raises(ParameterError, match="3 to 10 parties: a mapping"):
-            intersect_many(few)  # type: ignore[arg-type]
+            intersect_many(few)  # type: ignore[arg-type] # one is a list
     own, policy = read_identifiers([1]), IntersectionPolicy()
     for name in ("a", "z"):
         with pytest.raises(ParameterError, match=f"{name} is no follower here: b, c"):

@@ -20,7 +20,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from secagg.errors import FaultySilo, ParameterError, PolicyRefused, UnexpectedMessage, UsageError
+from secagg.errors import FaultySilo, ParameterError, UnexpectedMessage, UsageError
 from secagg.hazmat.agreement import AgreementKey
 from secagg.hazmat.curve import POINT_SIZE, Exponent
 from secagg.names import RandomSource, SiloId
@@ -40,6 +40,7 @@ from secagg.psi.many.values import hidden_by
 from secagg.psi.messages import Query, Withheld
 from secagg.psi.okvs import encode
 from secagg.psi.outcome import Ended, Outcome, order_digest
+from secagg.psi.party import Party
 from secagg.psi.powers import Powers
 from secagg.psi.sets import check_query, raised, with_padding
 from secagg.psi.tags import TAG, TAG_SIZE, as_tags
@@ -64,26 +65,17 @@ class Answered:
 State: TypeAlias = Meeting | Answered | Outcome | Ended
 
 
-class FollowerSession:
-    """One intersection of many, from a follower's side; no I/O.
+class FollowerSession(Party[ManyTerms]):
+    """One intersection of many, from the side of the follower ``name``; see ``Party``.
 
     A driver holds the leader's query back until every other party has introduced itself.
-
-    Args:
-        terms: that all agreed on.
-        name: of this follower.
-        identifiers: its own.
-        policy: its own limits.
-        powers: computes.
-        random: for keys and padding.
 
     Raises:
         ParameterError: the terms name no such follower.
         PolicyRefused: the terms are below its own limits.
-
-    Guarantees:
-        After a refusal nothing more is taken or said.
     """
+
+    _state: State
 
     def __init__(
         self,
@@ -98,18 +90,9 @@ class FollowerSession:
         if name not in terms.followers:
             raise ParameterError(f"{name} is no follower here: {', '.join(terms.followers)}")
         terms.check(policy)
-        self._terms = terms
+        super().__init__(terms, identifiers, policy=policy, powers=powers, random=random)
         self._name = name
-        self._identifiers = identifiers
-        self._policy = policy
-        self._powers = powers
-        self._random = random
-        self._state: State = Meeting(AgreementKey.generate(random))
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """What was learned, at the end; None where the leader alone learns."""
-        return self._state if isinstance(self._state, Outcome) else None
+        self._state = Meeting(AgreementKey.generate(random))
 
     def open(self) -> Introduced:
         """Return what every other party is told.
@@ -129,11 +112,8 @@ class FollowerSession:
             PolicyRefused: the query is larger than is allowed here, or too few are shared.
             UnexpectedMessage: it is not the turn of such a message, or not of this sender.
         """
-        try:
+        with self._until_refused():
             self._state, replies = self._received(sender, message)
-        except (FaultySilo, PolicyRefused):
-            self._state = Ended()
-            raise
         return replies
 
     def _received(

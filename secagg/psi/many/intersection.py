@@ -82,6 +82,7 @@ def intersect_many(
         Every message travels in the bytes of the wire.
     """
     rule, policy = rule or Rule(), policy or IntersectionPolicy()
+    # A list is refused too, which a type checker holds to be impossible.
     if not hasattr(ids, "items") or len(ids) < FEWEST:
         raise ParameterError(
             f"give the identifiers of {FEWEST} to {MOST} parties: a mapping, name -> identifiers"

@@ -36,6 +36,7 @@ from secagg.psi.many.values import hidden_by
 from secagg.psi.messages import Query, Withheld
 from secagg.psi.okvs import Words, decode, table_length
 from secagg.psi.outcome import Ended, Outcome, order_digest
+from secagg.psi.party import Party
 from secagg.psi.powers import Powers
 from secagg.psi.sets import check_evaluated, raised, with_padding
 from secagg.psi.sizes import padded
@@ -73,22 +74,14 @@ class Asked:
 State: TypeAlias = Meeting | Asked | Outcome | Ended
 
 
-class LeaderSession:
-    """One intersection of many, from the leader's side; no I/O.
-
-    Args:
-        terms: that all agreed on.
-        identifiers: the leader's.
-        policy: its own limits.
-        powers: computes.
-        random: for keys and padding.
+class LeaderSession(Party[ManyTerms]):
+    """One intersection of many, from the leader's side; see ``Party``.
 
     Raises:
         PolicyRefused: the terms are below its own limits.
-
-    Guarantees:
-        After a refusal nothing more is taken or said.
     """
+
+    _state: State
 
     def __init__(
         self,
@@ -100,17 +93,8 @@ class LeaderSession:
         random: RandomSource = os.urandom,
     ) -> None:
         terms.check(policy)
-        self._terms = terms
-        self._identifiers = identifiers
-        self._policy = policy
-        self._powers = powers
-        self._random = random
-        self._state: State = Meeting(AgreementKey.generate(random))
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """What was learned, at the end."""
-        return self._state if isinstance(self._state, Outcome) else None
+        super().__init__(terms, identifiers, policy=policy, powers=powers, random=random)
+        self._state = Meeting(AgreementKey.generate(random))
 
     def open(self) -> Introduced:
         """Return what every follower is told.
@@ -131,11 +115,8 @@ class LeaderSession:
                 or too few are shared. Then followers that were to learn are to be told ``Withheld``.
             UnexpectedMessage: it is not the turn of such a message, or not of this sender.
         """
-        try:
+        with self._until_refused():
             self._state, reply = self._received(sender, message)
-        except (FaultySilo, PolicyRefused):
-            self._state = Ended()
-            raise
         return reply
 
     def _received(self, sender: SiloId, message: FromFollower) -> tuple[State, FromLeader | None]:
