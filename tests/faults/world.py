@@ -157,7 +157,12 @@ class Watched(Silent):
 
     def outcome(self) -> Outcome:
         """Return how it ended, waiting for it."""
-        return self._outcome.result(LIMIT)
+        try:
+            return self._outcome.result(LIMIT)
+        except TimeoutError:
+            with self._more:
+                last = self._events[-8:]
+            raise AssertionError(f"{self.run} did not end; last seen: {last}, {self.waits}") from None
 
     def until(self, *event: object, after: tuple[object, ...] | None = None) -> None:
         """Return when ``event`` has happened: ("round", 2) or ("silo", phase, state)."""
@@ -487,7 +492,12 @@ class World:
             rounds: that were asked for.
             repeated: (silo, round) whose training was lost before it was kept, so that it came twice.
         """
-        outcome = watched.outcome()
+        try:
+            outcome = watched.outcome()
+        except AssertionError as error:
+            for name, process in self.running.items():
+                error.add_note(f"--- {name}:\n{process.log[-6000:]}")
+            raise
         assert outcome.state in {"completed", "degraded"}, outcome.text
         survivors = [record.report.survivors for record in outcome.records]
         assert len(survivors) == rounds + 1
