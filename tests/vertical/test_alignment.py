@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from secagg.conversation import Side, hear, say, together
+from secagg.conversation import Side, say, together
 from secagg.errors import FaultySilo, InputRefused, ParameterError, PolicyRefused
 from secagg.messages import Part
 from secagg.psi import IntersectionPolicy
