@@ -316,7 +316,7 @@ class ControlService:
         who = await self._caller(context)
         try:
             asked = decode(request, Watch)
-            feed = self._runs.feed(asked.run)
+            feed = await self._runs.feed(asked.run)
         except SecaggError as error:
             await self._write(context, _failed(error, who))
             return

@@ -230,12 +230,15 @@ class Runs:
         await self._stop(present, present.stop)
         return present.verdict is None or present.verdict.state not in COMPLETE
 
-    def feed(self, name: str) -> Feed:
-        """Return what happens in a run.
+    async def feed(self, name: str) -> Feed:
+        """Return what happens in a run; of one that is about to begin or to go on, once it does.
 
         Raises:
             UsageError: there is no such run.
         """
+        if self.stored(name).verdict is None and name not in self._feeds:
+            async with self._starting:
+                pass
         stored = self.stored(name)
         if name in self._feeds:
             return self._feeds[name]

@@ -93,12 +93,13 @@ async def serving(config: CoordinatorConfig) -> AsyncIterator[Serving]:
         )
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         port = _bind(server, config.listen, credentials)
-        await server.start()
-        for name in (SILOS, CONTROL):
-            await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
         noting = asyncio.create_task(presence.watch())
         try:
+            # First of all: who watched the run before is back at once, and would watch one that stands still.
             resumed = await runs.resume_interrupted()
+            await server.start()
+            for name in (SILOS, CONTROL):
+                await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
             address = f"{config.listen.rpartition(':')[0]}:{port}"
             log.info("serving", address=address, silos=roster.n, federation=config.federation)
             yield Serving(address, store, lines, runs, resumed)

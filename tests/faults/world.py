@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
@@ -45,7 +45,7 @@ from tests.faults.orders import Order, Orders
 ROOT = Path(__file__).parent.parent.parent
 SILOS: tuple[SiloId, ...] = ("north", "south", "west", "east")
 FLOORS = Policy(min_weight_cap=1000.0)
-LIMIT = 180.0
+LIMIT = 180
 """Seconds for anything that is waited for: far more than it takes, so that a slow machine fails no test."""
 SETTINGS: dict[str, Any] = {
     "clip": 8.0,
@@ -68,6 +68,11 @@ def initial(length: int = LENGTH) -> RealVector:
 
 
 _numbers = count()
+
+
+def within_limit(wait: Callable[[float], bool]) -> bool:
+    """Wait second by second, ``LIMIT`` times: a machine that stands still for minutes loses one of them."""
+    return any(wait(1.0) for _ in range(LIMIT))
 
 
 class Process:
@@ -104,7 +109,9 @@ class Process:
             return next(lines, None)
 
         with self._more:
-            self._more.wait_for(lambda: found() is not None or self._over, LIMIT)
+            within_limit(
+                lambda seconds: self._more.wait_for(lambda: found() is not None or self._over, seconds)
+            )
             line = found()
         assert line is not None, f"{words} was not said:\n{self.log}"
         return line
@@ -157,12 +164,10 @@ class Watched(Silent):
 
     def outcome(self) -> Outcome:
         """Return how it ended, waiting for it."""
-        try:
-            return self._outcome.result(LIMIT)
-        except TimeoutError:
-            with self._more:
-                last = self._events[-8:]
-            raise AssertionError(f"{self.run} did not end; last seen: {last}, {self.waits}") from None
+        with self._more:
+            ended = within_limit(lambda seconds: self._more.wait_for(self._outcome.done, seconds))
+            assert ended, f"{self.run} did not end; last seen: {self._events[-8:]}, {self.waits}"
+        return self._outcome.result()
 
     def until(self, *event: object, after: tuple[object, ...] | None = None) -> None:
         """Return when ``event`` has happened: ("round", 2) or ("silo", phase, state)."""
@@ -173,7 +178,9 @@ class Watched(Silent):
             return event in self._events[0 if after is None else self._events.index(after) :]
 
         with self._more:
-            assert self._more.wait_for(lambda: happened() or self._outcome.done(), LIMIT)
+            assert within_limit(
+                lambda seconds: self._more.wait_for(lambda: happened() or self._outcome.done(), seconds)
+            )
             assert happened()
 
     def round_started(self, round_number: int, *, attempt: int = 1) -> None:

@@ -38,6 +38,7 @@ from coordinator.failures import Failed
 from coordinator.feed import Ended, Feed, RoundFinished, RoundStarted, RunStarted, SiloPhase
 from coordinator.on_disk import Unreadable
 from coordinator.run import _undisturbed
+from coordinator.runs import Runs
 
 import grpc  # isort: skip
 
@@ -525,6 +526,48 @@ def test_a_record_that_reached_the_checkpoint_alone_is_not_lost(tmp_path: Path) 
     run(work)
 
 
+def test_whoever_watches_a_run_before_it_goes_on_sees_it_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, order = hospitals(tmp_path / "f"), list[str]()
+    held, restored = threading.Event(), Runs._restored
+
+    async def work() -> None:
+        async with running(here, silos=()) as (_, coordinator):
+            name = await asyncio.to_thread(asked, coordinator)
+
+        def holding(runs: Runs, stored: Any) -> Any:
+            assert held.wait(60)
+            return restored(runs, stored)
+
+        async def resuming(runs: Runs) -> str | None:
+            going_on = asyncio.create_task(resume(runs))
+            await asyncio.sleep(0)  # It has begun, and is held.
+            watching = asyncio.create_task(runs.feed(name))
+            await asyncio.sleep(0)
+            held.set()
+            resumed = await going_on
+            assert await watching is runs._feeds[name]
+            order.append("the run goes on")
+            return resumed
+
+        async def starting(server: Any) -> None:
+            order.append("calls are taken")
+            await start(server)
+
+        served: Any = type(grpc.aio.server())
+        resume, start = Runs.resume_interrupted, served.start
+        monkeypatch.setattr(Runs, "_restored", holding)
+        monkeypatch.setattr(Runs, "resume_interrupted", resuming)
+        monkeypatch.setattr(served, "start", starting)
+        async with running(here) as (_, coordinator):
+            assert order == ["the run goes on", "calls are taken"]
+            outcome = await asyncio.to_thread(coordinator.watch, name, Told())
+            assert outcome.state == "completed"
+
+    run(work)
+
+
 @pytest.mark.parametrize(("by", "code"), [(signal.SIGTERM, 4), (signal.SIGINT, 130)])
 def test_a_stopped_coordinator_halts_its_run_which_goes_on_the_next_time(
     by: signal.Signals, code: int, tmp_path: Path
@@ -755,7 +798,7 @@ def test_a_watcher_that_paused_goes_on_and_misses_no_sum(
         async with running(here, silos=()) as (serves, coordinator):
             run, told, waits = await asyncio.to_thread(asked, coordinator), Paused(), list[str]()
             for number in range(1, sums + 1):
-                serves.runs.feed(run).round_finished(replace(REPORT, round=number), {"loss": 0.5})
+                (await serves.runs.feed(run)).round_finished(replace(REPORT, round=number), {"loss": 0.5})
             watching = asyncio.create_task(
                 asyncio.to_thread(coordinator.watch, run, told, waiting=waits.append)
             )
