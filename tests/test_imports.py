@@ -59,7 +59,7 @@ LIBRARY = modules_of(secagg.__name__)
 NAMED = {  # Not used: by cryptography's X.509 for e-mail addresses, by gmpy2 for its version, by SciPy.
     "socket": {"secagg.certificates", "secagg.operator_tables", "secagg.privacy.pld"}
     | LOAD_TENSEAL  # TenSEAL asks multiprocessing for the number of cores.
-    | {module for module in LIBRARY if module.startswith("secagg.paillier.")},
+    | {module for module in LIBRARY if module.startswith(("secagg.paillier.", "secagg.shared_sums."))},
     "click": {"secagg.paillier.phe"},  # The package phe brings commands of its own.
     "asyncio": {"secagg.privacy.pld"},  # An import of dp_accounting's own.
 }

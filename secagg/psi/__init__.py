@@ -13,16 +13,33 @@ if TYPE_CHECKING:
     from secagg.psi.intersection import Intersection, intersect
     from secagg.psi.many.intersection import ManyIntersection, intersect_many
     from secagg.psi.terms import IntersectionPolicy
+    from secagg.shared_sums.sums import IntersectionSum, intersection_sum
+    from secagg.shared_sums.terms import SumPolicy
 
-__all__ = ["Intersection", "IntersectionPolicy", "ManyIntersection", "Rule", "intersect", "intersect_many"]
+__all__ = [
+    "Intersection",
+    "IntersectionPolicy",
+    "IntersectionSum",
+    "ManyIntersection",
+    "Rule",
+    "SumPolicy",
+    "intersect",
+    "intersect_many",
+    "intersection_sum",
+]
+
+# Sums need Paillier too, so their code stands above both; users find it here, beside what it resembles.
 
 _HOME = {
     "Intersection": "secagg.psi.intersection",
     "IntersectionPolicy": "secagg.psi.terms",
+    "IntersectionSum": "secagg.shared_sums.sums",
     "ManyIntersection": "secagg.psi.many.intersection",
     "Rule": "secagg.psi.identifiers",
+    "SumPolicy": "secagg.shared_sums.terms",
     "intersect": "secagg.psi.intersection",
     "intersect_many": "secagg.psi.many.intersection",
+    "intersection_sum": "secagg.shared_sums.sums",
 }
 
 
