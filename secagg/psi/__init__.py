@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from secagg.psi.campaign import Campaign
     from secagg.psi.identifiers import Rule
     from secagg.psi.intersection import Intersection, intersect
     from secagg.psi.many.intersection import ManyIntersection, intersect_many
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from secagg.shared_sums.terms import SumPolicy
 
 __all__ = [
+    "Campaign",
     "Intersection",
     "IntersectionPolicy",
     "IntersectionSum",
@@ -31,6 +33,7 @@ __all__ = [
 # Sums need Paillier too, so their code stands above both; users find it here, beside what it resembles.
 
 _HOME = {
+    "Campaign": "secagg.psi.campaign",
     "Intersection": "secagg.psi.intersection",
     "IntersectionPolicy": "secagg.psi.terms",
     "IntersectionSum": "secagg.shared_sums.sums",
