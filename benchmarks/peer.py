@@ -8,8 +8,11 @@ functions below say what it is called with and what it prints.
 from __future__ import annotations
 
 import ast
+import json
 import os
+import shlex
 import subprocess
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -53,6 +56,20 @@ class CkksFigures:
     open: float
     upload: float
     error: float
+
+
+@dataclass(frozen=True)
+class IntersectionFigures:
+    """One intersection of two sets: wall seconds of both parties, and bytes between them.
+
+    ``cpu`` seconds, and ``peak`` MiB of the largest process, are of the whole command, its start with it.
+    """
+
+    name: str
+    seconds: float
+    wire: float
+    cpu: float
+    peak: float
 
 
 def measure(
@@ -127,6 +144,34 @@ def measure_filters(script: Path, python: Path, *, length: int) -> CkksFigures:
         took["client deserialize"] + took["client decrypt"],
         took["upload B/param"],
         clients * took["max error of the mean"],
+    )
+
+
+def measure_intersection(command: str, *, size: int) -> IntersectionFigures:
+    """Return figures of an intersection of two sets of ``size`` records, half of which are shared.
+
+    ``{size}`` in the command stands for the size. Its last line that begins with ``{`` is JSON: lib; proto
+    or ds, if it has several ways; total_s or wall_s; wire_MB; inter and want, which must be equal.
+    """
+    words = [word.replace("{size}", str(size)) for word in shlex.split(command)]
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(words, stdout=output)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)  # Or Popen would wait for it again.
+        output.seek(0)
+        lines = [line for line in output if line.startswith("{")]
+    if process.returncode or not lines:
+        raise SystemExit(f"{words[0]} ... ended with {process.returncode} and no figures")
+    found = json.loads(lines[-1])
+    if found["inter"] != found["want"]:
+        raise SystemExit(f"{found['lib']}: not the intersection")
+    way = found.get("proto") or found.get("ds")
+    return IntersectionFigures(
+        found["lib"] if way is None else f"{found['lib']}, {way}",
+        found["total_s"] if "total_s" in found else found["wall_s"],
+        found["wire_MB"] * 1e6,
+        usage.ru_utime + usage.ru_stime,
+        usage.ru_maxrss / 1024,
     )
 
 

@@ -1,8 +1,8 @@
-"""Private set intersection: records a second, bytes a record and memory, for two equal sets in one process.
+"""Private set intersection: records a second, bytes a record and memory; then campaigns and sums.
 
-Both parties compute on all cores of this machine, one after the other; half of the identifiers are shared.
-*pairs*: records of one set, for each second that the whole took. A peer measures the same work in an
-environment of its own, in the same run.
+Two equal sets, half of which are shared, are intersected by both parties in a process of its own, on all
+cores. ``--peer`` is a command that does the same work with another implementation, in the same run. What is
+printed, and how to read it, stands in ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import subprocess
+import shlex
+import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 import rbcl
 
-from benchmarks import machine
+from benchmarks import machine, peer
 from benchmarks.machine import median_cpu, show
 from secagg.hazmat.cores import usable_cores
-from secagg.hazmat.curve import POINT_SIZE, Exponent, hash_to_points, hash_to_ristretto255
-from secagg.psi import intersect
+from secagg.hazmat.curve import Exponent, hash_to_points, hash_to_ristretto255
+from secagg.psi import Campaign, intersect, intersection_sum
 
 TARGET = 7_000
 """Pairs a second on two cores that the design asks for."""
@@ -51,60 +51,144 @@ def show_operations(*, runs: int) -> None:
     )
 
 
-def measured(size: int, cores: int) -> tuple[float, float, float]:
-    """Return seconds, bytes a record of both sets, and MiB at the peak so far."""
-    ids = range(size), range(size // 2, size // 2 + size)
+def intersect_once(size: int, cores: int) -> None:
+    """Intersect two sets and print what it took, as a peer does."""
     start = time.perf_counter()
-    found = intersect(*ids, cores=cores)
+    found = intersect(range(size), range(size // 2, size // 2 + size), cores=cores)
     taken = time.perf_counter() - start
-    if found.count != size - size // 2:
-        raise SystemExit("not the intersection")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return taken, (found.bytes_a + found.bytes_b) / (2 * size), peak / 1024
-
-
-def peer_seconds(script: Path, python: str, size: int) -> float:
-    """Return the seconds that the peer took, as the last line that it prints says."""
-    done = subprocess.run(
-        [python, str(script), str(size), str(size), "RAW"], capture_output=True, text=True, check=True
+    wire = (found.bytes_a + found.bytes_b) / 1e6
+    print(
+        json.dumps(
+            {
+                "lib": "**ours**",
+                "total_s": taken,
+                "wire_MB": wire,
+                "inter": found.count,
+                "want": size - size // 2,
+            }
+        )
     )
-    return float(json.loads(done.stdout.splitlines()[-1])["total_s"])
+
+
+def show_intersections(sizes: Sequence[int], commands: Sequence[str], *, cores: int) -> None:
+    """Print ours beside each peer."""
+    own = shlex.join([sys.executable, "-m", "benchmarks.psi", "--only", "{size}", "--cores", str(cores)])
+    rows: list[tuple[str | float, ...]] = []
+    for size in sizes:
+        least = 0.0
+        for command in (own, *commands):
+            found = peer.measure_intersection(command, size=size)
+            least = least or found.seconds
+            rows.append(
+                (
+                    f"{size:,}",
+                    found.name,
+                    found.seconds,
+                    size / found.seconds,
+                    found.cpu,
+                    found.wire / (2 * size),
+                    found.peak,
+                    least / found.seconds,
+                )
+            )
+    show(
+        f"Two sets of one size, half shared, {cores} cores",
+        ("records", "whose", "seconds", "**pairs/s**", "CPU s", "bytes a record", "MiB", "times ours"),
+        rows,
+    )
+    print(f"\nWanted: {TARGET:,} pairs/s on two cores, {LIMIT_MEMORY:,} MiB a party.")
+
+
+def show_campaign(query: int, size: int, *, cores: int) -> None:
+    """Print what a small query costs against a set that is cached, and against one that is not."""
+    held, asked = range(size), range(size - query // 2, size - query // 2 + query)
+    rows: list[tuple[str | float, ...]] = []
+
+    def add(name: str, work: Sequence[float], wire: int) -> None:
+        rows.append((name, *work, wire / 1e6))
+
+    clock = _Clock()
+    with Campaign(
+        held, expires=int(time.time()) + 86_400, budget=10 * query + 640, clock=time.time
+    ) as campaign:
+        add("the sender's tags, once", clock.taken(), 0)
+        for name in ("first query, with the tags", "every other query"):
+            found = campaign.intersect(asked)
+            if found.count != query // 2:
+                raise SystemExit("not the intersection")
+            add(name, clock.taken(), found.bytes_a + found.bytes_b)
+    once = intersect(asked, held, reveal="receiver", cores=cores)
+    add("without a campaign", clock.taken(), once.bytes_a + once.bytes_b)
+    show(
+        f"A query of {query:,} against {size:,}, {cores} cores",
+        ("", "seconds", "CPU s", "MB"),
+        rows,
+    )
+
+
+def show_sums(sizes: Sequence[int], *, cores: int) -> None:
+    """Print what a sum costs, with one value a record."""
+    rows: list[tuple[str | float, ...]] = []
+    for size in sizes:
+        clock = _Clock()
+        held = range(size // 2, size // 2 + size)
+        found = intersection_sum(range(size), held, [number % 10_000 for number in held], cores=cores)
+        if found.sums != (sum(number % 10_000 for number in range(size // 2, size)),):
+            raise SystemExit("not the sum")
+        seconds, cpu = clock.taken()
+        rows.append((f"{size:,}", seconds, size / seconds, cpu, (found.bytes_a + found.bytes_b) / (2 * size)))
+    show(
+        f"Sums over two sets of one size, a key of 3072 bits and its table with it, {cores} cores",
+        ("records", "seconds", "pairs/s", "CPU s", "bytes a record"),
+        rows,
+    )
+
+
+class _Clock:
+    """Wall and CPU seconds since it was asked last."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def taken(self) -> tuple[float, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        taken = wall - self._wall, cpu - self._cpu
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        return taken
+
+
+def numbers(text: str) -> list[int]:
+    """Return the integers of a list like ``1e4,1e5``."""
+    return [int(float(part)) for part in text.split(",") if part]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.psi", description=__doc__)
-    parser.add_argument("--sizes", default="1e4,1e5", help="records of each set; default 1e4,1e5")
+    parser.add_argument("--sizes", type=numbers, default=[10**4, 10**5], help="records; default 1e4,1e5")
     parser.add_argument("--cores", type=int, default=usable_cores(), help="threads; default one a core")
     parser.add_argument("--runs", type=int, default=5, help="of single operations; default 5")
-    parser.add_argument("--peer", type=Path, help="script that measures another implementation")
-    parser.add_argument("--peer-python", default="python3", help="interpreter of its environment")
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="COMMAND",
+        help="intersects two sets of {size} records with another implementation; may come several times",
+    )
+    parser.add_argument(
+        "--campaign", type=numbers, default=[10**3, 10**5], help="records of query and set; default 1e3,1e5"
+    )
+    parser.add_argument("--sums", type=numbers, default=[10**3], help="records of a sum; default 1e3")
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.only:
+        intersect_once(asked.only, asked.cores)
+        return
     print(f"{machine.facts()}")
     show_operations(runs=asked.runs)
-    rows: list[tuple[str | float, ...]] = []
-    for size in (int(float(each)) for each in asked.sizes.split(",")):
-        taken, wire, peak = measured(size, asked.cores)
-        theirs = peer_seconds(asked.peer, asked.peer_python, size) if asked.peer else None
-        rows.append(
-            (
-                f"{size:,}",
-                taken,
-                size / taken,
-                TARGET,
-                wire,
-                peak,
-                LIMIT_MEMORY,
-                "" if theirs is None else theirs,
-                "" if theirs is None else theirs / taken,
-            )
-        )
-    show(
-        f"Two sets of one size, half shared, {asked.cores} cores",
-        ("records", "seconds", "**pairs/s**", "target", "bytes a record", "MiB", "limit", "peer, s", "ratio"),
-        rows,
-    )
-    print(f"A point is {POINT_SIZE} bytes.")
+    show_intersections(asked.sizes, asked.peer, cores=asked.cores)
+    show_campaign(*asked.campaign, cores=asked.cores)
+    show_sums(asked.sums, cores=asked.cores)
 
 
 if __name__ == "__main__":
