@@ -16,6 +16,8 @@ $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 3; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,examples]'
+	# One table in it is read; torch and lightning, which it would bring, are not needed for that.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'ISLP>=0.4'
 	@touch $@
 
 demo: $(READY) ## six hospitals and a coordinator as processes over mutual TLS, one is killed; SCHEME=masking, paillier, threshold-paillier or ckks
