@@ -20,6 +20,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.control import CONTROL, ControlService
 from coordinator.keys import Keys
 from coordinator.lines import Lines
+from coordinator.meetings import MeetingService
 from coordinator.model_file import unwritable
 from coordinator.presence import Presence
 from coordinator.runs import Runs
@@ -30,6 +31,7 @@ import grpc  # isort: skip
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # isort: skip
 
 from secagg.address import split_address
+from secagg.channel.relay import MEETINGS
 from secagg.errors import EnvironmentFault
 from secagg.heap import keep_freed_memory
 from secagg.link.options import SERVER_OPTIONS
@@ -88,6 +90,7 @@ async def serving(config: CoordinatorConfig) -> AsyncIterator[Serving]:
         server.add_generic_rpc_handlers(
             (
                 SiloService(lines, revoked=revoked).handler(),
+                MeetingService(roster, revoked=revoked).handler(),
                 ControlService(runs, keys, presence, federation=config.federation, revoked=revoked).handler(),
             )
         )
@@ -98,7 +101,7 @@ async def serving(config: CoordinatorConfig) -> AsyncIterator[Serving]:
             # First of all: who watched the run before is back at once, and would watch one that stands still.
             resumed = await runs.resume_interrupted()
             await server.start()
-            for name in (SILOS, CONTROL):
+            for name in (SILOS, MEETINGS, CONTROL):
                 await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
             address = f"{config.listen.rpartition(':')[0]}:{port}"
             log.info("serving", address=address, silos=roster.n, federation=config.federation)

@@ -343,6 +343,22 @@ _ENTRIES = (
         you_can="type it again once that is mended; coordinator status lists who is connected",
         they_can="{silos}: come back, or correct the cause",
     ),
+    Explanation(
+        code="SA-4105",
+        what="{silo} ended what the parties did together",
+        cause="a rule of {silo}'s policy, trouble at its place, or somebody's fault",
+        safe="yes: the parties learned what they had learned until then and nothing more; {model}",
+        you_can="ask its operator what its log says, then start the command again",
+        they_can="{silo}: correct the cause, then start the command again",
+    ),
+    Explanation(
+        code="SA-4106",
+        what="not all parties came: {silos}",
+        cause="they did not join the meeting, or did not come back to it, for as long as this silo waits",
+        safe="yes: nothing is said before all parties are there; {model}",
+        you_can="ask for the same command at every party, or wait longer with --wait",
+        they_can="{silos}: start the same command, with the same meeting and parties",
+    ),
     # --- 5: trust ---------------------------------------------------------------------------------
     Explanation(
         code="SA-5001",

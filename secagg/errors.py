@@ -131,6 +131,32 @@ class RunStopped(RoundAborted):
     """Somebody halted the run, or stopped its coordinator; it can go on where it is."""
 
 
+class PartnerStopped(RoundAborted):
+    """Raised by a silo that met others: one of them ended what they did together.
+
+    Attributes:
+        silo: who.
+        rule: of its policy; empty if that was not why.
+    """
+
+    def __init__(self, silo: SiloId, text: str, *, rule: str = "") -> None:
+        super().__init__(f"{silo}: {text}")
+        self.silo = silo
+        self.rule = rule
+
+
+class PartnersMissing(RoundAborted):
+    """Raised by a silo: others did not come to a meeting, or not back to it.
+
+    Attributes:
+        silos: who.
+    """
+
+    def __init__(self, silos: tuple[SiloId, ...], text: str) -> None:
+        super().__init__(text)
+        self.silos = silos
+
+
 class PolicyRefused(SecaggError):
     """The silo's own policy says no; nothing left the silo.
 

@@ -24,6 +24,8 @@ from secagg.errors import (
     MalformedMessage,
     MissingExtra,
     ParameterError,
+    PartnersMissing,
+    PartnerStopped,
     PolicyRefused,
     PrivacyBudgetExhausted,
     ProtocolError,
@@ -169,6 +171,8 @@ _CODES: tuple[tuple[type[SecaggError], str], ...] = (
     (ProtocolError, "SA-4001"),
     (TooFewSilos, "SA-4102"),
     (RunStopped, "SA-4103"),
+    (PartnerStopped, "SA-4105"),
+    (PartnersMissing, "SA-4106"),
     (RoundAborted, "SA-4101"),
     (PolicyRefused, "SA-6001"),
     (PrivacyBudgetExhausted, "SA-7001"),
@@ -260,8 +264,10 @@ def _facts(error: SecaggError) -> dict[str, str]:
             # All that were asked are known only if those that did not answer are.
             all_asked = f" of {error.have + len(error.missing)}" if error.missing else ""
             return known | {"of": all_asked, "silos": ", ".join(error.missing) or "the silent silos"}
-        case FaultySilo() | FaultySiloOrCoordinator() | TrainerFailed():
+        case FaultySilo() | FaultySiloOrCoordinator() | TrainerFailed() | PartnerStopped():
             return {"silo": error.silo}
+        case PartnersMissing():
+            return {"silos": ", ".join(error.silos)}
         case PolicyRefused():
             return {"rule": error.rule, "silos": ", ".join(error.silos) or "the silos of the locked set"}
         case MissingExtra():
