@@ -69,7 +69,8 @@ def _drawn(info: mi.Type) -> st.SearchStrategy[Any]:
         case mi.UnionType():
             return st.one_of(*map(_drawn, info.types))
         case mi.VarTupleType():
-            return st.lists(_drawn(info.item_type), max_size=3).map(tuple)
+            least = info.min_length or 0
+            return st.lists(_drawn(info.item_type), min_size=least, max_size=least + 3).map(tuple)
         case mi.TupleType():
             return st.tuples(*map(_drawn, info.item_types))
         case _:
@@ -86,7 +87,8 @@ def _scalar(info: mi.Type) -> st.SearchStrategy[Any]:
             return st.binary(min_size=info.min_length or 0, max_size=info.max_length)
         case mi.IntType():
             low = -(2**63) if info.ge is None else info.ge
-            return st.integers(low, (2**63 if info.lt is None else info.lt) - 1)
+            high = (2**63 if info.lt is None else info.lt) - 1
+            return st.integers(low, high if info.le is None else info.le)
         case mi.FloatType():
             return st.floats(
                 info.gt if info.ge is None else info.ge,

@@ -1,6 +1,6 @@
 """What travels between one silo and the coordinator in a meeting. The coordinator sees sizes of records.
 
-From one party to another no more than ``WINDOW`` bytes are under way: the receiver says what it has taken, and
+From one party to another at most ``WINDOW`` bytes are under way: the receiver says what it has taken, and
 the sender sends no more until then. So whoever reads slowly holds up nobody but whoever writes to it, and for
 it the coordinator holds no more than that.
 
