@@ -323,6 +323,8 @@ class MeetingService:
         if pause >= LONGEST_PAUSE:
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, "it opens too many streams")
         join = await self._join(silo, context)
+        # Before any write: one that is cancelled while it sends these leaves a stream that never ends.
+        await context.send_initial_metadata(())
         try:
             seat = self._meetings.join(silo, join.meeting, join.parties)
         except Unjoined as error:

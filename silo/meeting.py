@@ -280,7 +280,10 @@ class _Meeting(Generic[T]):
                 self._tell("ending")
                 silent = await partners.finish(self._patience)
             except BaseException as error:
+                if not limit.expired():
+                    limit.reschedule(None)
                 await partners.stop(error)
+                self._drop(error)
                 raise
         if silent:
             self._warn_of_silence(silent)
@@ -348,6 +351,13 @@ class _Meeting(Generic[T]):
         )
 
     # --- for people ----------------------------------------------------------------------------------------
+
+    def _drop(self, error: BaseException) -> None:
+        """Say that a side is given up; it is closed when its present step is done."""
+        if self._state == "at work" and not isinstance(error, asyncio.CancelledError):
+            # What others raise may quote data.
+            why = str(error) if isinstance(error, SecaggError | Lost) else type(error).__name__
+            log.warning("this side is given up", meeting=self._meeting, why=why)
 
     def _wait(self, why: str) -> None:
         """Note that a try came to nothing."""

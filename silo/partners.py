@@ -234,7 +234,7 @@ class Partners:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._arrivals = 0
-        self._leaving = False
+        self._leaving = self._deaf = False
         self._left = asyncio.Event()
         self._failed: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
 
@@ -321,8 +321,11 @@ class Partners:
         self._wake.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL):
-                await self._until(lambda: all(partner.reached for partner in self._partners.values()))
+                await self._until(lambda: all(map(self._reached, self._partners.values())))
         await self._leave()
+
+    def _reached(self, partner: Partner) -> bool:
+        return partner.reached or (self._deaf and not partner.channel.open)
 
     async def _all_finish(self, patience: float) -> None:
         def over() -> bool:
@@ -353,7 +356,9 @@ class Partners:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._left.set()  # Or there is nobody to tell.
+            self._deaf = True
+            self._left.set()
+            self._changed.set()
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:

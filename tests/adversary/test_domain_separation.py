@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 import secagg
+from secagg.channel.handshake import Ends, Offering
+from secagg.channel.messages import Offer
 from secagg.ckks.coordinator import CKKSAdder
 from secagg.encrypted import silo as encrypted_silo
 from secagg.encrypted import transcript as encrypted
@@ -126,7 +128,7 @@ def shared_keys() -> list[set[tuple[Field, ...]]]:
             uses[base_key(own, own.public, word, silo)].add(("base", word, silo))
     for purpose, length in product(PURPOSES, (32, 64)):
         uses[hkdf(agreed, purpose, "same", length=length)[:32]].add((purpose, length))
-    assert len(PURPOSES) == 7
+    assert len(PURPOSES) == 8
     return [named for named in uses.values() if len(named) > 1]
 
 
@@ -155,6 +157,11 @@ def statements() -> Iterator[tuple[str, str, bytes, tuple[Field, ...]]]:
         head = sign_head(reference.identity(silo), silo, "brain", entries=2, chain=WORDS[0], context=round_id)
         fields = silo, head.data_set, head.entries, head.chain, round_id
         yield silo, "ledger head", head.signature, fields
+        ends = Ends(reference.roster(), "meeting", tuple(SILOS), silo, SILOS[silo == SILOS[0]])
+        offering, peer = Offering.begin(ends), AgreementKey.generate().public
+        proof = offering.answer(Offer(peer), reference.identity(silo)).proof
+        fields = ends.transcript(offering.offer.ephemeral, peer), ends.mine, ends.other
+        yield silo, "channel", proof.signature, fields
         yield from key_statements(silo)
     for silo, signature in sent.survivor_signatures.items():
         yield silo, "survivors", signature, (round_id, sent.opened.survivors)

@@ -33,7 +33,7 @@ KINDS: list[type[Any]] = list(
 
 
 def decoders(kind: type[Any]) -> list[Any]:
-    found = []
+    found: list[Any] = []
     if kind in get_args(FromParty):
         found.append(decode_from_party)
     if kind in get_args(FromRelay):
