@@ -131,7 +131,9 @@ class Meeting:
         self.gone: set[SiloId] = set()
         self.met = False
         self._under_way: Counter[tuple[SiloId, SiloId]] = Counter()  # (from, to) -> cost that is not taken
-        self._written: Counter[tuple[SiloId, SiloId]] = Counter()  # The part of it that was written.
+        self._written: Counter[tuple[SiloId, SiloId]] = (
+            Counter()
+        )  # The part of it that was taken off the queue.
         self._bytes: Counter[tuple[SiloId, SiloId]] = Counter()
 
     @property
@@ -184,8 +186,8 @@ class Meeting:
         self._bytes[pair] += len(data)
         self.seats[to].put(Record(sender, data))
 
-    def written(self, to: SiloId, frame: FromRelay) -> None:
-        """Note that ``frame`` was given to the stream of ``to``."""
+    def writing(self, to: SiloId, frame: FromRelay) -> None:
+        """Note that ``frame`` is about to be written to the stream of ``to``."""
         if isinstance(frame, Record):
             self._written[frame.party, to] += cost(frame.data)
 
@@ -411,8 +413,8 @@ async def _write(seat: Seat, context: Context) -> None:
         if frame is None:
             await seat.wake.wait()
         else:
+            seat.meeting.writing(seat.silo, frame)  # Before: who reads may be faster than this task.
             await context.write(encode(frame))
-            seat.meeting.written(seat.silo, frame)
 
 
 async def _refuse(context: Context, code: grpc.StatusCode, why: object) -> NoReturn:

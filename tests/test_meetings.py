@@ -930,6 +930,36 @@ def test_a_silo_that_leaves_the_protocol_of_the_relay_is_cut_off(files: Files, f
     run(test)
 
 
+def test_who_reads_faster_than_the_coordinator_notices_is_not_blamed(files: Files) -> None:
+    """South says that it took a record before the coordinator's write of it has returned."""
+    here = two(files)
+    relay = Relay(here)
+
+    def change(silo: SiloId, data: bytes) -> list[bytes]:
+        frame = decode_from_relay(data)
+        if silo == "south" and isinstance(frame, Record):
+            (meeting,) = relay._meetings._all
+            meeting.take("south", Taken("north", cost(frame.data)))
+        return [data]
+
+    relay.change = change
+
+    async def test() -> None:
+        async with (
+            relay.serving(),
+            Raw.dialling(here, "north") as north,
+            Raw.dialling(here, "south") as south,
+        ):
+            await north.join("m", BOTH)
+            await south.met("m", BOTH)
+            await north.say(Record("south", b"x"))
+            while not isinstance(frame := await north.hear(), Taken):
+                pass
+            assert frame == Taken("south", cost(b"x"))
+
+    run(test)
+
+
 def test_who_left_is_said_after_all_that_came_from_it(files: Files) -> None:
     here = two(files)
 

@@ -1,7 +1,7 @@
 """Attack ``channel_canary``: keep all that a coordinator sees of a meeting, and search it for what was said.
 
-Three silos meet over real gRPC and mutual TLS, and tell each other canaries in headers and payloads. Then one of
-them stops by a rule of its policy. The coordinator keeps every byte that it reads or writes, and its log.
+Three silos meet over real gRPC and mutual TLS, and tell each other canaries in headers and payloads. Then one
+of them stops by a rule of its policy. The coordinator keeps every byte that it reads or writes, and its log.
 """
 
 from __future__ import annotations

@@ -108,6 +108,7 @@ def test_a_party_that_is_killed_and_started_again_changes_nothing(parties: Parti
     parties.world["coordinator"].saw("meeting over", "south was lost")
 
 
+@pytest.mark.full
 def test_a_coordinator_that_is_killed_and_started_again_changes_nothing(parties: Parties) -> None:
     world = parties.world
     world.start("north")  # Meetings need no state folder, so rounds go on beside them.
