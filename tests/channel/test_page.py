@@ -100,8 +100,8 @@ def test_a_handshake_and_a_record_are_those_of_the_page() -> None:
     assert isinstance(back, Reply)
     own.receive(back.data)
     agreed = reference.x25519(SCALAR, peer)
+    begin = Begin(3, None, b"abc")
     for number in range(3):
-        begin = Begin(3, None, b"abc")
         sealing = reference.hkdf(agreed, reference.framed("channel records", transcript, mine, other, 32))
         assert own.seal(begin) == AESGCM(sealing).encrypt(
             number.to_bytes(12, "big"), wire.encode(begin)[0], None
