@@ -14,13 +14,15 @@ from secagg.explanation import explained
 if TYPE_CHECKING:
     from silo.manifest import Manifest
     from silo.sklearn_trainer import SklearnTrainer
+    from silo.split_torch import TorchNetworks
     from silo.torch_trainer import TorchTrainer
 
-__all__ = ["Manifest", "SklearnTrainer", "TorchTrainer"]
+__all__ = ["Manifest", "SklearnTrainer", "TorchNetworks", "TorchTrainer"]
 
 _MODULES = {
     "Manifest": "silo.manifest",
     "SklearnTrainer": "silo.sklearn_trainer",
+    "TorchNetworks": "silo.split_torch",
     "TorchTrainer": "silo.torch_trainer",
 }
 

@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from secagg.vertical.alignment import Alignment, align
     from secagg.vertical.party import Party
     from secagg.vertical.report import Report, Seen
+    from secagg.vertical.split.network import SplitNetwork
+    from secagg.vertical.split.settings import SplitSettings
 
-__all__ = ["Alignment", "Party", "Report", "Seen", "align"]
+__all__ = ["Alignment", "Party", "Report", "Seen", "SplitNetwork", "SplitSettings", "align"]
 
 _HOME = {
     "Alignment": "secagg.vertical.alignment",
     "Party": "secagg.vertical.party",
     "Report": "secagg.vertical.report",
     "Seen": "secagg.vertical.report",
+    "SplitNetwork": "secagg.vertical.split.network",
+    "SplitSettings": "secagg.vertical.split.settings",
     "align": "secagg.vertical.alignment",
 }
 

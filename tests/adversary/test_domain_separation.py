@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations, permutations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -37,6 +37,8 @@ from secagg.rounds.bases import WANTED, base_fields
 from secagg.rounds.silo import base_key
 from secagg.survivors import sign_survivors, sign_void
 from secagg.terms import training_digest
+from secagg.vertical.split import seeds
+from secagg.vertical.split.settings import SplitSettings, SplitTerms
 from tests.adversary import reference
 from tests.adversary.reference import SILOS
 
@@ -123,12 +125,21 @@ def shared_keys() -> list[set[tuple[Field, ...]]]:
         for one, other in combinations(IDS, 2):
             many = ManyTerms(session=word, leader=one, followers=(other, "third"))
             uses[pair_keys(many, one, own, {other: own.public})[other]].add(("share", word, one, other))
+            split = SplitTerms(
+                alignment=word, count=2, parties=(one, other), label_party=one, settings=SplitSettings()
+            )
+            uses[seeds.batch_key(split)].add(("batches", word, one, other))
+        for purpose in get_args(seeds.Use):
+            for context in ((word,), (word, 0), (word, "same")):
+                source = seeds.stream(agreed, purpose, *context)
+                for call in range(2):
+                    uses[source(32)].add(("split", purpose, context, call))
         for silo in IDS:
             uses[transcript.self_stream(agreed, word, silo)].add(("self", word, silo))
             uses[base_key(own, own.public, word, silo)].add(("base", word, silo))
     for purpose, length in product(PURPOSES, (32, 64)):
         uses[hkdf(agreed, purpose, "same", length=length)[:32]].add((purpose, length))
-    assert len(PURPOSES) == 8
+    assert len(PURPOSES) == 10
     return [named for named in uses.values() if len(named) > 1]
 
 
