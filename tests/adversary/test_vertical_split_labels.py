@@ -27,7 +27,7 @@ from tests.vertical.split_networks import NAMES, Small, auc, fixed, split_task
 KNOWN = 20
 LIMIT = 0.55
 BROKEN = 0.9
-TRAININGS = 3
+TRAININGS = 4
 
 
 def gradients(training: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -109,8 +109,12 @@ DEFENCES = {
     ("mutants", "found"),
     [
         ({"flipped": as_they_are}, "direction"),  # Clipped, and with the noise there is.
-        ({"flipped": seldom}, "direction"),
-        ({"flipped": as_they_are, "release": with_noise_alone, "received": whatever_came}, "norm|direction"),
+        pytest.param({"flipped": seldom}, "direction", marks=pytest.mark.full),
+        pytest.param(
+            {"flipped": as_they_are, "release": with_noise_alone, "received": whatever_came},
+            "norm|direction",
+            marks=pytest.mark.full,
+        ),
         ({"flipped": as_they_are, "release": in_clear, "received": whatever_came}, "norm"),
     ],
     ids=["labels as they are", "seldom turned", "noise without clipping", "nothing"],

@@ -40,12 +40,13 @@ class Layers:
     def forward(self, rows: RealMatrix) -> RealMatrix:
         p = self.parameters
         self._inputs, self._units = rows, np.tanh(rows @ p["first"] + p["first_bias"])
-        return self._units @ p["second"] + p["second_bias"]
+        outputs: RealMatrix = self._units @ p["second"] + p["second_bias"]
+        return outputs
 
     def backward(self, gradient: RealMatrix) -> RealMatrix:
         p = self.parameters
         inner = gradient @ p["second"].T * (1 - self._units**2)
-        at_inputs = inner @ p["first"].T
+        at_inputs: RealMatrix = inner @ p["first"].T
         self._step("first", self._inputs.T @ inner)
         self._step("first_bias", inner.sum(axis=0))
         self._step("second", self._units.T @ gradient)

@@ -29,10 +29,17 @@ def steps(network: TorchNetwork, count: int) -> np.ndarray:
     return network.forward(ROWS)
 
 
-@pytest.mark.parametrize("task", ["breast cancer", pytest.param("digit 8", marks=pytest.mark.full)])
-def test_it_is_near_the_pooled_network_of_the_same_shape(task: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "seeds"),
+    [
+        ("breast cancer", (20,)),
+        pytest.param("breast cancer", (21, 22, 23), marks=pytest.mark.full),
+        pytest.param("digit 8", (20, 21, 22), marks=pytest.mark.full),
+    ],
+)
+def test_it_is_near_the_pooled_network_of_the_same_shape(task: str, seeds: tuple[int, ...]) -> None:
     gaps = []
-    for seed in (20, 21, 22):
+    for seed in seeds:
         train, test, labels = split_task(task, parties=2, seed=seed)
         scores = SplitNetwork(TorchNetworks()).fit(train, random=fixed(seed)).predict(test)
         pooled = pooled_auc(train, test, labels, TorchNetworks(bottom_rate=1e-2), seed=seed)
@@ -108,7 +115,7 @@ def test_gradients_at_inputs_are_those_before_the_step() -> None:
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), nn.Dropout(0.5), nn.RReLU()])
 def test_layers_that_mix_rows_or_draw_are_refused(layer: nn.Module) -> None:
     networks = TorchNetworks(bottom=lambda columns, width: nn.Sequential(layer, nn.Linear(columns, width)))
-    with pytest.raises(ParameterError, match=f"{type(layer).__name__} mixes rows, or draws"):
+    with pytest.raises(ParameterError, match="mixes rows, or draws"):
         networks.bottom(4, 3, seed=0)
 
 
@@ -134,7 +141,7 @@ def test_arguments_out_of_range_are_refused(change: dict[str, Any], text: str) -
 
 
 def test_what_builds_no_network_is_refused() -> None:
-    with pytest.raises(ParameterError, match="must return a torch"):
+    with pytest.raises(ParameterError, match=r"must return a torch\.nn\.Module"):
         TorchNetworks(top=lambda width: width).top(3, seed=0)  # type: ignore[arg-type, return-value] # As a caller may.
     with pytest.raises(ParameterError, match="no parameter that can be trained"):
         TorchNetworks(top=lambda _: nn.ReLU()).top(3, seed=0)
@@ -155,7 +162,7 @@ def test_a_state_of_another_network_is_refused_and_backward_needs_a_forward() ->
         {**good, "optimizer.9.exp_avg": np.zeros(2)},
     )
     for tensors in bad:
-        with pytest.raises(InputRefused, match="of this network|than this network"):
+        with pytest.raises(InputRefused, match=r"(of|than) this network"):
             network.load(tensors)
     network.load(good)
 

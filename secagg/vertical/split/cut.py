@@ -55,6 +55,11 @@ class Cut:
         self._most = math.ldexp(reach(self._sigma) + 1, -self._bits) + clip
 
     @property
+    def deviation(self) -> float:
+        """Of the noise in each number."""
+        return math.ldexp(self._sigma, -self._bits)
+
+    @property
     def mu(self) -> float:
         """What one release costs, in Gaussian differential privacy, if a row is replaced by any other."""
         return record_sensitivity(2 * self._clip, self._bits, self._width) / self._sigma

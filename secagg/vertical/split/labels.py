@@ -2,7 +2,7 @@
 
 Whatever is computed from the turned labels, however often, tells no more of a label than the turned one does:
 of two values that it may have, the odds move by a factor of at most ``(1 - flip) / flip``. No test between
-the two has an AUC above ``1 - flip``.
+the two has an AUC above ``1 - flip``, whatever else is known.
 
 Source: Warner 1965, *Randomized Response*; Ghazi, Golowich, Kumar, Manurangsi, Zhang 2021, *Deep Learning
 with Label Differential Privacy*.

@@ -19,7 +19,7 @@ from secagg.vertical.checkpoints import InMemory, agreed_step
 from secagg.vertical.split.messages import Embeddings, TopShared
 from secagg.vertical.split.parts import SplitPart
 from secagg.vertical.split.ports import Network, Networks, RealMatrix
-from secagg.vertical.split.seeds import stream
+from secagg.vertical.split.seeds import content, stream
 from secagg.vertical.split.settings import PredictionTerms
 from secagg.vertical.split.tensors import decode, encode
 from secagg.vertical.split.training import probability
@@ -47,7 +47,7 @@ def prediction_side(
 
     Guarantees:
         Nobody but ``terms.to`` receives anything that a score could be made from.
-        No embedding leaves but clipped and noised, and with the same noise if it leaves again.
+        No embedding leaves but clipped and noised, with the same noise if it leaves again.
     """
     training, settings = terms.training, terms.training.settings
     if part.terms != training:
@@ -61,7 +61,7 @@ def prediction_side(
         if part.top is not None:
             weights = encode(part.top.weights(), terms.digest)
             yield from say(terms.to, TopShared(Payload.of(np.frombuffer(weights, np.uint8))))
-        noise = stream(part.seed, "prediction", terms.digest)
+        noise = stream(part.seed, "prediction", terms.digest, content(made))
         yield from say(terms.to, Embeddings(settings.embeddings.release(made, random=noise)))
         return None
     top = (yield from _top(terms, networks)) if part.top is None else part.top

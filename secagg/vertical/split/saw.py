@@ -60,9 +60,11 @@ def _of_prediction(terms: PredictionTerms) -> list[Seen]:
 def _notes(terms: SplitTerms) -> tuple[str, ...]:
     settings = terms.settings
     once, all_rounds = (settings.embedding_epsilon(times, DELTA) for times in (1, settings.rounds))
+    auc = 1 - settings.label_flip
     label = (
-        f"one label, over the whole training: epsilon {settings.label_epsilon:.2f}, delta 0; no attack tells it "
-        f"from what left with an AUC above {1 - settings.label_flip:.2f}. A training anew adds to it"
+        f"one label, over the whole training: epsilon {settings.label_epsilon:.2f}, delta 0; to whoever "
+        f"knows all else, what left tells it from its opposite with an AUC of {auc:.2f} at the most. "
+        "A training anew adds to it"
     )
     embedding = (
         f"an embedding leaves with noise of {settings.embedding_noise:g} times its largest norm in each "
@@ -81,6 +83,6 @@ def _notes(terms: SplitTerms) -> tuple[str, ...]:
 
 def _shared_top(terms: PredictionTerms) -> str:
     return (
-        f"{terms.to} got the weights of the top, which were trained on the labels as they are: what they tell "
-        "of labels that were trained on, nothing bounds"
+        f"{terms.to} got the weights of the top, which were trained on the labels as they are: what they "
+        "tell of labels that were trained on, nothing bounds"
     )

@@ -1,11 +1,16 @@
 """Randomness of a training: all of a party's from one secret that it keeps, so that a step repeats exactly.
 
 A run that is killed goes on from a checkpoint, and sends again what it sent after it. With the noise drawn
-anew, two sums with different noise would leave; from the kept secret the same one does.
+anew, the same rows would leave twice with different noise; from the kept secret the same noise follows. It
+follows from the rows too: where another party lost what it kept, other rows may come to stand in the same
+place, and the same noise on both would give away their difference.
+
+Source: the idea of RFC 6979, section 3 (a nonce that follows from key and content).
 """
 
 from __future__ import annotations
 
+import hashlib
 from itertools import count
 from typing import Literal, TypeAlias
 
@@ -16,6 +21,7 @@ from secagg.hazmat.agreement import hkdf
 from secagg.hazmat.framing import Field
 from secagg.hazmat.prg import add_streams
 from secagg.names import RandomSource
+from secagg.vertical.split.ports import RealMatrix
 from secagg.vertical.split.settings import SplitTerms
 
 SEED_SIZE = 32
@@ -36,6 +42,11 @@ def stream(seed: bytes, use: Use, *context: Field) -> RandomSource:
     """
     calls = count()
     return lambda size: hkdf(seed, "split stream", use, context, next(calls), length=size)
+
+
+def content(rows: RealMatrix) -> bytes:
+    """Return a digest of ``rows`` for the context of their noise, 32 bytes; it stays where it is made."""
+    return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).digest()
 
 
 def whole_seed(random: RandomSource) -> int:

@@ -27,8 +27,8 @@ class SplitSettings:
         passes: over all records that the label party learns in one round, at least 1.
         batch: records of one step, about; at least 1. Which records are in one is fixed.
         label_flip: probability with which each label is turned round, once, before any gradient is made from
-            it; above 0, below 0.5. No attack tells one label from what leaves with an AUC of more than
-            ``1 - label_flip``.
+            it; above 0, below 0.5. To whoever knows all else, what leaves tells a label from its opposite
+            with an AUC of ``1 - label_flip`` at the most.
         embedding_clip: largest norm of one embedding, before noise.
         embedding_noise: standard deviation of the noise in each of its numbers, over that norm.
         gradient_clip: largest norm of the gradient of one record's loss at one party's embedding.
@@ -42,7 +42,7 @@ class SplitSettings:
     rounds: int = 5
     passes: int = 4
     batch: int = 64
-    label_flip: float = 0.45
+    label_flip: float = 0.47
     embedding_clip: float = 4.0
     embedding_noise: float = 0.075
     gradient_clip: float = 0.01

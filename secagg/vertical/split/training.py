@@ -14,8 +14,8 @@ label. Gradients are clipped and noised besides, which covers what they tell of 
 Semi-honest: a party that leaves the protocol is named where its message cannot have come from it; one that
 sends well-formed nonsense makes the model worse and learns no more than the messages that are due.
 
-Source: Vepakomma, Gupta, Swedish, Raskar 2018, *Split learning for health* (the network); Liu, Zhang, Kang, Li,
-Chen, Hong, Yang 2022, *FedBCD: A Communication-Efficient Collaborative Learning Framework for Distributed
+Source: Vepakomma, Gupta, Swedish, Raskar 2018, *Split learning for health* (the network); Liu, Zhang, Kang,
+Li, Chen, Hong, Yang 2022, *FedBCD: A Communication-Efficient Collaborative Learning Framework for Distributed
 Features* (several local steps in a round); Ghazi et al. 2021,
 *Deep Learning with Label Differential Privacy* (training on labels after randomised response); attacks: Li,
 Sun, Yang, Gao, Zhang, Shi, Smith 2022, *Label Leakage and Protection in Two-party Split Learning*.
@@ -37,7 +37,7 @@ from secagg.vertical.split.learner import Learner, begun
 from secagg.vertical.split.messages import Embeddings, Gradients
 from secagg.vertical.split.parts import SplitPart
 from secagg.vertical.split.ports import Network, Networks, RealMatrix
-from secagg.vertical.split.seeds import batches
+from secagg.vertical.split.seeds import batches, content
 from secagg.vertical.split.settings import SplitTerms
 
 
@@ -66,7 +66,8 @@ def feature_side(
         ParameterError, EnvironmentFault: see ``begun``.
 
     Guarantees:
-        No embedding leaves but clipped and noised, and with the same noise if it leaves again.
+        No embedding leaves but clipped and noised, with the same noise if it leaves again.
+        No two embeddings leave with one noise.
     """
     learner = yield from begun(
         terms, own, columns, None, networks=networks, checkpoints=checkpoints, random=random
@@ -74,8 +75,9 @@ def feature_side(
     settings, bottom, label_party = terms.settings, learner.networks["bottom"], terms.label_party
     scaled = learner.scaling(columns)
     for round in range(learner.round, settings.rounds):
-        noise = learner.random("embeddings", round)
-        released = settings.embeddings.release(bottom.forward(scaled), random=noise)
+        made = bottom.forward(scaled)
+        noise = learner.random("embeddings", round, content(made))
+        released = settings.embeddings.release(made, random=noise)
         yield from say(label_party, Embeddings(released))
         answer = yield from hear(label_party, Gradients)
         gradient = settings.gradients.received(label_party, answer.rows, terms.count)
@@ -114,7 +116,7 @@ def label_side(
     Guarantees:
         What leaves depends on a label only through what randomised response made of it, once.
         It depends on no column of this party.
-        No gradient leaves but clipped and noised, and with the same noise if it leaves again.
+        No gradient leaves but clipped and noised, with the same noise if it leaves again.
     """
     check_labels(labels)
     if labels.shape != (terms.count,):
@@ -136,7 +138,7 @@ def label_side(
             _learn(learner, scaled[rows], embedded[rows], labels[rows])
             gradient[rows] = _descend(learner.networks["teacher"], embedded[rows], taught[rows]) * len(rows)
         for other, part in zip(others, np.split(gradient, len(others), axis=1), strict=True):
-            noise = learner.random("gradients", other, round)
+            noise = learner.random("gradients", other, round, content(part))
             yield from say(other, Gradients(settings.gradients.release(part, random=noise)))
         learner.round = round + 1
         learner.keep(checkpoints)
