@@ -68,7 +68,8 @@ def _notes(terms: SplitTerms) -> tuple[str, ...]:
     )
     embedding = (
         f"an embedding leaves with noise of {settings.embedding_noise:g} times its largest norm in each "
-        f"number: epsilon {once:.3g} a release, {all_rounds:.3g} over the training, at delta {DELTA:g}"
+        f"number: epsilon {once:.3g} a release, {all_rounds:.3g} over the training, at delta {DELTA:g}, "
+        "without what the bottom learned of the record"
     )
     gradient = (
         f"a gradient leaves with noise of {settings.gradient_noise:g} times its largest norm in each number"

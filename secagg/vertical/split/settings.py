@@ -78,7 +78,10 @@ class SplitSettings:
         return math.log((1 - self.label_flip) / self.label_flip)
 
     def embedding_epsilon(self, releases: int, delta: float) -> float:
-        """Return epsilon at ``delta`` of all of one party's columns of one record, released so many times."""
+        """Return epsilon at ``delta`` of one record's embeddings of one party, released so many times.
+
+        What the party's bottom learned from the record, and so puts into embeddings of others, is not in it.
+        """
         return least_epsilon(self.embeddings.mu * math.sqrt(releases), delta)
 
 
