@@ -14,11 +14,22 @@ if TYPE_CHECKING:
     from secagg.vertical.report import Report, Seen
     from secagg.vertical.split.network import SplitNetwork
     from secagg.vertical.split.settings import SplitSettings
+    from secagg.vertical.trees.boosting import GradientBoosting
 
-__all__ = ["Alignment", "Party", "Report", "Seen", "SplitNetwork", "SplitSettings", "align"]
+__all__ = [
+    "Alignment",
+    "GradientBoosting",
+    "Party",
+    "Report",
+    "Seen",
+    "SplitNetwork",
+    "SplitSettings",
+    "align",
+]
 
 _HOME = {
     "Alignment": "secagg.vertical.alignment",
+    "GradientBoosting": "secagg.vertical.trees.boosting",
     "Party": "secagg.vertical.party",
     "Report": "secagg.vertical.report",
     "Seen": "secagg.vertical.report",

@@ -1,0 +1,1 @@
+"""Boosted trees over columns that several parties hold, by sums of encrypted gradients."""

@@ -1,0 +1,199 @@
+"""A feature party's side of a training: it sums gradients that it cannot read, and splits where it is told.
+
+It learns which rows are in which node, and which of its columns split where. It sees no label, gradient or
+score. What the label party may ask is checked, but it is trusted to keep to the protocol: one that puts rows
+into nodes as it likes learns, from differences of sums, in which bins single rows are.
+
+Source: Cheng et al., "SecureBoost", IEEE Intelligent Systems 2021, algorithms 1 and 2.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.conversation import Side, hear, say
+from secagg.errors import FaultySilo, MalformedMessage
+from secagg.names import RandomSource, SiloId
+from secagg.payload import Payload
+from secagg.vertical.checkpoints import Checkpoints, agreed_step
+from secagg.vertical.trees.cells import Binned
+from secagg.vertical.trees.lattice import PublicKey
+from secagg.vertical.trees.levels import Nodes
+from secagg.vertical.trees.messages import (
+    Brought,
+    Chosen,
+    Gradients,
+    Histograms,
+    KeyShown,
+    Level,
+    Sides,
+)
+from secagg.vertical.trees.model import Splits
+from secagg.vertical.trees.settings import TreeTerms
+from secagg.vertical.trees.sums import EncryptedRows, check_hiding
+
+
+@dataclass(frozen=True)
+class FeatureOutcome:
+    """What a feature party ends with.
+
+    Attributes:
+        splits: its part of the model.
+        placed: times that it was told a row's node.
+        encrypted: gradients and Hessians that it was sent and could not read.
+    """
+
+    splits: Splits
+    placed: int
+    encrypted: int
+
+
+class _State(msgspec.Struct, frozen=True):
+    """After a tree."""
+
+    columns: tuple[int, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    placed: int = 0
+    encrypted: int = 0
+
+
+class FeatureParty:
+    """One training, from a feature party's side.
+
+    Args:
+        name: of this party.
+        columns: its own, float64, shape (rows, columns), in the order of the alignment.
+        terms: what all agree on.
+        checkpoints: of this party.
+        random: fresh uniform bytes.
+
+    Raises:
+        ParameterError: too many rows, trees or cells for noise to hide how sums are made.
+    """
+
+    def __init__(
+        self,
+        name: SiloId,
+        columns: NDArray[np.float64],
+        terms: TreeTerms,
+        checkpoints: Checkpoints,
+        *,
+        random: RandomSource = os.urandom,
+    ) -> None:
+        self._name = name
+        self._terms = terms
+        self._settings = terms.settings
+        self._label = terms.label_party
+        self._rows, self._width = columns.shape
+        self._binned = Binned.of(columns, terms.settings.bins)
+        self._checkpoints = checkpoints
+        self._random = random
+        check_hiding(self._binned, terms.settings.summed_nodes)
+
+    def side(self) -> Side[FeatureOutcome]:
+        """Train; return this party's part.
+
+        Raises:
+            FaultySilo: a party left the protocol, or agreed on other terms.
+        """
+        terms = self._terms
+        step, kept = yield from agreed_step(terms.digest, terms.others(self._name), self._checkpoints)
+        state = _State() if kept is None else msgspec.msgpack.decode(kept, type=_State)
+        if step < self._settings.trees:
+            key = self._key((yield from hear(self._label, KeyShown)))
+            yield from say(self._label, Brought(self._binned.cells.bins))
+            for tree in range(step, self._settings.trees):
+                state = yield from self._tree(key, state)
+                self._checkpoints.save(tree + 1, msgspec.msgpack.encode(state))
+        splits = Splits(
+            model=terms.digest,
+            party=self._name,
+            width=self._width,
+            columns=state.columns,
+            thresholds=state.thresholds,
+        )
+        return FeatureOutcome(splits, state.placed, state.encrypted)
+
+    def _tree(self, key: PublicKey, state: _State) -> Side[_State]:
+        encrypted = self._gradients((yield from hear(self._label, Gradients)))
+        columns, thresholds, placed = list(state.columns), list(state.thresholds), state.placed
+        before: Nodes | None = None
+        while True:
+            told = yield from hear(self._label, Level)
+            if told.nodes is None:
+                break
+            nodes = self._nodes(told.nodes, before)
+            placed += int(nodes.counts.sum())
+            counts = {place: self._binned.counts(nodes.rows(place)) for place in nodes.present}
+            allowed = self._binned.cells.allowed(
+                np.stack(list(counts.values())), self._settings.min_child_rows
+            )
+            yield from say(self._label, self._histograms(encrypted, key, nodes, allowed))
+            chosen = yield from hear(self._label, Chosen)
+            self._check(chosen, nodes, allowed)
+            if chosen.splits:
+                left = [self._binned.left(column, bin_, nodes.rows(p)) for p, column, bin_ in chosen.splits]
+                yield from say(self._label, Sides(Payload.of(np.packbits(np.concatenate(left)))))
+            columns += [self._binned.column[column] for _, column, _ in chosen.splits]
+            thresholds += [float(self._binned.cuts[column][bin_]) for _, column, bin_ in chosen.splits]
+            before = nodes
+        return _State(tuple(columns), tuple(thresholds), placed, state.encrypted + 2 * self._rows)
+
+    def _key(self, shown: KeyShown) -> PublicKey:
+        try:
+            return PublicKey.of(shown.seed, shown.zeros.array())
+        except MalformedMessage as error:
+            raise self._faulty(f"its key: {error}") from error
+
+    def _gradients(self, sent: Gradients) -> EncryptedRows:
+        try:
+            return EncryptedRows(sent.seed, sent.ciphertexts.array(), self._rows)
+        except MalformedMessage as error:
+            raise self._faulty(f"its gradients: {error}") from error
+
+    def _nodes(self, told: Payload, before: Nodes | None) -> Nodes:
+        level = 0 if before is None else before.level + 1
+        if told.dtype != "u1" or told.length != self._rows or level >= self._settings.depth:
+            raise self._faulty("it told nodes of other rows, or of a level too deep")
+        nodes = Nodes.at(level, told.array())
+        text = nodes.fault(self._settings.min_child_rows)
+        if before is None:
+            text = text or ("" if int(nodes.counts.sum()) == self._rows else "the root lacks rows")
+        else:
+            text = text or nodes.fault_after(before)
+        if text:
+            raise self._faulty(text)
+        return nodes
+
+    def _histograms(
+        self, encrypted: EncryptedRows, key: PublicKey, nodes: Nodes, allowed: NDArray[np.bool_]
+    ) -> Histograms:
+        bits = np.packbits(allowed).tobytes()
+        if not self._binned.cells.count:
+            return Histograms(bits, None)
+        sums = [
+            encrypted.sums(self._binned, nodes.rows(place), key, random=self._random)
+            for place in nodes.summed
+        ]
+        return Histograms(bits, Payload.of(np.concatenate(sums).reshape(-1)))
+
+    def _check(self, chosen: Chosen, nodes: Nodes, allowed: NDArray[np.bool_]) -> None:
+        places = [place for place, _, _ in chosen.splits]
+        if places != sorted(set(places)) or not set(places) <= set(nodes.present):
+            raise self._faulty("it splits nodes that there are not, or one twice")
+        cells = self._binned.cells
+        for place, column, bin_ in chosen.splits:
+            if (
+                column >= len(cells.bins)
+                or bin_ >= cells.bins[column]
+                or not allowed[nodes.present.index(place), cells.starts[column] + bin_]
+            ):
+                raise self._faulty("it splits where this party does not allow it")
+
+    def _faulty(self, text: str) -> FaultySilo:
+        return FaultySilo(self._label, text)
