@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 
 from secagg.conversation import Side, Watch, together
 from secagg.errors import ParameterError, UsageError
@@ -17,13 +16,6 @@ from secagg.vertical.trees.model import Forest, Splits
 from secagg.vertical.trees.reporting import describe
 from secagg.vertical.trees.scoring import ScoreTerms, ScoringParty
 from secagg.vertical.trees.settings import Loss, Settings, TreeTerms
-
-
-@dataclass(frozen=True)
-class _Trained:
-    terms: TreeTerms
-    label: LabelOutcome
-    features: Mapping[SiloId, FeatureOutcome] = field(repr=False)
 
 
 class GradientBoosting:
@@ -64,7 +56,28 @@ class GradientBoosting:
             min_child_rows=min_child_rows,
             loss=loss,
         )
-        self._trained: _Trained | None = None
+        self._forest: Forest | None = None
+        self._splits: Mapping[SiloId, Splits] = {}
+        self._report: Report | None = None
+
+    @classmethod
+    def of(cls, forest: Forest, splits: Iterable[Splits]) -> GradientBoosting:
+        """Return what parts of a model, which were kept, predict together. It has no report.
+
+        Args:
+            forest: the label party's part.
+            splits: of every party.
+
+        Raises:
+            ParameterError: a part is missing, or is of another model.
+        """
+        model = cls(loss=forest.loss)
+        model._forest, model._splits = forest, {part.party: part for part in splits}
+        if set(model._splits) != set(forest.parties) or any(
+            part.model != forest.model for part in model._splits.values()
+        ):
+            raise ParameterError("splits of every party are needed, all of the model of the trees")
+        return model
 
     def fit(
         self,
@@ -101,8 +114,11 @@ class GradientBoosting:
         ended = together(sides, watch=watch)
         features = {name: end for name, end in ended.items() if isinstance(end, FeatureOutcome)}
         ours = ended[label]
-        if isinstance(ours, LabelOutcome):
-            self._trained = _Trained(terms, ours, features)
+        if not isinstance(ours, LabelOutcome):
+            raise UsageError("the label party ended without trees")
+        self._forest = ours.forest
+        self._splits = {label: ours.splits} | {name: end.splits for name, end in features.items()}
+        self._report = describe(terms, ours, features)
         return self
 
     def predict(
@@ -122,24 +138,27 @@ class GradientBoosting:
             ParameterError: other parties or columns, or ``to`` is none of the parties.
             UsageError: nothing was trained.
         """
-        trained = self._fitted()
-        terms = trained.terms
-        if alignment.names != terms.parties:
-            raise ParameterError(f"the model is of {', '.join(terms.parties)}, in this order")
-        asked = ScoreTerms(
-            alignment=alignment.digest, training=terms, to=terms.label_party if to is None else to
+        forest = self.forest
+        if alignment.names != forest.parties:
+            raise ParameterError(f"the model is of {', '.join(forest.parties)}, in this order")
+        terms = ScoreTerms(
+            alignment=alignment.digest,
+            model=forest.model,
+            parties=forest.parties,
+            label_party=forest.label_party,
+            to=forest.label_party if to is None else to,
         )
         sides = {
             name: ScoringParty(
                 name,
                 alignment.features(name),
                 self.splits(name),
-                asked,
-                forest=trained.label.forest if name == terms.label_party else None,
+                terms,
+                forest=forest if name == forest.label_party else None,
             ).side()
-            for name in terms.parties
+            for name in forest.parties
         }
-        scores = together(sides, watch=watch)[asked.to]
+        scores = together(sides, watch=watch)[terms.to]
         if scores is None:
             raise UsageError("who was to get scores got none")
         return scores
@@ -151,7 +170,9 @@ class GradientBoosting:
         Raises:
             UsageError: nothing was trained.
         """
-        return self._fitted().label.forest
+        if self._forest is None:
+            raise UsageError("nothing was trained yet: call fit first")
+        return self._forest
 
     def splits(self, party: SiloId) -> Splits:
         """Return one party's own splits.
@@ -160,23 +181,16 @@ class GradientBoosting:
             ParameterError: it is none of the parties.
             UsageError: nothing was trained.
         """
-        trained = self._fitted()
-        if party not in trained.terms.parties:
+        if party not in self.forest.parties:
             raise ParameterError(f"{party} is none of the parties")
-        if party == trained.terms.label_party:
-            return trained.label.splits
-        return trained.features[party].splits
+        return self._splits[party]
 
     def report(self) -> Report:
         """Return who saw what in training.
 
         Raises:
-            UsageError: nothing was trained.
+            UsageError: nothing was trained here.
         """
-        trained = self._fitted()
-        return describe(trained.terms, trained.label, trained.features)
-
-    def _fitted(self) -> _Trained:
-        if self._trained is None:
-            raise UsageError("nothing was trained yet: call fit first")
-        return self._trained
+        if self._report is None:
+            raise UsageError("nothing was trained here: call fit first")
+        return self._report

@@ -112,6 +112,8 @@ class FeatureParty:
                 self._checkpoints.save(tree + 1, msgspec.msgpack.encode(state))
         splits = Splits(
             model=terms.digest,
+            parties=terms.parties,
+            label_party=terms.label_party,
             party=self._name,
             width=self._width,
             columns=state.columns,
@@ -161,11 +163,8 @@ class FeatureParty:
         if told.dtype != "u1" or told.length != self._rows or level >= self._settings.depth:
             raise self._faulty("it told nodes of other rows, or of a level too deep")
         nodes = Nodes.at(level, told.array())
-        text = nodes.fault(self._settings.min_child_rows)
-        if before is None:
-            text = text or ("" if int(nodes.counts.sum()) == self._rows else "the root lacks rows")
-        else:
-            text = text or nodes.fault_after(before)
+        after = nodes.fault_of_root() if before is None else nodes.fault_after(before)
+        text = nodes.fault(self._settings.min_child_rows) or after
         if text:
             raise self._faulty(text)
         return nodes

@@ -138,6 +138,8 @@ class LabelParty:
         )
         splits = Splits(
             model=terms.digest,
+            parties=terms.parties,
+            label_party=terms.label_party,
             party=self._name,
             width=self._width,
             columns=state.columns,

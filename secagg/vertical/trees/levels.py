@@ -76,6 +76,10 @@ class Nodes:
         largest = self.counts[0] if self.level == 0 else max(self.counts[place], self.counts[place ^ 1])
         return bool(largest >= 2 * least)
 
+    def fault_of_root(self) -> str:
+        """Return what is wrong with the first level, which all rows are in; empty if nothing is."""
+        return "the root lacks rows" if (self.places == NOWHERE).any() else ""
+
     def fault_after(self, before: Nodes) -> str:
         """Return what is wrong with this level after the one ``before``; empty if nothing is."""
         here = self.places != NOWHERE

@@ -25,6 +25,7 @@ _LARGEST = sys.float_info.max
 
 Place = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+Parties = Annotated[tuple[Name, ...], msgspec.Meta(min_length=2, max_length=MOST_PARTIES)]
 P = TypeVar("P", bound="Forest | Splits")
 
 
@@ -81,7 +82,7 @@ class Forest(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """
 
     model: Digest
-    parties: Annotated[tuple[Name, ...], msgspec.Meta(min_length=2, max_length=MOST_PARTIES)]
+    parties: Parties
     label_party: Name
     loss: Loss
     first: Finite
@@ -109,7 +110,7 @@ class Splits(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """One party's own splits, in the order of training. Its repr shows none.
 
     Attributes:
-        model: digest of the training's terms, 32 bytes.
+        model, parties, label_party: as of ``Forest``.
         party: whose they are.
         width: columns that the party brought.
         columns: of each split, which one.
@@ -117,6 +118,8 @@ class Splits(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """
 
     model: Digest
+    parties: Parties
+    label_party: Name
     party: Name
     width: Place
     columns: tuple[Place, ...]
@@ -125,6 +128,8 @@ class Splits(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     def __post_init__(self) -> None:
         if len(self.columns) != len(self.thresholds) or any(at >= self.width for at in self.columns):
             raise ParameterError("splits are of columns that there are, each with its threshold")
+        if not {self.party, self.label_party} <= set(self.parties):
+            raise ParameterError("splits are of one of the parties")
 
     def left(self, columns: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which rows of ``columns``, shape (rows, width), go left at each split: (splits, rows)."""

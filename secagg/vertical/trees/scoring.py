@@ -25,7 +25,6 @@ from secagg.vertical.checkpoints import InMemory, agreed_step
 from secagg.vertical.trees.gradients import probabilities
 from secagg.vertical.trees.messages import Answers, Trees
 from secagg.vertical.trees.model import Forest, Splits, from_json, to_json
-from secagg.vertical.trees.settings import TreeTerms
 
 _ROWS = 1 << 14
 """Rows that are scored at a time."""
@@ -37,7 +36,7 @@ class ScoreTerms:
 
     Attributes:
         alignment: digest of the records that are scored, and of their order.
-        training: terms of the model's training.
+        model, parties, label_party: as of the parts.
         to: who gets the scores.
 
     Raises:
@@ -45,17 +44,23 @@ class ScoreTerms:
     """
 
     alignment: bytes
-    training: TreeTerms
+    model: bytes
+    parties: tuple[SiloId, ...]
+    label_party: SiloId
     to: SiloId
 
     def __post_init__(self) -> None:
-        if self.to not in self.training.parties:
+        if self.to not in self.parties:
             raise ParameterError(f"{self.to} is to get scores and is none of the parties")
 
     @property
     def digest(self) -> bytes:
         """What all parties mean, 32 bytes."""
-        return digest("tree scores", self.alignment, self.training.digest, self.to)
+        return digest("tree scores", self.alignment, self.model, self.parties, self.label_party, self.to)
+
+    def fit(self, part: Forest | Splits) -> bool:
+        """Whether a part is of this model."""
+        return (part.model, part.parties, part.label_party) == (self.model, self.parties, self.label_party)
 
 
 class ScoringParty:
@@ -82,9 +87,9 @@ class ScoringParty:
         *,
         forest: Forest | None = None,
     ) -> None:
-        if splits.model != terms.training.digest or (forest is not None and forest.model != splits.model):
+        if any(part is not None and not terms.fit(part) for part in (splits, forest)):
             raise ParameterError("the parts are of another training")
-        if splits.party != name or (forest is not None) != (name == terms.training.label_party):
+        if splits.party != name or (forest is not None) != (name == terms.label_party):
             raise ParameterError("the parts are another party's")
         if columns.shape[1] != splits.width:
             raise ParameterError(f"the model was trained on {splits.width} columns, not {columns.shape[1]}")
@@ -93,7 +98,7 @@ class ScoringParty:
         self._splits = splits
         self._forest = forest
         self._terms = terms
-        self._others = terms.training.others(name)
+        self._others = tuple(party for party in terms.parties if party != name)
 
     def side(self) -> Side[RealVector | None]:
         """Score; return the scores at who gets them, else None.
@@ -109,7 +114,7 @@ class ScoringParty:
             return None
         forest = self._forest
         if forest is None:
-            forest = self._read((yield from hear(self._terms.training.label_party, Trees)))
+            forest = self._read((yield from hear(self._terms.label_party, Trees)))
         scores = np.full(len(self._columns), forest.first)
         for start in range(0, len(scores), _ROWS):
             part = slice(start, start + _ROWS)
@@ -126,17 +131,14 @@ class ScoringParty:
                 yield from say(to, Answers(Payload.of(bits.reshape(-1))))
 
     def _read(self, sent: Trees) -> Forest:
-        training = self._terms.training
+        label = self._terms.label_party
         try:
             forest = from_json(sent.forest.array().tobytes(), Forest)
         except MalformedMessage as error:
-            raise FaultySilo(training.label_party, str(error)) from error
-        if (forest.model, forest.parties, forest.label_party) != (
-            training.digest,
-            training.parties,
-            training.label_party,
-        ) or forest.splits_of(training.parties.index(self._name)) != len(self._splits.columns):
-            raise FaultySilo(training.label_party, "it sent trees of another training")
+            raise FaultySilo(label, str(error)) from error
+        mine = forest.parties.index(self._name) if self._terms.fit(forest) else -1
+        if mine < 0 or forest.splits_of(mine) != len(self._splits.columns):
+            raise FaultySilo(label, "it sent trees of another training")
         return forest
 
     def _add(self, forest: Forest, part: NDArray[np.float64], scores: RealVector) -> Side[None]:
