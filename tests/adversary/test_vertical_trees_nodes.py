@@ -70,7 +70,7 @@ def asked_of(change: Callable[[messages.Level], Part | None]) -> int:
         if isinstance(said, messages.Level) and said.nodes is not None:
             counts = np.bincount(said.nodes.array(), minlength=256)
             asked += 1 in {int(counts[1]), int(counts[messages.NOWHERE])}
-        came += asked > 0 and isinstance(said, messages.Histograms)
+        came += asked > 0 and isinstance(said, messages.Sums)
 
     both["bank"] = tampered(both["bank"], messages.Level, change)
     with pytest.raises(FaultySilo):  # Its own code does not expect what comes back, if it comes.
@@ -88,12 +88,10 @@ def fine(*_: Any) -> str:
     return ""
 
 
-@pytest.mark.parametrize("found", ["a single row", "all rows but one"])
-def test_vertical_trees_nodes_mutant(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
-    if found == "a single row":
-        monkeypatch.setattr("secagg.vertical.trees.levels.Nodes.fault", fine)
-        monkeypatch.setattr("secagg.vertical.trees.levels.Nodes.fault_after", fine)
-    else:
-        monkeypatch.setattr("secagg.vertical.trees.levels.Nodes.fault_of_root", fine)
+@pytest.mark.parametrize(
+    ("defence", "found"), [("fault", "a single row"), ("fault_of_root", "all rows but one")]
+)
+def test_vertical_trees_nodes_mutant(monkeypatch: pytest.MonkeyPatch, defence: str, found: str) -> None:
+    monkeypatch.setattr(f"secagg.vertical.trees.levels.Nodes.{defence}", fine)
     with pytest.raises(AssertionError, match=found):
         test_vertical_trees_nodes()

@@ -15,12 +15,11 @@ import pytest
 from numpy.typing import NDArray
 
 from secagg.errors import FaultySilo
-from secagg.payload import Frame
+from secagg.payload import Frame, Payload
 from secagg.vertical import GradientBoosting
 from secagg.vertical.trees.feature import FeatureParty
 from secagg.vertical.trees.gradients import Fixed, first_score, gradients
 from secagg.vertical.trees.lattice import SECRETS
-from secagg.vertical.trees.messages import Histograms
 from secagg.vertical.trees.secret import SecretKey
 from tests.vertical.trees import aligned
 
@@ -113,13 +112,14 @@ def in_clear(_: SecretKey, sums: NDArray[np.int64]) -> tuple[bytes, Any]:
     return bytes(32), sent
 
 
-_histograms = FeatureParty._histograms
+_summed = FeatureParty._summed
 
 
-def with_cuts(self: FeatureParty, *given: Any) -> Histograms:
-    """Say where columns are cut, too."""
-    said = _histograms(self, *given)
-    return Histograms(said.allowed + b"".join(cut.tobytes() for cut in self._binned.cuts), said.sums)
+def with_cuts(self: FeatureParty, *given: Any) -> Payload | None:
+    """Send where columns are cut, too."""
+    sums = _summed(self, *given)
+    cuts = np.concatenate(self._binned.cuts).view(np.uint8)
+    return None if sums is None else Payload.of(np.concatenate([sums.array(), cuts]))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def with_cuts(self: FeatureParty, *given: Any) -> Histograms:
     [
         ("secagg.vertical.trees.secret.SecretKey.encrypt", in_clear, "gradients of bank"),
         (
-            "secagg.vertical.trees.feature.FeatureParty._histograms",
+            "secagg.vertical.trees.feature.FeatureParty._summed",
             with_cuts,
             "a value of its columns of shop",
         ),

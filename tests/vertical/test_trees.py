@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer
@@ -42,7 +42,7 @@ from secagg.vertical.trees.model import Forest, Splits, Tree, from_json, to_json
 from secagg.vertical.trees.pooled import train_pooled
 from secagg.vertical.trees.settings import Loss, Settings, TreeTerms
 from secagg.vertical.trees.splitting import Histogram, best_split
-from secagg.vertical.trees.sums import GROUP_SIZE, groups_of
+from tests.counts import count
 from tests.vertical.trees import Columns, aligned, decoded, joined, pooled_trees
 
 NAMES = ("bank", "insurer", "shop", "clinic", "utility")
@@ -181,12 +181,13 @@ def test_trees_are_as_good_as_those_of_scikit_learn() -> None:
     x, y = load_breast_cancer(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(y))
     train, rest = order[:400], order[400:]
-    columns = {"bank": x[:, :10], "insurer": x[:, 10:]}
-    model = GradientBoosting(trees=20, depth=3, learning_rate=0.3)
+    x = x[:, [20, 21, 22, 23, 24, 27, 0, 1, 2, 7]]
+    columns = {"bank": x[:, :5], "insurer": x[:, 5:]}
+    model = GradientBoosting(trees=20, depth=3, learning_rate=0.3, bins=16)
     model.fit(aligned({n: part[train] for n, part in columns.items()}, y[train].astype(float), label="bank"))
     scores = model.predict(aligned({n: part[rest] for n, part in columns.items()}, None, label="bank"))
     theirs = HistGradientBoostingClassifier(
-        max_iter=20, max_depth=3, learning_rate=0.3, max_bins=32, l2_regularization=1.0, early_stopping=False
+        max_iter=20, max_depth=3, learning_rate=0.3, max_bins=16, l2_regularization=1.0, early_stopping=False
     ).fit(x[train], y[train])
     wanted = roc_auc_score(y[rest], theirs.predict_proba(x[rest])[:, 1])
     assert wanted > 0.98
@@ -225,7 +226,15 @@ def parts(model: GradientBoosting) -> list[bytes]:
     return [to_json(model.forest), *(to_json(model.splits(name)) for name in COLUMNS)]
 
 
-@pytest.mark.parametrize("behind", [None, "bank", "insurer", "shop"])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        None,
+        "insurer",
+        pytest.param("bank", marks=pytest.mark.full),
+        pytest.param("shop", marks=pytest.mark.full),
+    ],
+)
 @pytest.mark.parametrize("step", range(TREES + 1))
 def test_training_goes_on_from_every_checkpoint(step: int, behind: str | None) -> None:
     kept = {name: Kept() for name in COLUMNS}
@@ -244,6 +253,7 @@ class Lost(Exception):
 
 
 @given(st.data())
+@settings(max_examples=count(8, full=60))
 def test_training_goes_on_wherever_it_was_lost(data: st.DataObject) -> None:
     seen: list[str] = []
     kept = {name: Kept() for name in COLUMNS}
@@ -280,6 +290,19 @@ def test_a_party_that_brings_other_settings_or_records_is_named() -> None:
         }
         with pytest.raises(FaultySilo, match=r"^(bank|shop): it agreed on other records"):
             together(sides)
+
+
+@pytest.mark.parametrize("party", COLUMNS)
+def test_checkpoints_of_another_training_are_refused(party: str) -> None:
+    theirs = {name: Kept() for name in COLUMNS}
+    trained(theirs)
+    mine = {name: Kept() for name in COLUMNS}
+    model = GradientBoosting(trees=TREES, depth=2)
+    model.fit(ALIGNMENT, checkpoints=mine.__getitem__)
+    for wrong in (theirs[party].every[1], b"rubbish"):
+        mixed = {name: mine[name].upto(1) for name in COLUMNS} | {party: Kept({1: wrong})}
+        with pytest.raises(EnvironmentFault, match=r"a checkpoint .*(is of another training|cannot be read)"):
+            model.fit(ALIGNMENT, checkpoints=mixed.__getitem__)
 
 
 def test_parts_are_kept_as_they_are(tmp_path: Path) -> None:
@@ -476,22 +499,17 @@ def test_cuts_are_values_that_part_the_rows(values: list[float], most: int) -> N
 
 
 def test_the_report_counts_what_was_seen() -> None:
-    sent: list[messages.Histograms | messages.Level] = []
+    sent: list[messages.Sums | messages.Level] = []
 
     def watch(sender: str, receiver: str, frame: Frame) -> None:
         if "shop" in {sender, receiver}:
             said = decoded(frame)
-            if isinstance(said, messages.Histograms | messages.Level):
+            if isinstance(said, messages.Sums | messages.Level):
                 sent.append(said)
 
     report = trained(watch=watch).report()
     seen = {(row.party, row.what): row for row in report.seen}
-    groups = groups_of(12)
-    sums = sum(
-        said.sums.length // (groups * GROUP_SIZE)
-        for said in sent
-        if isinstance(said, messages.Histograms) and said.sums
-    )
+    sums = sum(isinstance(said, messages.Sums) for said in sent)
     assert seen["insurer", "sums of gradients and Hessians in bins of shop's columns"].clear == sums * 12 * 2
     placed = sum(
         int((said.nodes.array() != 255).sum())

@@ -116,16 +116,16 @@ def chosen(*splits: tuple[int, int, int]) -> Callable[[Any], Part]:
     return lambda _: messages.Chosen(splits)
 
 
-def bits_set(said: messages.Histograms) -> Part:
-    return messages.Histograms(bytes([255] * len(said.allowed)), said.sums)
+def bits_set(said: messages.Sums) -> Part:
+    return messages.Sums(bytes([255] * len(said.allowed)), said.sums)
 
 
-def bits_longer(said: messages.Histograms) -> Part:
-    return messages.Histograms(said.allowed + b"\0", said.sums)
+def bits_longer(said: messages.Sums) -> Part:
+    return messages.Sums(said.allowed + b"\0", said.sums)
 
 
-def no_sums(said: messages.Histograms) -> Part:
-    return messages.Histograms(said.allowed, None)
+def no_sums(said: messages.Sums) -> Part:
+    return messages.Sums(said.allowed, None)
 
 
 def other_kind(_: Any) -> Part:
@@ -160,22 +160,22 @@ FEATURE_FAULTS: list[tuple[type[Part], Callable[[Any], Part | None], str]] = [
     (messages.Brought, lambda _: messages.Brought((6, 6)), "it allows splits of other nodes or cells"),
     (messages.Brought, lambda _: messages.Brought((6, 6, 5)), "it allows"),
     (messages.Brought, lambda _: messages.Brought((2,) * 65_000), "it allows splits of other nodes or cells"),
-    (messages.Histograms, bits_longer, "it allows splits of other nodes or cells"),
-    (messages.Histograms, bits_set, "it allows"),
-    (messages.Histograms, no_sums, "sums of other nodes or cells"),
-    (messages.Histograms, payload_changed("sums", longer), "sums of other nodes or cells"),
-    (messages.Histograms, payload_changed("sums", as_words), "sums of other nodes or cells"),
+    (messages.Sums, bits_longer, "it allows splits of other nodes or cells"),
+    (messages.Sums, bits_set, "it allows"),
+    (messages.Sums, no_sums, "sums of other cells"),
+    (messages.Sums, payload_changed("sums", longer), "sums of other cells"),
+    (messages.Sums, payload_changed("sums", as_words), "sums of other cells"),
     (
-        messages.Histograms,
+        messages.Sums,
         payload_changed("sums", flipped),
         "sums of cells that there are not|not the sum of",
     ),
     (
-        messages.Histograms,
+        messages.Sums,
         payload_changed("sums", of_ones),
         "sums of cells that there are not|not the sum of",
     ),
-    (messages.Histograms, other_kind, "it did not say what was due"),
+    (messages.Sums, other_kind, "it did not say what was due"),
     (messages.Sides, payload_changed("left", longer), "sides of other rows"),
     (messages.Sides, payload_changed("left", as_words), "sides of other rows"),
     (messages.Sides, payload_changed("left", of_ones), "it told sides of more rows"),

@@ -170,9 +170,9 @@ def test_coefficients_that_are_none_are_refused() -> None:
 
 def test_rows_and_sums_beyond_what_noise_hides_are_refused() -> None:
     check_rows(MOST_ROWS)
-    with pytest.raises(ParameterError, match="rows; trees over encrypted sums take at most 524288"):
+    with pytest.raises(ParameterError, match="rows; trees over encrypted sums take at most 262144"):
         check_rows(MOST_ROWS + 1)
-    with pytest.raises(ParameterError, match="1 to 524288 can be encrypted"):
+    with pytest.raises(ParameterError, match="1 to 262144 can be encrypted"):
         KEY.encrypt(np.zeros((SECRETS, MOST_ROWS + 1), np.int64))
     binned = Binned.of(np.random.default_rng(0).normal(size=(1000, 3)), 32)
     values = groups_of(96) * STRIDE * SECRETS

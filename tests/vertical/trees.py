@@ -23,7 +23,7 @@ KINDS: Any = (
     | messages.Brought
     | messages.Gradients
     | messages.Level
-    | messages.Histograms
+    | messages.Sums
     | messages.Chosen
     | messages.Sides
     | messages.Trees

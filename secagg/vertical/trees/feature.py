@@ -10,6 +10,7 @@ Source: Cheng et al., "SecureBoost", IEEE Intelligent Systems 2021, algorithms 1
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -28,13 +29,14 @@ from secagg.vertical.trees.messages import (
     Brought,
     Chosen,
     Gradients,
-    Histograms,
     KeyShown,
     Level,
     Sides,
+    Sums,
 )
 from secagg.vertical.trees.model import Splits
 from secagg.vertical.trees.settings import TreeTerms
+from secagg.vertical.trees.states import state_of
 from secagg.vertical.trees.sums import EncryptedRows, check_hiding
 
 
@@ -54,8 +56,9 @@ class FeatureOutcome:
 
 
 class _State(msgspec.Struct, frozen=True):
-    """After a tree."""
+    """After a tree. ``terms``: their digest."""
 
+    terms: bytes
     columns: tuple[int, ...] = ()
     thresholds: tuple[float, ...] = ()
     placed: int = 0
@@ -103,7 +106,7 @@ class FeatureParty:
         """
         terms = self._terms
         step, kept = yield from agreed_step(terms.digest, terms.others(self._name), self._checkpoints)
-        state = _State() if kept is None else msgspec.msgpack.decode(kept, type=_State)
+        state = _State(terms.digest) if kept is None else state_of(kept, _State, terms)
         if step < self._settings.trees:
             key = self._key((yield from hear(self._label, KeyShown)))
             yield from say(self._label, Brought(self._binned.cells.bins))
@@ -131,20 +134,23 @@ class FeatureParty:
                 break
             nodes = self._nodes(told.nodes, before)
             placed += int(nodes.counts.sum())
-            counts = {place: self._binned.counts(nodes.rows(place)) for place in nodes.present}
-            allowed = self._binned.cells.allowed(
-                np.stack(list(counts.values())), self._settings.min_child_rows
-            )
-            yield from say(self._label, self._histograms(encrypted, key, nodes, allowed))
+            allowed: dict[int, NDArray[np.bool_]] = {}
+            for place in nodes.summed:
+                some = {each: self._allowed(nodes.rows(each)) for each in nodes.together(place)}
+                sums = self._summed(encrypted, key, nodes.rows(place))
+                yield from say(self._label, Sums(np.packbits(np.stack(list(some.values()))).tobytes(), sums))
+                allowed |= some
             chosen = yield from hear(self._label, Chosen)
-            self._check(chosen, nodes, allowed)
+            self._check(chosen, allowed)
             if chosen.splits:
                 left = [self._binned.left(column, bin_, nodes.rows(p)) for p, column, bin_ in chosen.splits]
                 yield from say(self._label, Sides(Payload.of(np.packbits(np.concatenate(left)))))
             columns += [self._binned.column[column] for _, column, _ in chosen.splits]
             thresholds += [float(self._binned.cuts[column][bin_]) for _, column, bin_ in chosen.splits]
             before = nodes
-        return _State(tuple(columns), tuple(thresholds), placed, state.encrypted + 2 * self._rows)
+        return _State(
+            state.terms, tuple(columns), tuple(thresholds), placed, state.encrypted + 2 * self._rows
+        )
 
     def _key(self, shown: KeyShown) -> PublicKey:
         try:
@@ -169,28 +175,26 @@ class FeatureParty:
             raise self._faulty(text)
         return nodes
 
-    def _histograms(
-        self, encrypted: EncryptedRows, key: PublicKey, nodes: Nodes, allowed: NDArray[np.bool_]
-    ) -> Histograms:
-        bits = np.packbits(allowed).tobytes()
-        if not self._binned.cells.count:
-            return Histograms(bits, None)
-        sums = [
-            encrypted.sums(self._binned, nodes.rows(place), key, random=self._random)
-            for place in nodes.summed
-        ]
-        return Histograms(bits, Payload.of(np.concatenate(sums).reshape(-1)))
+    def _allowed(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return after which cells a node of ``rows`` may be split."""
+        return self._binned.cells.allowed(self._binned.counts(rows), self._settings.min_child_rows)
 
-    def _check(self, chosen: Chosen, nodes: Nodes, allowed: NDArray[np.bool_]) -> None:
+    def _summed(self, encrypted: EncryptedRows, key: PublicKey, rows: NDArray[np.int64]) -> Payload | None:
+        if not self._binned.cells.count:
+            return None
+        sums = encrypted.sums(self._binned, rows, key, random=self._random)
+        return Payload.of(sums.reshape(-1))
+
+    def _check(self, chosen: Chosen, allowed: Mapping[int, NDArray[np.bool_]]) -> None:
         places = [place for place, _, _ in chosen.splits]
-        if places != sorted(set(places)) or not set(places) <= set(nodes.present):
+        if places != sorted(set(places)) or not set(places) <= allowed.keys():
             raise self._faulty("it splits nodes that there are not, or one twice")
         cells = self._binned.cells
         for place, column, bin_ in chosen.splits:
             if (
                 column >= len(cells.bins)
                 or bin_ >= cells.bins[column]
-                or not allowed[nodes.present.index(place), cells.starts[column] + bin_]
+                or not allowed[place][cells.starts[column] + bin_]
             ):
                 raise self._faulty("it splits where this party does not allow it")
 

@@ -49,6 +49,10 @@ class Nodes:
             return self.present
         return [p for p in self.present if (self.counts[p], p) < (self.counts[p ^ 1], p ^ 1)]
 
+    def together(self, place: int) -> list[int]:
+        """Return the root, or a node and the other side of its split, the left one first."""
+        return [place] if self.level == 0 else sorted((place, place ^ 1))
+
     def rows(self, place: int) -> NDArray[np.int64]:
         """Return the rows of a node, ascending."""
         return np.flatnonzero(self.places == place)

@@ -62,10 +62,11 @@ class Level(Said, frozen=True, tag=True):
     nodes: Payload | None
 
 
-class Histograms(Said, frozen=True, tag=True):
-    """Feature party to label party: encrypted sums of the smaller node of each two; u1.
+class Sums(Said, frozen=True, tag=True):
+    """Feature party to label party, for each node that is summed: its encrypted histograms; u1.
 
-    ``allowed``: for each node of the level, after which cells it may be split; a bit each.
+    None where no column varies. ``allowed``: after which cells this node, and the other side of its split,
+    may be split; a bit each, the left side first.
     """
 
     allowed: bytes

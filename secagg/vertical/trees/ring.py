@@ -26,14 +26,13 @@ LIMB_BITS, LIMBS = 21, 5
 MODULUS_BITS = LIMB_BITS * LIMBS
 PACKED = 14
 """Bytes of a packed coefficient: eight for the lower 63 bits and six for the upper 42."""
-PRODUCTS = 1024
+PRODUCTS = 512
 """Products that may be added before they are transformed back.
 
 Let one factor of each have at most 2,560 coefficients 1 or -1 and else 0, and the other be a limb, so that
-its norm is at most 2^20 * 64. A transform there and back errs by at most 152 units of rounding of the
-product of both norms (three transforms of 2^11 points and two twists), the sum by as many more as it has
-terms: 0.46 for 1,024 of them, below one half, so rounding to integers is exact. What is met in practice is
-far below.
+its norm is at most 2^20 * 64. Transforms there and back err by at most 152 units of rounding of the product
+of both norms (three of 2^11 points, and two twists), and a sum of complex products by 3 more for each of its
+terms: by 0.33 in all for 512 of them. Below one half, rounding to integers is exact. What is met is far less.
 """
 
 Integers: TypeAlias = NDArray[np.int64]

@@ -65,11 +65,11 @@ class SecretKey:
         seed = random(SEED)
         self.public = PublicKey(seed, packed(carried(self._masked(uniform(seed, 1)[0]))))
 
-    def encrypt(self, sums: Integers) -> tuple[bytes, NDArray[np.uint8]]:
+    def encrypt(self, values: Integers) -> tuple[bytes, NDArray[np.uint8]]:
         """Return what hides the rows.
 
         Args:
-            sums: int64, shape (SECRETS, rows); no sum of its entries is beyond ``MOST_SUM``.
+            values: int64, shape (SECRETS, rows); magnitudes of all rows sum to ``MOST_SUM`` at the most.
 
         Returns:
             The seed, used once, and the ciphertexts, shape (blocks * SECRETS * N * PACKED,).
@@ -77,14 +77,14 @@ class SecretKey:
         Raises:
             ParameterError: too many rows, or a sum could wrap.
         """
-        rows = sums.shape[1]
+        rows = values.shape[1]
         if not 0 < rows <= MOST_ROWS:
             raise ParameterError(f"{rows} rows; 1 to {MOST_ROWS} can be encrypted")
-        if (np.abs(sums).sum(axis=1) > MOST_SUM).any():
+        if (np.abs(values).sum(axis=1) > MOST_SUM).any():
             raise ParameterError(f"a sum of these rows could be beyond {MOST_SUM}")
         seed, blocks = self._random(SEED), blocks_of(rows)
         placed = np.zeros((SECRETS, blocks * ROWS), np.int64)
-        placed[:, :rows] = sums << _SHIFT
+        placed[:, :rows] = values << _SHIFT
         public = uniform(seed, blocks)
         sent = np.empty((blocks, SECRETS, N, PACKED), np.uint8)
         for block in range(blocks):
@@ -103,7 +103,7 @@ class SecretKey:
         """Return sums of rows.
 
         Args:
-            data: as ``sums`` made it, shape (groups * sum_size,).
+            data: as ``EncryptedRows.sums`` made it, in one: shape (groups * GROUP_SIZE,).
             groups: of ``STRIDE`` cells each.
 
         Returns:
@@ -113,6 +113,7 @@ class SecretKey:
         words[..., :SENT] = data.reshape(groups, N + SECRETS * STRIDE, SENT)
         numbers = words.view("<i8")[..., 0]
         first, second = numbers[:, :N], numbers[:, N:].reshape(groups, SECRETS, STRIDE)
+        # Limbs of 24 bits times ternary secrets: exact by far (see ``ring.PRODUCTS``).
         halves = np.stack([first & ((1 << _SENT_HALF) - 1), first >> _SENT_HALF], axis=1)
         found = coefficients(transform(halves)[:, None] * self._points[None, :, None])[..., :STRIDE]
         product = found[:, :, 0] + (found[:, :, 1] << _SENT_HALF)

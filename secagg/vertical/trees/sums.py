@@ -57,7 +57,7 @@ HIDING_BITS = 40
 GROUP_SIZE = (N + SECRETS * STRIDE) * SENT
 """Bytes that are sent for eight cells."""
 _AT_ONCE = 1024
-"""Products that one thread makes before it adds them; each takes 64 KiB."""
+"""Products that one thread makes before it adds them; each takes 32 KiB, twice."""
 
 
 def groups_of(cells: int) -> int:
