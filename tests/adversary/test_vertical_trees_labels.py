@@ -36,7 +36,7 @@ TOP = 44
 
 
 def uploads() -> list[Integers]:
-    """Return the ciphertexts of gradients of each tree, at the coefficients of rows: (LIMBS, rows)."""
+    """Return ciphertexts of gradients at the root of each tree, at coefficients of rows: (LIMBS, rows)."""
     seen: list[Integers] = []
 
     def watch(_: str, receiver: str, frame: Frame) -> None:
@@ -46,7 +46,7 @@ def uploads() -> list[Integers]:
             seen.append(sent[0, 0, :, ::STRIDE][:, :ROWS])
 
     with suppress(FaultySilo):  # A mutant can make sums wrong; the attacker has what it was sent.
-        GradientBoosting(trees=2, depth=2, bins=4).fit(aligned(COLUMNS, LABELS, label="bank"), watch=watch)
+        GradientBoosting(trees=2, depth=1, bins=4).fit(aligned(COLUMNS, LABELS, label="bank"), watch=watch)
     return seen
 
 

@@ -44,9 +44,9 @@ def first_half(sent: NDArray[np.uint8]) -> Integers:
     return words.view("<i8")[:, 0]
 
 
-def made(own: EncryptedRows, column: NDArray[np.float64], rows: NDArray[np.int64]) -> Integers:
+def made(own: EncryptedRows, column: NDArray[np.float64]) -> Integers:
     """Return the same as the label party makes it if the feature party had ``column``."""
-    picked = transform_folded(selection(Binned.of(column, 2), rows, 0, 1, own._blocks))
+    picked = transform_folded(selection(Binned.of(column, 2), 0, 1, own._blocks))
     total = np.matmul(picked.transpose(2, 0, 1), own._points)[:, 0].T
     return rounded(carried(coefficients(total).reshape(1 + SECRETS, LIMBS, N)[0]), SENT_BITS)
 
@@ -61,16 +61,19 @@ def told_apart() -> list[str]:
     """Attack: return which guesses a sum confirmed."""
     key = SecretKey()
     # All rows have one gradient: every guess opens to the same sums, if it has as many rows.
-    own = EncryptedRows(*key.encrypt(np.ones((SECRETS, ROWS), np.int64)), ROWS)
-    binned = Binned.of(COLUMN, 2)
-    came = [own.sums(binned, rows, key.public, random=os.urandom) for rows in NODES]
-    for sent, rows in zip(came, NODES, strict=True):
-        assert key.open(sent.reshape(-1), 1)[:, :2].tolist() == [[len(rows) // 2] * 2] * 2
+    nodes = [COLUMN[rows] for rows in NODES]
+    own = [EncryptedRows(*key.encrypt(np.ones((SECRETS, len(node)), np.int64)), len(node)) for node in nodes]
+    came = [
+        rows.sums(Binned.of(node, 2), key.public, random=os.urandom)
+        for rows, node in zip(own, nodes, strict=True)
+    ]
+    for sent, node in zip(came, nodes, strict=True):
+        assert key.open(sent.reshape(-1), 1)[:, :2].tolist() == [[len(node) // 2] * 2] * 2
     guess = COLUMN.copy()
-    guess[[10, 11]] = guess[[11, 10]]  # Two rows changed places.
+    guess[[110, 111]] = guess[[111, 110]]  # Two rows changed places.
     found = []
     for name, column in (("the rows", COLUMN), ("others", guess)):
-        mine = [made(own, column, rows) for rows in NODES]
+        mine = [made(one, column[rows]) for one, rows in zip(own, NODES, strict=True)]
         if any(near(first_half(sent), one) for sent, one in zip(came, mine, strict=True)):
             found.append(f"a sum is of {name}")
         if near(first_half(came[0]) - first_half(came[1]), mine[0] - mine[1]):

@@ -518,6 +518,8 @@ def test_the_report_counts_what_was_seen() -> None:
     )
     assert seen["shop", "in which node of a tree a row is"].clear == placed > 0
     encrypted = seen["shop", "gradients and Hessians of rows"]
-    assert (encrypted.clear, encrypted.protected) == (0, 2 * 200 * TREES)
+    assert encrypted.clear == 0
+    # All rows at the root, and at each level below half of them at the most.
+    assert 2 * 200 * TREES < encrypted.protected <= 2 * 200 * TREES * 2
     assert seen["insurer", "to which side a row goes where bank splits"].clear > 0
     assert "semi-honest" in str(report)

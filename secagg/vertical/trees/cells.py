@@ -101,6 +101,10 @@ class Binned:
             bins, tuple(cuts.values()), tuple(cuts), Cells(tuple(len(cut) + 1 for cut in cuts.values()))
         )
 
+    def of_rows(self, rows: NDArray[np.int64]) -> Binned:
+        """Return the same columns of some rows only."""
+        return Binned(self.bins[:, rows], self.cuts, self.column, self.cells)
+
     def sums(self, weights: Sequence[NDArray[np.int64]], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the histograms of ``rows``, shape (len(weights), cells), of weights of all rows.
 

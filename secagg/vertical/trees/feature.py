@@ -125,8 +125,8 @@ class FeatureParty:
         return FeatureOutcome(splits, state.placed, state.encrypted)
 
     def _tree(self, key: PublicKey, state: _State) -> Side[_State]:
-        encrypted = self._gradients((yield from hear(self._label, Gradients)))
-        columns, thresholds, placed = list(state.columns), list(state.thresholds), state.placed
+        columns, thresholds = list(state.columns), list(state.thresholds)
+        placed, encrypted = state.placed, state.encrypted
         before: Nodes | None = None
         while True:
             told = yield from hear(self._label, Level)
@@ -137,7 +137,9 @@ class FeatureParty:
             allowed: dict[int, NDArray[np.bool_]] = {}
             for place in nodes.summed:
                 some = {each: self._allowed(nodes.rows(each)) for each in nodes.together(place)}
-                sums = self._summed(encrypted, key, nodes.rows(place))
+                sent = yield from hear(self._label, Gradients)
+                sums = self._summed(sent, key, nodes.rows(place))
+                encrypted += 2 * int(nodes.counts[place])
                 yield from say(self._label, Sums(np.packbits(np.stack(list(some.values()))).tobytes(), sums))
                 allowed |= some
             chosen = yield from hear(self._label, Chosen)
@@ -148,21 +150,13 @@ class FeatureParty:
             columns += [self._binned.column[column] for _, column, _ in chosen.splits]
             thresholds += [float(self._binned.cuts[column][bin_]) for _, column, bin_ in chosen.splits]
             before = nodes
-        return _State(
-            state.terms, tuple(columns), tuple(thresholds), placed, state.encrypted + 2 * self._rows
-        )
+        return _State(state.terms, tuple(columns), tuple(thresholds), placed, encrypted)
 
     def _key(self, shown: KeyShown) -> PublicKey:
         try:
             return PublicKey.of(shown.seed, shown.zeros.array())
         except MalformedMessage as error:
             raise self._faulty(f"its key: {error}") from error
-
-    def _gradients(self, sent: Gradients) -> EncryptedRows:
-        try:
-            return EncryptedRows(sent.seed, sent.ciphertexts.array(), self._rows)
-        except MalformedMessage as error:
-            raise self._faulty(f"its gradients: {error}") from error
 
     def _nodes(self, told: Payload, before: Nodes | None) -> Nodes:
         level = 0 if before is None else before.level + 1
@@ -179,10 +173,15 @@ class FeatureParty:
         """Return after which cells a node of ``rows`` may be split."""
         return self._binned.cells.allowed(self._binned.counts(rows), self._settings.min_child_rows)
 
-    def _summed(self, encrypted: EncryptedRows, key: PublicKey, rows: NDArray[np.int64]) -> Payload | None:
+    def _summed(self, sent: Gradients, key: PublicKey, rows: NDArray[np.int64]) -> Payload | None:
+        """Return the encrypted histograms of one node's rows."""
+        try:
+            encrypted = EncryptedRows(sent.seed, sent.ciphertexts.array(), len(rows))
+        except MalformedMessage as error:
+            raise self._faulty(f"its gradients: {error}") from error
         if not self._binned.cells.count:
             return None
-        sums = encrypted.sums(self._binned, rows, key, random=self._random)
+        sums = encrypted.sums(self._binned.of_rows(rows), key, random=self._random)
         return Payload.of(sums.reshape(-1))
 
     def _check(self, chosen: Chosen, allowed: Mapping[int, NDArray[np.bool_]]) -> None:

@@ -90,16 +90,16 @@ class Growing:
 
     def grown(self) -> Side[GrownState]:
         """Grow it; return the state after it."""
-        seed, ciphertexts = self._key.encrypt(self._fixed.integers)
-        for other in self._others:
-            yield from say(other, Gradients(seed, Payload.of(ciphertexts)))
-        del ciphertexts
         for level in range(self._settings.depth):
             nodes = self._nodes(level)
             if not nodes.present:
                 break
             for other in self._others:
                 yield from say(other, Level(Payload.of(nodes.places)))
+            for place in nodes.summed:
+                seed, ciphertexts = self._key.encrypt(self._fixed.integers[:, nodes.rows(place)])
+                for other in self._others:
+                    yield from say(other, Gradients(seed, Payload.of(ciphertexts)))
             yield from self._split(nodes)
         for other in self._others:
             yield from say(other, Level(None))

@@ -1,8 +1,7 @@
 """What the label party and a feature party say to each other, in the order of the protocol.
 
-After ``Standing`` (see ``checkpoints``): the key, and how many bins there are; then for each tree the
-encrypted gradients, and for each of its levels where rows are, sums, what is split, and to which sides rows
-go.
+After ``Standing`` (see ``checkpoints``): the key, and how many bins there are; then for each level of a tree
+where rows are, encrypted gradients, sums of them, what is split, and to which sides rows go.
 """
 
 from __future__ import annotations
@@ -46,13 +45,6 @@ class Brought(Said, frozen=True, tag=True):
     bins: Annotated[tuple[Bins, ...], msgspec.Meta(max_length=1 << 16)]
 
 
-class Gradients(Said, frozen=True, tag=True):
-    """Label party to feature party, for each tree: gradients and Hessians of all rows, encrypted; u1."""
-
-    seed: Seed
-    ciphertexts: Payload
-
-
 class Level(Said, frozen=True, tag=True):
     """Label party to feature party: the node of each row in this level, or NOWHERE; u1.
 
@@ -60,6 +52,16 @@ class Level(Said, frozen=True, tag=True):
     """
 
     nodes: Payload | None
+
+
+class Gradients(Said, frozen=True, tag=True):
+    """Label party to feature party, for each node that is summed: gradients and Hessians, encrypted; u1.
+
+    Of the node's rows alone, in their order, so that a small node costs little.
+    """
+
+    seed: Seed
+    ciphertexts: Payload
 
 
 class Sums(Said, frozen=True, tag=True):

@@ -111,7 +111,7 @@ def check_hiding(binned: Binned, nodes: int) -> None:
 
 
 class EncryptedRows:
-    """Gradients and Hessians of all rows, as they came.
+    """Gradients and Hessians of the rows of one node, as they came.
 
     Args:
         seed: of what is public of them, 32 bytes.
@@ -138,17 +138,15 @@ class EncryptedRows:
     def sums(
         self,
         binned: Binned,
-        rows: NDArray[np.int64],
         key: PublicKey,
         *,
         random: RandomSource,
         threads: int | None = None,
     ) -> NDArray[np.uint8]:
-        """Return the histograms of ``rows``.
+        """Return the histograms of these rows.
 
         Args:
-            binned: the columns.
-            rows: of one node, ascending.
+            binned: the columns, of the same rows.
             key: of the ciphertexts' owner.
             random: fresh uniform bytes, asked for by several threads.
             threads: at most; None for one for each usable core.
@@ -157,17 +155,18 @@ class EncryptedRows:
             Shape (groups, GROUP_SIZE).
         """
         groups = groups_of(binned.cells.count)
-        step = max(1, _AT_ONCE // self._blocks)
+        workers = usable_cores() if threads is None else threads
+        step = max(1, min(_AT_ONCE // self._blocks, -(-groups // workers)))
         sent = np.empty((groups, GROUP_SIZE), np.uint8)
 
         def work(first: int) -> None:
             last = min(first + step, groups)
-            selected = transform_folded(selection(binned, rows, first, last, self._blocks))
+            selected = transform_folded(selection(binned, first, last, self._blocks))
             totals = np.matmul(selected.transpose(2, 0, 1), self._points)
             for group in range(first, last):
                 sent[group] = hidden(totals[:, group - first].T, key, random)
 
-        with ThreadPoolExecutor(usable_cores() if threads is None else threads) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, range(0, groups, step)))  # The list raises what a thread raised.
         return sent
 
@@ -175,7 +174,7 @@ class EncryptedRows:
         return f"EncryptedRows({self._blocks} ciphertexts)"
 
 
-def selection(binned: Binned, rows: NDArray[np.int64], first: int, last: int, blocks: int) -> Points:
+def selection(binned: Binned, first: int, last: int, blocks: int) -> Points:
     """Return the polynomials that pick the rows of each cell of the groups ``first`` to ``last`` - 1.
 
     Returns:
@@ -184,9 +183,9 @@ def selection(binned: Binned, rows: NDArray[np.int64], first: int, last: int, bl
     found: Points = np.zeros((last - first, blocks, HALF), np.complex128)
     parts = found.view(np.float64).reshape(-1)
     inside = (binned.cells.lasts >= first * STRIDE) & (binned.cells.starts < last * STRIDE)
-    block, place = np.divmod(rows, ROWS)
+    block, place = np.divmod(np.arange(binned.bins.shape[1]), ROWS)
     for column in np.flatnonzero(inside):
-        cell = binned.cells.starts[column] + binned.bins[column, rows]
+        cell = binned.cells.starts[column] + binned.bins[column]
         group, within = np.divmod(cell, STRIDE)
         taken = (group >= first) & (group < last)
         power = (within - STRIDE * place)[taken]
