@@ -6,7 +6,6 @@ Source: Cheng et al., "SecureBoost", IEEE Intelligent Systems 2021, algorithms 1
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -96,10 +95,6 @@ class Growing:
                 break
             for other in self._others:
                 yield from say(other, Level(Payload.of(nodes.places)))
-            for place in nodes.summed:
-                seed, ciphertexts = self._key.encrypt(self._fixed.integers[:, nodes.rows(place)])
-                for other in self._others:
-                    yield from say(other, Gradients(seed, Payload.of(ciphertexts)))
             yield from self._split(nodes)
         for other in self._others:
             yield from say(other, Level(None))
@@ -137,9 +132,7 @@ class Growing:
     def _split(self, nodes: Nodes) -> Side[None]:
         """Split the nodes of a level."""
         totals = {place: self._fixed.integers[:, nodes.rows(place)].sum(axis=1) for place in nodes.present}
-        found: dict[SiloId, list[Histogram]] = {}
-        for other in self._others:
-            found[other] = yield from self._theirs(other, nodes, totals)
+        found = yield from self._theirs(nodes, totals)
         found[self._name] = self._own(nodes)
         best: dict[int, Split] = {}
         for at, place in enumerate(nodes.present):
@@ -173,23 +166,44 @@ class Growing:
         return found
 
     def _theirs(
-        self, sender: SiloId, nodes: Nodes, totals: Mapping[int, NDArray[np.int64]]
-    ) -> Side[list[Histogram]]:
-        """Return the histograms of one feature party at each node."""
-        cells, sums, allowed = self._cells[sender], dict[int, NDArray[np.int64]](), dict[int, Any]()
-        for place in nodes.summed:
+        self, nodes: Nodes, totals: Mapping[int, NDArray[np.int64]]
+    ) -> Side[dict[SiloId, list[Histogram]]]:
+        """Return the histograms of each feature party at each node."""
+        places = nodes.summed
+        sums: dict[SiloId, dict[int, NDArray[np.int64]]] = {other: {} for other in self._others}
+        allowed: dict[SiloId, dict[int, NDArray[np.bool_]]] = {other: {} for other in self._others}
+        ready = self._encrypted(nodes.rows(places[0]))
+        for at, place in enumerate(places):
+            for other in self._others:
+                yield from say(other, ready)
+            if at + 1 < len(places):  # Encrypted while the others add, and sent when they have answered.
+                ready = self._encrypted(nodes.rows(places[at + 1]))
             both = nodes.together(place)
-            said = yield from hear(sender, Sums)
-            allowed |= dict(zip(both, self._allowed(sender, said.allowed, cells, len(both)), strict=True))
-            sums[place] = self._opened(sender, said.sums, cells)
-            if (cells.up_to(sums[place])[:, cells.lasts] != totals[place][:, None]).any():
-                raise FaultySilo(sender, "the sums of its bins are not the sum of the node")
-            for other in both:
-                if other != place:
-                    sums[other] = self._before[sender][place >> 1] - sums[place]
-        self._before[sender] = sums
-        self._sums[self._terms.parties.index(sender)] += 2 * len(nodes.summed) * cells.count
-        return [Histogram(cells, sums[place], allowed[place]) for place in nodes.present]
+            for other in self._others:
+                said = yield from hear(other, Sums)
+                cells = self._cells[other]
+                may = self._allowed(other, said.allowed, cells, len(both))
+                allowed[other] |= dict(zip(both, may, strict=True))
+                opened = self._opened(other, said.sums, cells)
+                if (cells.up_to(opened)[:, cells.lasts] != totals[place][:, None]).any():
+                    raise FaultySilo(other, "the sums of its bins are not the sum of the node")
+                sums[other] |= {
+                    each: opened if each == place else self._before[other][place >> 1] - opened
+                    for each in both
+                }
+                self._sums[self._terms.parties.index(other)] += opened.size
+        self._before = sums
+        return {
+            other: [
+                Histogram(self._cells[other], sums[other][place], allowed[other][place])
+                for place in nodes.present
+            ]
+            for other in self._others
+        }
+
+    def _encrypted(self, rows: NDArray[np.int64]) -> Gradients:
+        seed, ciphertexts = self._key.encrypt(self._fixed.integers[:, rows])
+        return Gradients(seed, Payload.of(ciphertexts))
 
     @staticmethod
     def _allowed(sender: SiloId, sent: bytes, cells: Cells, nodes: int) -> NDArray[np.bool_]:
