@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -10,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg import wire
-from secagg.errors import ProtocolError
-from secagg.psi.frames import decode_from_receiver, decode_from_sender
+from secagg.conversation import together
+from secagg.names import SiloId
 from secagg.psi.identifiers import Counts, Duplicates, Key, Rule, read_identifiers
-from secagg.psi.messages import FromReceiver
 from secagg.psi.powers import Powers, Progress
 from secagg.psi.receiver import ReceiverSession
 from secagg.psi.sender import SenderSession
+from secagg.psi.sides import receiving, sending
 from secagg.psi.terms import SESSION_SIZE, IntersectionPolicy, IntersectionTerms, Reveal
 
 
@@ -88,22 +89,16 @@ def intersect(
     terms = IntersectionTerms(
         session=os.urandom(SESSION_SIZE), receiver="a", sender="b", reveal=reveal, rule=rule
     )
-    sent = {"a": 0, "b": 0}
     powers = Powers(cores=cores, progress=progress)
-    receiver = ReceiverSession(terms, a, policy=policy, powers=powers)
-    sender = SenderSession(terms, b, policy=policy, powers=powers)
-    message: FromReceiver | None = receiver.open()
-    while message is not None:
-        frame = wire.encode(message)
-        sent["a"] += wire.size_of(frame)
-        message = None
-        for reply in sender.receive(decode_from_receiver(*frame)):
-            frame = wire.encode(reply)
-            sent["b"] += wire.size_of(frame)
-            message = receiver.receive(decode_from_sender(*frame))
-    learned, told = receiver.outcome, sender.outcome
-    if learned is None or told is None:
-        raise ProtocolError("the parties ended without a result")
+    sent: Counter[SiloId] = Counter()
+    outcomes = together(
+        {
+            "a": receiving(ReceiverSession(terms, a, policy=policy, powers=powers)),
+            "b": sending(SenderSession(terms, b, policy=policy, powers=powers)),
+        },
+        watch=lambda sender, _, frame: sent.update({sender: wire.size_of(frame)}),
+    )
+    learned, told = outcomes["a"], outcomes["b"]
     return Intersection(
         count=learned.count,
         rows_a=learned.rows,

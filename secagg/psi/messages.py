@@ -5,12 +5,13 @@ No size of a message tells how many records are shared, so that whoever carries 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 from secagg.messages import Part
 from secagg.payload import Payload
+from secagg.psi.terms import Limit
 from secagg.terms import Digest
 
 Count = Annotated[bytes, msgspec.Meta(min_length=4, max_length=4)]
@@ -73,7 +74,7 @@ class Counted(Said, frozen=True, tag=True):
 class Withheld(Said, frozen=True, tag=True):
     """A party to another: by this rule of mine I say no more."""
 
-    rule: Literal["largest set", "smallest intersection"]
+    rule: Limit
 
 
 FromReceiver: TypeAlias = Query | Matched | Counted | Withheld

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from secagg.errors import FaultySilo, PolicyRefused
-from secagg.names import RandomSource
+from secagg.psi.draws import Draws, fresh
 from secagg.psi.identifiers import Identifiers
 from secagg.psi.outcome import Ended, Outcome
 from secagg.psi.powers import Powers
@@ -25,7 +24,7 @@ class Party(Generic[T]):
         identifiers: this party's.
         policy: its own limits.
         powers: computes.
-        random: for keys, exponents, orders and padding.
+        draws: for keys, exponents, orders and padding; ``Seeded`` in a session that may be resumed.
 
     Guarantees:
         After a refusal nothing more is taken or said.
@@ -40,13 +39,18 @@ class Party(Generic[T]):
         *,
         policy: IntersectionPolicy,
         powers: Powers,
-        random: RandomSource = os.urandom,
+        draws: Draws = fresh,
     ) -> None:
         self._terms = terms
         self._identifiers = identifiers
         self._policy = policy
         self._powers = powers
-        self._random = random
+        self._draws = draws
+
+    @property
+    def terms(self) -> T:
+        """What all agreed on."""
+        return self._terms
 
     @property
     def outcome(self) -> Outcome | None:

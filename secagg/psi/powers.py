@@ -1,22 +1,46 @@
-"""Points of identifiers and powers of points, spread over the cores of this machine."""
+"""Points of identifiers and powers of points, spread over the cores of this machine and kept by buckets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from secagg.errors import MalformedMessage
+from secagg.hazmat.content import content_digest
 from secagg.hazmat.cores import usable_cores
 from secagg.hazmat.curve import POINT_SIZE, Exponent, hash_to_points
+from secagg.hazmat.framing import digest
 from secagg.ranges import whole
 
 SUITE = b"SECAGG-V1-PSI-ristretto255_XMD:SHA-512_R255MAP_RO_"
 """What points are for (RFC 9380, 3.1)."""
 SPAN = 1024
 """Points that one thread computes at a time: some tens of milliseconds."""
+BUCKET = 16 * SPAN
+"""Points that are kept together: some seconds of one core."""
+
+_BASE = (9).to_bytes(POINT_SIZE, "little")
+"""The base point of RFC 7748. Its power tells exponents apart and gives none away."""
 
 Progress = Callable[[int], None]
 """Told how many points were computed since it was told last."""
+
+
+class Buckets(Protocol):
+    """Keeps computed powers where a crash of this process does not reach them.
+
+    They are secret: whoever has them can look identifiers up. A name is that of what was computed from what,
+    under which exponent; other inputs have another.
+    """
+
+    def load(self, name: bytes) -> bytes | None:
+        """Return what was kept under ``name``, 32 bytes; None if nothing was, or it is damaged."""
+        ...
+
+    def keep(self, name: bytes, powers: bytes) -> None:
+        """Keep ``powers``; return when they cannot be lost."""
+        ...
 
 
 class Powers:
@@ -24,15 +48,20 @@ class Powers:
 
     Args:
         cores: threads at the most, at least 1; None for one for each usable core.
-        progress: see ``Progress``; called by one thread at a time.
+        progress: see ``Progress``; called by one thread at a time. What was kept counts as computed.
+        buckets: where ``BUCKET`` points each are kept, and taken from; None for nowhere.
 
     Guarantees:
-        What it gives does not depend on ``cores``.
+        What it gives does not depend on ``cores`` or ``buckets``.
+        What was kept for other points, other terms or another exponent is never taken.
     """
 
-    def __init__(self, *, cores: int | None = None, progress: Progress | None = None) -> None:
+    def __init__(
+        self, *, cores: int | None = None, progress: Progress | None = None, buckets: Buckets | None = None
+    ) -> None:
         self._cores = usable_cores() if cores is None else whole("cores", cores, least=1)
         self._progress = progress or (lambda _: None)
+        self._buckets = buckets
 
     def of_messages(self, messages: Sequence[bytes], terms: bytes, exponent: Exponent) -> bytes:
         """Return the powers of the points of ``messages``, which are others under other terms.
@@ -43,8 +72,14 @@ class Powers:
             exponent: a secret.
         """
         tag = SUITE + terms
+
+        def inputs(start: int, stop: int) -> bytes:
+            return b"".join(len(each).to_bytes(4, "big") + each for each in messages[start:stop])
+
         return self._spread(
-            len(messages), lambda at: exponent.powers(hash_to_points(messages[at : at + SPAN], tag))
+            len(messages),
+            lambda start, stop: exponent.powers(hash_to_points(messages[start:stop], tag)),
+            lambda start, stop: _name("messages", tag, exponent, inputs(start, stop)),
         )
 
     def of_points(self, points: bytes | memoryview, exponent: Exponent) -> bytes:
@@ -55,16 +90,46 @@ class Powers:
         """
         if len(points) % POINT_SIZE:
             raise MalformedMessage(f"{len(points)} bytes are not whole points of {POINT_SIZE}")
+
+        def inputs(start: int, stop: int) -> bytes | memoryview:
+            return points[start * POINT_SIZE : stop * POINT_SIZE]
+
         return self._spread(
             len(points) // POINT_SIZE,
-            lambda at: exponent.powers(points[at * POINT_SIZE : (at + SPAN) * POINT_SIZE]),
+            lambda start, stop: exponent.powers(inputs(start, stop)),
+            lambda start, stop: _name("points", b"", exponent, inputs(start, stop)),
         )
 
-    def _spread(self, count: int, compute: Callable[[int], bytes]) -> bytes:
-        starts = range(0, count, SPAN)
+    def _spread(
+        self, count: int, compute: Callable[[int, int], bytes], name: Callable[[int, int], bytes]
+    ) -> bytes:
+        starts = range(0, count, BUCKET)
+        stops = [min(start + BUCKET, count) for start in starts]
+        names = [b"" if self._buckets is None else name(*ends) for ends in zip(starts, stops, strict=True)]
+        kept = [None if self._buckets is None else self._buckets.load(each) for each in names]
+        due = [
+            (at, min(at + SPAN, stop))
+            for start, stop, powers in zip(starts, stops, kept, strict=True)
+            if powers is None
+            for at in range(start, stop, SPAN)
+        ]
+        found = bytearray()
         with ThreadPoolExecutor(self._cores) as threads:
-            found = bytearray()
-            for powers in threads.map(compute, starts):
-                found += powers
-                self._progress(len(powers) // POINT_SIZE)
+            computed = threads.map(lambda ends: compute(*ends), due)
+            for start, stop, named, powers in zip(starts, stops, names, kept, strict=True):
+                if powers is not None:
+                    found += powers
+                    self._progress(stop - start)
+                    continue
+                for _ in range(start, stop, SPAN):
+                    some = next(computed)
+                    found += some
+                    self._progress(len(some) // POINT_SIZE)
+                if self._buckets is not None:
+                    self._buckets.keep(named, bytes(found[start * POINT_SIZE :]))
         return bytes(found)
+
+
+def _name(what: str, tag: bytes, exponent: Exponent, inputs: bytes | memoryview) -> bytes:
+    """Return the name of the powers of ``inputs``."""
+    return digest("intersection powers", what, tag, exponent.powers(_BASE), content_digest(inputs))

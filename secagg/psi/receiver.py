@@ -86,8 +86,9 @@ class ReceiverSession(Party[IntersectionTerms]):
         """
         if not isinstance(self._state, Ready):
             raise UsageError("this intersection was begun before; each one is a session of its own")
-        known = with_padding(self._identifiers, self._random)
-        order, exponent = random_order(len(known), self._random), Exponent.generate(self._random)
+        known = with_padding(self._identifiers, self._draws("padding"))
+        order = random_order(len(known), self._draws("order"))
+        exponent = Exponent.generate(self._draws("exponent"))
         points = self._powers.of_messages([known[at] for at in order], self._terms.digest, exponent)
         self._state = Asked(exponent, order)
         return Query(self._terms.digest, Payload.of(np.frombuffer(points, np.uint8)))

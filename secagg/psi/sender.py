@@ -100,10 +100,11 @@ class SenderSession(Party[IntersectionTerms]):
     def _told(self, payload: Payload) -> tuple[Told, tuple[FromSender, ...]]:
         check_query(self._terms.receiver, payload, self._policy)
         points = payload.array().reshape(-1, POINT_SIZE)
-        exponent, order = Exponent.generate(self._random), random_order(len(points), self._random)
+        exponent = Exponent.generate(self._draws("exponent"))
+        order = random_order(len(points), self._draws("order"))
         powers = raised(self._terms.receiver, points[order], exponent, self._powers)
         # What pads takes as long as what it pads, or the time would tell the size.
-        known = with_padding(self._identifiers, self._random)
+        known = with_padding(self._identifiers, self._draws("padding"))
         tags = tags_of(self._powers.of_messages(known, self._terms.digest, exponent), self._terms.digest)
         holders = np.argsort(tags)
         told = Told(order, tags[holders], holders)

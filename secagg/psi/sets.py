@@ -17,8 +17,9 @@ from secagg.psi.terms import IntersectionPolicy
 
 def with_padding(identifiers: Identifiers, random: RandomSource) -> list[bytes]:
     """Return the identifiers and, behind them, random messages that are none, up to the bucket's size."""
-    known = list(identifiers.encoded)
-    return known + [PADDING + random(32) for _ in range(padded(len(known)) - len(known))]
+    size = len(identifiers)
+    drawn = random(32 * (padded(size) - size))
+    return [*identifiers.encoded, *(PADDING + drawn[at : at + 32] for at in range(0, len(drawn), 32))]
 
 
 def check_query(sender: SiloId, payload: Payload, policy: IntersectionPolicy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
@@ -13,6 +14,10 @@ from secagg.psi.sizes import LARGEST, padded
 from secagg.ranges import whole
 
 Reveal: TypeAlias = Literal["both", "receiver", "count"]
+Limit: TypeAlias = Literal["largest set", "queries", "smallest intersection"]
+"""A rule by which a party says no more; the one thing of a refusal that its partners learn."""
+Count: TypeAlias = Callable[[SiloId, int], None]
+"""Counts that a partner asks about so many records; kept when it returns, or ``PolicyRefused``."""
 SESSION_SIZE = 32
 
 
@@ -81,6 +86,7 @@ class IntersectionPolicy:
             can be learns the whole set.
         smallest_intersection: with fewer shared records this party does not tell the other which; 0 for no
             such limit. The receiver, and the leader of many, see before it that there are fewer.
+        count: counts what partners ask about, over many sessions; None where one process has both sets.
 
     Raises:
         ParameterError: out of range.
@@ -88,6 +94,7 @@ class IntersectionPolicy:
 
     largest_set: int = 10_000_000
     smallest_intersection: int = 0
+    count: Count | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if whole("largest_set", self.largest_set, least=1) > LARGEST:
@@ -95,19 +102,23 @@ class IntersectionPolicy:
         whole("smallest_intersection", self.smallest_intersection, least=0)
 
     def check_set(self, partner: SiloId, size: int) -> None:
-        """Refuse a set that is too large.
+        """Refuse a set that is too large, and count it.
+
+        It is called before anything is computed with the set, and so before anything is answered.
 
         Args:
             partner: whose it is.
             size: padded.
 
         Raises:
-            PolicyRefused: it is larger than the bucket of ``largest_set``.
+            PolicyRefused: it is larger than the bucket of ``largest_set``, or ``count`` refuses.
         """
         if size > padded(self.largest_set):
             raise PolicyRefused(
                 "largest set", f"{partner} brings {size} records, padded; {self.largest_set} are allowed"
             )
+        if self.count is not None:
+            self.count(partner, size)
 
     def check_shared(self, count: int) -> None:
         """Refuse to tell another party of an intersection that is too small.

@@ -31,6 +31,7 @@ from secagg.keys.document import KeyDocument, document_fields, sign_document
 from secagg.masking import transcript
 from secagg.messages import SignedUpload
 from secagg.privacy.heads import sign_head
+from secagg.psi.draws import Place, draw_key
 from secagg.psi.many.shares import pair_keys
 from secagg.psi.many.terms import ManyTerms
 from secagg.rounds.bases import WANTED, base_fields
@@ -139,7 +140,10 @@ def shared_keys() -> list[set[tuple[Field, ...]]]:
             uses[base_key(own, own.public, word, silo)].add(("base", word, silo))
     for purpose, length in product(PURPOSES, (32, 64)):
         uses[hkdf(agreed, purpose, "same", length=length)[:32]].add((purpose, length))
-    assert len(PURPOSES) == 10
+    places: tuple[Place, ...] = ("exponent", "padding")
+    for place, number in product(places, (1, 2)):
+        uses[draw_key(agreed, place, number)].add(("draw", place, number))
+    assert len(PURPOSES) == 11
     return [named for named in uses.values() if len(named) > 1]
 
 

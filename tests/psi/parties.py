@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secagg import wire
-from secagg.psi.frames import decode_from_receiver, decode_from_sender
 from secagg.psi.identifiers import Key, read_identifiers
 from secagg.psi.messages import FromReceiver, FromSender, Said
 from secagg.psi.powers import Powers
@@ -36,10 +35,10 @@ class Parties:
     def run(self) -> None:
         message: FromReceiver | None = self.receiver.open()
         while message is not None:
-            arrived = decode_from_receiver(*self._frame(message))
+            arrived: FromReceiver = wire.decode_as(*self._frame(message), kind=FromReceiver)
             message = None
             for reply in self.sender.receive(arrived):
-                message = self.receiver.receive(decode_from_sender(*self._frame(reply)))
+                message = self.receiver.receive(wire.decode_as(*self._frame(reply), kind=FromSender))
 
     def _frame(self, message: FromReceiver | FromSender) -> Any:
         frame = wire.encode(self.change(message))

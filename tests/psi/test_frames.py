@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,26 @@ from hypothesis import strategies as st
 from secagg import wire
 from secagg.errors import MalformedMessage
 from secagg.payload import Payload
-from secagg.psi.frames import decode_from_receiver, decode_from_sender
-from secagg.psi.many.frames import decode_from_follower, decode_from_leader
-from secagg.psi.many.messages import EvaluatedInOrder, Introduced, Shared, Table
-from secagg.psi.messages import Counted, Evaluated, Matched, Query, Revealed, Said, Tags, Withheld
+from secagg.psi.many.messages import (
+    EvaluatedInOrder,
+    FromFollower,
+    FromLeader,
+    Introduced,
+    Shared,
+    Table,
+)
+from secagg.psi.messages import (
+    Counted,
+    Evaluated,
+    FromReceiver,
+    FromSender,
+    Matched,
+    Query,
+    Revealed,
+    Said,
+    Tags,
+    Withheld,
+)
 from tests.counts import count
 
 BYTES, PLACES = Payload.of(np.arange(64, dtype=np.uint8)), Payload.of(np.arange(16, dtype=np.uint32))
@@ -29,10 +46,10 @@ LEADER: list[Said] = [INTRODUCED, Query(bytes(32), BYTES), Shared(bytes(32), BYT
 FOLLOWER: list[Said] = [INTRODUCED, EvaluatedInOrder(BYTES), Table(bytes(32), 64, WORDS), WITHHELD]
 EVERYTHING = RECEIVER + SENDER + LEADER + FOLLOWER
 DECODERS: list[tuple[Callable[..., Said], list[Said]]] = [
-    (decode_from_receiver, RECEIVER),
-    (decode_from_sender, SENDER),
-    (decode_from_leader, LEADER),
-    (decode_from_follower, FOLLOWER),
+    (partial(wire.decode_as, kind=FromReceiver), RECEIVER),
+    (partial(wire.decode_as, kind=FromSender), SENDER),
+    (partial(wire.decode_as, kind=FromLeader), LEADER),
+    (partial(wire.decode_as, kind=FromFollower), FOLLOWER),
 ]
 
 

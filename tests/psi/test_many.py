@@ -26,7 +26,6 @@ from secagg.payload import Payload
 from secagg.psi import intersect_many
 from secagg.psi.identifiers import Key, Rule, read_identifiers
 from secagg.psi.many.follower import FollowerSession
-from secagg.psi.many.intersection import Parties
 from secagg.psi.many.leader import LeaderSession
 from secagg.psi.many.messages import EvaluatedInOrder, Introduced, Shared, Table
 from secagg.psi.many.terms import ManyTerms
@@ -35,6 +34,7 @@ from secagg.psi.tags import TAG_SIZE
 from secagg.psi.terms import IntersectionPolicy
 from tests.counts import count
 from tests.psi.parties import ONE_CORE
+from tests.psi.sessions_of_many import Parties
 
 SETS: Mapping[str, Iterable[Key]] = {"a": range(100), "b": range(50, 160), "c": range(60, 90)}
 NAMES = "abcdefghij"

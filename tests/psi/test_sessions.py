@@ -20,12 +20,13 @@ from secagg.errors import (
 )
 from secagg.hazmat.curve import POINT_SIZE
 from secagg.payload import Payload
-from secagg.psi.frames import decode_from_receiver, decode_from_sender
 from secagg.psi.identifiers import Rule
 from secagg.psi.messages import (
     NOWHERE,
     Counted,
     Evaluated,
+    FromReceiver,
+    FromSender,
     Matched,
     Query,
     Revealed,
@@ -295,7 +296,12 @@ def test_what_cannot_be_agreed_on_is_refused() -> None:
     ):
         with pytest.raises(ParameterError, match=text):
             IntersectionTerms(**right | wrong)
-    for policy in ({"largest_set": 0}, {"largest_set": 2**40}, {"smallest_intersection": -1}):
+    policies: list[dict[str, Any]] = [
+        {"largest_set": 0},
+        {"largest_set": 2**40},
+        {"smallest_intersection": -1},
+    ]
+    for policy in policies:
         with pytest.raises(ParameterError, match="must be at"):
             IntersectionPolicy(**policy)
 
@@ -319,9 +325,9 @@ def test_frames_of_one_party_are_not_taken_from_the_other() -> None:
     query = both.receiver.open()
     evaluated, tags = both.sender.receive(query)
     with pytest.raises(MalformedMessage):
-        decode_from_sender(*wire.encode(query))
+        wire.decode_as(*wire.encode(query), FromSender)
     for reply in (evaluated, tags):
         with pytest.raises(MalformedMessage):
-            decode_from_receiver(*wire.encode(reply))
+            wire.decode_as(*wire.encode(reply), FromReceiver)
         with pytest.raises(MalformedMessage):
             wire.decode_from_silo(*wire.encode(reply))

@@ -11,7 +11,6 @@ Jarecki, Liu 2010 and the store of ``okvs``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -23,8 +22,9 @@ from numpy.typing import NDArray
 from secagg.errors import FaultySilo, ParameterError, UnexpectedMessage, UsageError
 from secagg.hazmat.agreement import AgreementKey
 from secagg.hazmat.curve import POINT_SIZE, Exponent
-from secagg.names import RandomSource, SiloId
+from secagg.names import SiloId
 from secagg.payload import Payload
+from secagg.psi.draws import Draws, fresh
 from secagg.psi.identifiers import Identifiers
 from secagg.psi.many.messages import (
     EvaluatedInOrder,
@@ -85,14 +85,14 @@ class FollowerSession(Party[ManyTerms]):
         *,
         policy: IntersectionPolicy,
         powers: Powers,
-        random: RandomSource = os.urandom,
+        draws: Draws = fresh,
     ) -> None:
         if name not in terms.followers:
             raise ParameterError(f"{name} is no follower here: {', '.join(terms.followers)}")
         terms.check(policy)
-        super().__init__(terms, identifiers, policy=policy, powers=powers, random=random)
+        super().__init__(terms, identifiers, policy=policy, powers=powers, draws=draws)
         self._name = name
-        self._state = Meeting(AgreementKey.generate(random))
+        self._state = Meeting(AgreementKey.generate(draws("agreement")))
 
     def open(self) -> Introduced:
         """Return what every other party is told.
@@ -121,12 +121,13 @@ class FollowerSession(Party[ManyTerms]):
     ) -> tuple[State, tuple[FromFollower, ...]]:
         leads = sender == self._terms.leader
         match self._state, message:
-            case Meeting(key, known), Introduced(public) if sender in self._others - known.keys():
+            case Meeting(key, known), Introduced(public) if sender in set(self.others) - known.keys():
                 return Meeting(key, {**known, sender: checked(sender, public)}), ()
-            case Meeting(key, known), Query(terms, points) if leads and known.keys() == self._others:
+            case Meeting(key, known), Query(terms, points) if leads and known.keys() == set(self.others):
                 if terms != self._terms.digest:
                     raise FaultySilo(sender, "it agreed on another session, other parties, rules or results")
                 check_query(sender, points, self._policy)
+                self._count_others(points)
                 answer = self._answer(pair_keys(self._terms, self._name, key, known), points)
                 return Answered(points.length) if self._terms.reveal == "all" else Ended(), answer
             case Answered(size), Shared(key, tags) if leads:
@@ -137,20 +138,27 @@ class FollowerSession(Party[ManyTerms]):
                 raise UnexpectedMessage(f"{type(message).__name__} from {sender} is not due")
 
     @property
-    def _others(self) -> set[SiloId]:
-        return set(self._terms.parties) - {self._name}
+    def others(self) -> tuple[SiloId, ...]:
+        """Every other party, the leader first."""
+        return tuple(party for party in self._terms.parties if party != self._name)
+
+    def _count_others(self, points: Payload) -> None:
+        # Each follower that learns what all have learns of at most so many records of this party, too.
+        if self._terms.reveal == "all":
+            for follower in self.others[1:]:
+                self._policy.check_set(follower, points.length // POINT_SIZE)
 
     def _answer(self, keys: Mapping[SiloId, bytes], payload: Payload) -> tuple[FromFollower, ...]:
-        exponent = Exponent.generate(self._random)
+        exponent = Exponent.generate(self._draws("exponent"))
         powers = raised(self._terms.leader, payload.array(), exponent, self._powers)
         return EvaluatedInOrder(Payload.of(np.frombuffer(powers, np.uint8))), self._table(keys, exponent)
 
     def _table(self, keys: Mapping[SiloId, bytes], exponent: Exponent) -> Table:
         # What pads has a share of zero and a value like any other: nobody asks for it.
-        known = with_padding(self._identifiers, self._random)
+        known = with_padding(self._identifiers, self._draws("padding"))
         points = self._powers.of_messages(known, self._terms.digest, exponent)
         values = zero_shares(keys, known) ^ hidden_by(self._terms, self._name, points)
-        seed, table = encode(known, values, random=self._random)
+        seed, table = encode(known, values, random=self._draws("table"))
         return Table(seed, len(known), Payload.of(table.ravel()))
 
     def _told(self, key: bytes, payload: Payload, size: int) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg import wire
+from secagg.conversation import Side, together
 from secagg.errors import ParameterError, ProtocolError
 from secagg.names import SiloId
-from secagg.payload import Frame
 from secagg.psi.identifiers import Counts, Duplicates, Key, Rule, read_identifiers
 from secagg.psi.many.follower import FollowerSession
-from secagg.psi.many.frames import decode_from_follower, decode_from_leader
 from secagg.psi.many.leader import LeaderSession
-from secagg.psi.many.messages import FromFollower, FromLeader
+from secagg.psi.many.sides import following, leading
 from secagg.psi.many.terms import FEWEST, MOST, ManyReveal, ManyTerms
-from secagg.psi.messages import Said
+from secagg.psi.outcome import Outcome
 from secagg.psi.powers import Powers, Progress
+from secagg.psi.sides import learned
 from secagg.psi.terms import SESSION_SIZE, IntersectionPolicy
 
 
@@ -103,75 +104,25 @@ def intersect_many(
         for name, each in ids.items()
     }
     powers = Powers(cores=cores, progress=progress)
-    parties = Parties(
-        terms,
-        LeaderSession(terms, read[leader], policy=policy, powers=powers),
-        {
-            name: FollowerSession(terms, name, read[name], policy=policy, powers=powers)
-            for name in terms.followers
-        },
-    )
-    parties.run()
-    outcome = parties.leader.outcome
-    if outcome is None or outcome.rows is None or outcome.digest is None:
-        raise ProtocolError("the parties ended without a result")
-    rows = {leader: outcome.rows} | {
-        name: each.outcome.rows
-        for name, each in parties.followers.items()
-        if each.outcome is not None and each.outcome.rows is not None
+    sides: dict[SiloId, Side[Outcome | None]] = {
+        name: following(FollowerSession(terms, name, read[name], policy=policy, powers=powers))
+        for name in terms.followers
+    }
+    sides[leader] = leading(LeaderSession(terms, read[leader], policy=policy, powers=powers))
+    sent: Counter[SiloId] = Counter()
+    outcomes = together(sides, watch=lambda sender, _, frame: sent.update({sender: wire.size_of(frame)}))
+    outcome = learned(outcomes[leader])
+    if outcome.digest is None:
+        raise ProtocolError("the leader ended without an order")
+    rows = {
+        name: each.rows
+        for name in terms.parties
+        if (each := outcomes[name]) is not None and each.rows is not None
     }
     return ManyIntersection(
         count=outcome.count,
         rows=rows,
         digest=outcome.digest,
         counts={name: each.counts for name, each in read.items()},
-        sent=parties.sent,
+        sent=dict(sent),
     )
-
-
-class Parties:
-    """All parties in one process, over the bytes of the wire.
-
-    Attributes:
-        sent: party -> bytes that it sent so far.
-    """
-
-    def __init__(
-        self, terms: ManyTerms, leader: LeaderSession, followers: Mapping[SiloId, FollowerSession]
-    ) -> None:
-        self.leader = leader
-        self.followers = followers
-        self.sent = dict.fromkeys(terms.parties, 0)
-        self._name = terms.leader
-
-    def run(self) -> None:
-        """Carry every message to where it goes, until nothing more is said."""
-        opening = self.leader.open()
-        for name, follower in self.followers.items():
-            follower.receive(self._name, self._from_leader(opening))
-            introduced = follower.open()
-            for other, peer in self.followers.items():
-                if other != name:
-                    peer.receive(name, self._from_follower(name, introduced))
-        said = [self._hear(name, each.open()) for name, each in self.followers.items()]
-        while (message := next((each for each in said if each is not None), None)) is not None:
-            answers = [
-                (name, answer)
-                for name, follower in self.followers.items()
-                for answer in follower.receive(self._name, self._from_leader(message))
-            ]
-            said = [self._hear(name, answer) for name, answer in answers]
-
-    def _hear(self, name: SiloId, message: FromFollower) -> FromLeader | None:
-        return self.leader.receive(name, self._from_follower(name, message))
-
-    def _from_leader(self, message: FromLeader) -> FromLeader:
-        return decode_from_leader(*self._frame(self._name, message))
-
-    def _from_follower(self, name: SiloId, message: FromFollower) -> FromFollower:
-        return decode_from_follower(*self._frame(name, message))
-
-    def _frame(self, sender: SiloId, message: Said) -> Frame:
-        frame = wire.encode(message)
-        self.sent[sender] += wire.size_of(frame)
-        return frame

@@ -8,7 +8,6 @@ Source: see ``follower``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -18,8 +17,9 @@ import numpy as np
 from secagg.errors import FaultySilo, PolicyRefused, UnexpectedMessage, UsageError
 from secagg.hazmat.agreement import AgreementKey
 from secagg.hazmat.curve import Exponent
-from secagg.names import RandomSource, SiloId
+from secagg.names import SiloId
 from secagg.payload import Payload
+from secagg.psi.draws import Draws, fresh
 from secagg.psi.identifiers import Identifiers
 from secagg.psi.many.follower import shared_tags
 from secagg.psi.many.messages import (
@@ -90,11 +90,11 @@ class LeaderSession(Party[ManyTerms]):
         *,
         policy: IntersectionPolicy,
         powers: Powers,
-        random: RandomSource = os.urandom,
+        draws: Draws = fresh,
     ) -> None:
         terms.check(policy)
-        super().__init__(terms, identifiers, policy=policy, powers=powers, random=random)
-        self._state = Meeting(AgreementKey.generate(random))
+        super().__init__(terms, identifiers, policy=policy, powers=powers, draws=draws)
+        self._state = Meeting(AgreementKey.generate(draws("agreement")))
 
     def open(self) -> Introduced:
         """Return what every follower is told.
@@ -140,7 +140,8 @@ class LeaderSession(Party[ManyTerms]):
 
     def _asked(self, key: AgreementKey, others: Mapping[SiloId, bytes]) -> tuple[Asked, Query]:
         # Places say nothing: nobody is ever told of one.
-        known, exponent = with_padding(self._identifiers, self._random), Exponent.generate(self._random)
+        known = with_padding(self._identifiers, self._draws("padding"))
+        exponent = Exponent.generate(self._draws("exponent"))
         shares = zero_shares(pair_keys(self._terms, self._terms.leader, key, others), known)
         points = self._powers.of_messages(known, self._terms.digest, exponent)
         query = Query(self._terms.digest, Payload.of(np.frombuffer(points, np.uint8)))
@@ -168,13 +169,14 @@ class LeaderSession(Party[ManyTerms]):
                 "smallest intersection",
                 f"fewer than {self._terms.smallest_intersection} records are with all parties",
             )
-        key = self._random(32)
+        draw = self._draws("tags")
+        key = draw(32)
         tags = shared_tags(key, self._identifiers)[mine]
         order = np.argsort(tags)
         digest = order_digest(self._terms.digest, tags[order])
         outcome = Outcome(count=len(mine), rows=self._identifiers.rows[mine[order]], digest=digest)
         if self._terms.reveal == "leader":
             return outcome, None
-        padding = np.frombuffer(self._random(TAG_SIZE * (len(state.known) - len(tags))), TAG)
+        padding = np.frombuffer(draw(TAG_SIZE * (len(state.known) - len(tags))), TAG)
         told = np.sort(np.concatenate([tags, padding]))
         return outcome, Shared(key, Payload.of(told.view(np.uint8)))
