@@ -35,10 +35,12 @@ class Parties:
     def run(self) -> None:
         message: FromReceiver | None = self.receiver.open()
         while message is not None:
-            arrived: FromReceiver = wire.decode_as(*self._frame(message), kind=FromReceiver)
+            header, payload = self._frame(message)
+            arrived = wire.decode_as(header, payload, FromReceiver)
             message = None
             for reply in self.sender.receive(arrived):
-                message = self.receiver.receive(wire.decode_as(*self._frame(reply), kind=FromSender))
+                header, payload = self._frame(reply)
+                message = self.receiver.receive(wire.decode_as(header, payload, FromSender))
 
     def _frame(self, message: FromReceiver | FromSender) -> Any:
         frame = wire.encode(self.change(message))
