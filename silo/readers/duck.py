@@ -1,0 +1,153 @@
+"""CSV, Parquet and DuckDB's own files through DuckDB, which reads them by chunks.
+
+DuckDB may open the one file that is read and nothing else: no other file, no network, no extension. It reads
+on one thread, so that rows come in the order of the file.
+
+Source: https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from secagg.errors import EnvironmentFault, MissingExtra, ParameterError
+from secagg.operator_files import unreadable
+from silo.readers.table import ROWS, check_names
+
+try:
+    import duckdb
+except ModuleNotFoundError as missing:
+    raise MissingExtra("data", "duckdb") from missing
+
+SEPARATORS = ",;\t|"
+_LINE = re.compile(r"Line: (\d+)")
+_ABOUT_THE_QUERY = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ParserException,
+    duckdb.PermissionException,
+)
+
+
+class DuckTable:
+    """One file, or what a query finds in it.
+
+    Args:
+        path: ``.csv``, ``.tsv``, ``.parquet`` or ``.duckdb``; it is there.
+        query: one SELECT over ``data``, or over the tables of a ``.duckdb``; None for the file as it lies.
+
+    Raises:
+        EnvironmentFault: the file is not what its name says.
+        ParameterError: the query is none, or finds two columns of one name.
+    """
+
+    def __init__(self, path: Path, query: str | None = None) -> None:
+        self.path = path
+        self._query = query
+        self._header = _header(path) if path.suffix.lower() in {".csv", ".tsv"} else None
+        with closing(self._connect()) as database, self._translated():
+            if query is not None:
+                self._check(database, query)
+            found = database.execute(query or "SELECT * FROM data").description
+        self.columns: tuple[str, ...] = tuple(str(column[0]) for column in found or ())
+        check_names(path, self.columns)
+
+    def chunks(self, columns: Sequence[str], *, numbers: bool = False) -> Iterator[Sequence[Sequence[Any]]]:
+        """See ``Table``."""
+        places = [self.columns.index(name) for name in columns]
+        query = self._query
+        if query is None:  # A file is read column by column, where it is laid out so.
+            asked = [f"TRY_CAST({name} AS DOUBLE)" if numbers else name for name in map(_quoted, columns)]
+            query = f"SELECT {', '.join(asked)} FROM data"  # noqa: S608 - names are quoted
+            places = list(range(len(columns)))
+        with closing(self._connect()) as database, self._translated():
+            database.execute(query)
+            while rows := database.fetchmany(ROWS):
+                turned = list(zip(*rows, strict=True))
+                yield [turned[place] for place in places]
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        own = self.path.suffix.lower() == ".duckdb"
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",  # Else a query reads variables of this process.
+            "threads": "1",
+            "temp_directory": "",  # Nothing of the data is written anywhere.
+        }
+        with self._translated():
+            path = str(self.path.absolute())
+            database = duckdb.connect(path if own else ":memory:", read_only=own, config=settings)
+            if not own:
+                database.execute(f"SET allowed_paths = [{_text(path)}]")
+            database.execute("SET enable_external_access = false")
+            database.execute("SET lock_configuration = true")
+            if not own:
+                database.execute(f"CREATE TEMP VIEW data AS SELECT * FROM {self._scan(path)}")  # noqa: S608 - quoted
+        return database
+
+    def _scan(self, path: str) -> str:
+        if self._header is None:
+            return f"read_parquet({_text(path)})"
+        separator, names = self._header
+        columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
+        return (
+            f"read_csv({_text(path)}, auto_detect = false, header = true, delim = {_text(separator)}, "
+            f"quote = '\"', escape = '\"', columns = {{{columns}}})"
+        )
+
+    def _check(self, database: duckdb.DuckDBPyConnection, query: str) -> None:
+        statements = database.extract_statements(query)
+        if [each.type for each in statements] != [duckdb.StatementType.SELECT]:
+            raise ParameterError(f"the query of {self.path} must be one SELECT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except _ABOUT_THE_QUERY as error:
+            if self._query is None:
+                raise self._unread(error) from None
+            raise ParameterError(f"the query of {self.path}: {error}") from None
+        except duckdb.Error as error:
+            raise self._unread(error) from None
+
+    def _unread(self, error: duckdb.Error) -> EnvironmentFault:
+        # Its text quotes lines and values.
+        found = _LINE.search(str(error))
+        where = f", line {found[1]}" if found else ""
+        return EnvironmentFault(
+            f"{self.path}{where}: cannot be read as {self.path.suffix.lower()[1:]} ({type(error).__name__}); "
+            "write the file anew, or correct the query"
+        )
+
+
+def _header(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the separator and the names of the first line."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            separator = "\t" if path.suffix.lower() == ".tsv" else max(SEPARATORS, key=first.count)
+            file.seek(0)
+            names = next(csv.reader(file, delimiter=separator), [])
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from None
+    except csv.Error:
+        raise EnvironmentFault(f"{path}: its first line cannot be read as names of columns") from None
+    if not names:
+        raise EnvironmentFault(f"{path} is empty; its first line names the columns")
+    check_names(path, names)
+    return separator, tuple(names)
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
