@@ -63,11 +63,11 @@ class DuckTable:
         query = self._query
         if query is None:  # A file is read column by column, where it is laid out so.
             # A bare cast would be the CSV reader's, which raises where it should give nothing.
-            text = "" if self._header is None else " || ''"
-            asked = [
-                f"TRY_CAST({name}{text} AS DOUBLE)" if numbers else name for name in map(_quoted, columns)
-            ]
-            query = f"SELECT {', '.join(asked)} FROM data"  # noqa: S608 - names are quoted
+            names = list(map(_quoted, columns))
+            if numbers:
+                names = [f"trim({name})" if self._header else name for name in names]
+                names = [f"TRY_CAST({name} AS DOUBLE)" for name in names]
+            query = f"SELECT {', '.join(names)} FROM data"  # noqa: S608 - names are quoted
             places = list(range(len(columns)))
         with closing(self._connect()) as database, self._translated():
             database.execute(query)
