@@ -67,6 +67,7 @@ def findings(path: Path) -> Iterator[Finding]:
     encrypted = [scheme for scheme in SCHEMES if scheme in config.policy.policy().schemes]
     if encrypted:
         yield _finding("keys", lambda: _keys(config, encrypted))
+    yield _finding("intersections", lambda: _intersections(config))
     yield _finding("coordinator", lambda: _coordinator(config))
 
 
@@ -138,6 +139,12 @@ def _keys(config: SiloConfig, schemes: Sequence[KeyScheme]) -> str:
         if key.document.roster == roster.digest
     }
     return ", ".join(f"{scheme} {_held(last.get(scheme))}" for scheme in schemes)
+
+
+def _intersections(config: SiloConfig) -> str:
+    from silo.psi.run import check
+
+    return check(config)
 
 
 def _held(document: KeyDocument | None) -> str:

@@ -24,12 +24,15 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from secagg.errors import ParameterError
+from secagg.errors import ParameterError, PolicyRefused
 from secagg.hazmat.identity import IdentityKey, fingerprint
+from secagg.names import SiloId
 from secagg.operator_files import read_private
 from secagg.operator_tables import AppPath, Dialled, FilePath, PartyFile, Table
 from secagg.policy import Policy
 from secagg.privacy.ledger import Budget
+from secagg.psi.queries import QueryLimits
+from secagg.psi.terms import Count, IntersectionPolicy
 from secagg.roster import SILO_ID_PATTERN, Roster, check_silo
 
 _NAME = re.compile(SILO_ID_PATTERN)
@@ -97,6 +100,56 @@ class Floors(Table):
         return {name: getattr(self, name) for name in names}
 
 
+class Intersections(Table):
+    """``[intersections]``: which silos may look for records that they share with this one, and for how many.
+
+    Attributes:
+        partners: nobody who is not listed: that a silo trains with this one does not mean that it may learn
+            who its customers are.
+        largest_set: records that a partner may bring to one intersection.
+        smallest_intersection: with fewer shared records, partners are not told which.
+        queries: records that each partner may bring in any ``period_days``; None for ``largest_set``.
+        period_days: see there.
+    """
+
+    partners: Annotated[frozenset[Annotated[str, AfterValidator(_silo)]], Field(strict=False)] = frozenset()
+    largest_set: int = 1_000_000
+    smallest_intersection: int = 10
+    queries: int | None = None
+    period_days: int = 365
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.policy()
+        self.limits()
+        return self
+
+    def policy(self, count: Count | None = None) -> IntersectionPolicy:
+        """Return the limits of one intersection; ``count`` as of ``IntersectionPolicy``."""
+        return IntersectionPolicy(
+            largest_set=self.largest_set, smallest_intersection=self.smallest_intersection, count=count
+        )
+
+    def limits(self) -> QueryLimits:
+        """Return the limits over all of them."""
+        queries = self.largest_set if self.queries is None else self.queries
+        return QueryLimits(queries=queries, period_days=self.period_days)
+
+    def check_partner(self, partner: SiloId) -> None:
+        """Refuse who is not listed.
+
+        Raises:
+            PolicyRefused: see there.
+        """
+        if partner not in self.partners:
+            listed = ", ".join(sorted({*self.partners, partner}))
+            raise PolicyRefused(
+                "partners",
+                f"{partner} may not look for shared records here; if it is to, its name belongs under "
+                f"[intersections] of silo.toml: partners = [{listed}], each in quotes",
+            )
+
+
 class Data(Table):
     """``[data]``: what the app is called with.
 
@@ -123,6 +176,7 @@ class SiloConfig(PartyFile):
         memory_limit: bytes that the process may hold beside training; None for what the machine has.
         tls: certificates.
         policy: floors, and approved apps.
+        intersections: who may look for shared records, and its limits.
         data: what is trained on.
     """
 
@@ -134,6 +188,7 @@ class SiloConfig(PartyFile):
     threads: int = Field(default=1, ge=1, le=1024)
     memory_limit: int | None = Field(default=None, ge=1)
     policy: Floors = Floors()
+    intersections: Intersections = Intersections()
     data: Data
 
     def private_keys(self) -> Sequence[Path]:

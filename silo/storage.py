@@ -67,6 +67,28 @@ def not_written(folder: Path, error: sqlite3.Error | OSError) -> StateFault:
     )
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` for this user alone: after a crash the old file is there, or the new one.
+
+    Raises:
+        OSError: it cannot be written; the old file is still there.
+    """
+    new = path.with_name(path.name + ".new")
+    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(file)
+    new.replace(path)
+    sync_folder(path.parent)
+
+
 def make_folder(folder: Path) -> None:
     """Make ``folder`` for this user alone, if it is not there; it is on disk when this returns.
 

@@ -19,7 +19,7 @@ from secagg.hazmat.agreement import hkdf
 from secagg.hazmat.prg import add_streams
 from secagg.names import RandomSource
 
-Place: TypeAlias = Literal["agreement", "exponent", "order", "padding", "table", "tags"]
+Place: TypeAlias = Literal["agreement", "exponent", "order", "padding", "table", "tags", "nonce"]
 Draws: TypeAlias = Callable[[Place], RandomSource]
 """Gives the source of what is drawn at a place of the protocol."""
 

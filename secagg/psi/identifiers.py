@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import InputRefused, ParameterError
+from secagg.hazmat.content import ContentHash, content_digest
+from secagg.hazmat.framing import digest
 from secagg.psi.sizes import LARGEST
 
 Case: TypeAlias = Literal["fold", "keep"]
@@ -130,6 +132,14 @@ class Identifiers:
 
     def __len__(self) -> int:
         return len(self.encoded)
+
+    def digest(self, secret: bytes) -> bytes:
+        """Return a digest of what is compared and where it stands; without ``secret`` nobody can guess it."""
+        content = ContentHash()
+        for each in self.encoded:
+            content.update(len(each).to_bytes(4, "big") + each)
+        rows = content_digest(self.rows.astype("<i8").tobytes())
+        return digest("intersection records", secret, content.digest(), rows)
 
 
 def read_identifiers(

@@ -28,7 +28,7 @@ class Transcript(Protocol):
         """Return the digest of the message ``number``, from 0, of ``partner``; None if it is not known."""
         ...
 
-    def keep(self, partner: SiloId, number: int, digest: bytes) -> None:
+    def heard(self, partner: SiloId, number: int, digest: bytes) -> None:
         """Keep a digest, 32 bytes; return when it cannot be lost."""
         ...
 
@@ -65,7 +65,7 @@ def _check(partner: SiloId, number: int, frame: Frame, transcript: Transcript) -
     content = b"" if payload is None else content_digest(payload[:])
     found, known = digest("intersection said", bytes(header), content), transcript.said(partner, number)
     if known is None:
-        transcript.keep(partner, number, found)
+        transcript.heard(partner, number, found)
     elif not hmac.compare_digest(found, known):
         raise FaultySilo(
             partner,

@@ -46,12 +46,12 @@ class Kept:
     def said(self, partner: SiloId, number: int) -> bytes | None:
         return self.frames.get((partner, number))
 
-    def keep(self, *given: Any) -> None:
-        if len(given) == 3:
-            self.frames[given[0], given[1]] = given[2]
-        else:
-            self.buckets[given[0]] = given[1]
-            self.computed += 1
+    def heard(self, partner: SiloId, number: int, digest: bytes) -> None:
+        self.frames[partner, number] = digest
+
+    def keep(self, name: bytes, powers: bytes) -> None:
+        self.buckets[name] = powers
+        self.computed += 1
 
     def load(self, name: bytes) -> bytes | None:
         self.loaded += name in self.buckets

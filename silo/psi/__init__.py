@@ -1,0 +1,1 @@
+"""Intersections between silos: ``silo psi``. What an intersection is stands in ``secagg.psi``."""

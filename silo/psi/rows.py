@@ -1,0 +1,81 @@
+"""The file of shared rows: where each shared record stands in this silo's data, in the order that all have.
+
+It says which records partners have too, so it is for this user alone. It holds row numbers, from 0, and no
+identifier.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.errors import EnvironmentFault, MissingExtra, ParameterError
+from silo.storage import replace_file
+
+KINDS = (".npy", ".csv", ".parquet")
+
+
+def check_target(path: Path, *, new: bool) -> None:
+    """See before anything is computed that rows can be written to ``path``.
+
+    Args:
+        path: its ending says in which form.
+        new: nothing may be there yet.
+
+    Raises:
+        EnvironmentFault: its folder is not there, or something is in its place.
+        MissingExtra: what writes it is not installed.
+        ParameterError: another ending.
+    """
+    if path.suffix.lower() not in KINDS:
+        raise ParameterError(f"{path}: rows are written as {', '.join(KINDS)}")
+    if not path.absolute().parent.is_dir():
+        raise EnvironmentFault(f"{path.absolute().parent} is no folder: create it, or correct the path")
+    if new and path.exists():
+        raise EnvironmentFault(f"{path} is there already: take it away, or name another file")
+    if path.suffix.lower() == ".parquet":
+        try:
+            import duckdb  # noqa: F401 - used when rows are there
+        except ModuleNotFoundError as missing:
+            raise MissingExtra("data", "duckdb") from missing
+
+
+def write_rows(path: Path, rows: NDArray[np.int64]) -> None:
+    """Write ``rows``, int64, shape (count,), to ``path``: whole, and on disk when this returns.
+
+    A ``.csv`` and a ``.parquet`` have one column, ``row``.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
+    try:
+        replace_file(path, _encoded(path, rows))
+    except OSError as error:
+        raise EnvironmentFault(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _encoded(path: Path, rows: NDArray[np.int64]) -> bytes:
+    match path.suffix.lower():
+        case ".npy":
+            file = io.BytesIO()
+            np.save(file, rows)
+            return file.getvalue()
+        case ".csv":
+            return "\n".join(["row", *map(str, rows.tolist()), ""]).encode()
+        case _:
+            return _parquet(path.absolute().parent, rows)
+
+
+def _parquet(beside: Path, rows: NDArray[np.int64]) -> bytes:
+    import duckdb
+
+    # The folder is for this user alone.
+    with tempfile.TemporaryDirectory(dir=beside) as folder, duckdb.connect() as database:
+        path = Path(folder) / "rows.parquet"
+        database.execute("CREATE TABLE found AS SELECT unnest(?) AS row", [rows])
+        database.execute("COPY found TO ? (FORMAT parquet)", [str(path)])
+        return path.read_bytes()
