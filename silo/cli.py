@@ -297,8 +297,8 @@ def _find(config: SiloConfig, request: Request, *, wait: float) -> None:
     identifiers = read(request)
     counts = identifiers.counts
     typer.echo(
-        f"given     {counts.given:,} rows, {counts.missing:,} without an identifier, {counts.repeated:,} left "
-        "out as repeated"
+        f"given     {counts.given:,} rows: {counts.missing:,} without an identifier, {counts.repeated:,} "
+        "left out as repeated"
     )
     with Progress(Console(stderr=True)) as progress:
         found = find(

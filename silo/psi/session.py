@@ -103,8 +103,8 @@ class Session:
             if not hmac.compare_digest(found.records, records):
                 raise InputRefused(
                     "identifier",
-                    f"{source} has not the identifiers any more with which {name} was begun. Put back the file "
-                    f"as it was, {again}",
+                    f"{source} has not the identifiers any more with which {name} was begun. Put back the "
+                    f"file as it was, {again}",
                 )
         except BaseException:
             self.close()
