@@ -525,6 +525,14 @@ _ENTRIES = (
         they_can="{silos}: put the newest copy of the ledger in its place; the others then: silo ledger "
         "trust {silos}",
     ),
+    Explanation(
+        code="SA-6019",
+        what="no intersection: the rule `{rule}` of one of its parties says no",
+        cause="each silo limits who may look for shared records, how many they bring, and how few are told",
+        safe="yes: which records are shared was not told to whom the rule refuses it",
+        you_can="if the rule is this silo's own, change [intersections] of silo.toml, or leave it as it is",
+        they_can="the party whose rule it is: the same in its own silo.toml",
+    ),
     # --- 7: privacy budget ------------------------------------------------------------------------
     Explanation(
         code="SA-7001",

@@ -242,7 +242,7 @@ def psi(
         bool, typer.Option("--abandon", help="Take away what is kept of the session, and do nothing else.")
     ] = False,
     config: Config = SILO_TOML,
-    log_level: LogLevel = "warning",
+    log_level: LogLevel = "error",
 ) -> None:
     """Find the records that this silo shares with others, without showing any of the rest.
 

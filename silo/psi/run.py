@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from secagg.conversation import Side
-from secagg.errors import EnvironmentFault, ParameterError, PartnersMissing
+from secagg.catalogue import Explanation
+from secagg.errors import EnvironmentFault, FaultySilo, ParameterError, PartnersMissing
+from secagg.explanation import annotate, explain
 from secagg.hazmat.curve import hash_to_points
 from secagg.hazmat.identity import grouped
 from secagg.names import SiloId
@@ -163,6 +165,9 @@ def find(
                 largest=RECORD_SIZE * largest,
                 watch=watch,
             )
+        except FaultySilo as fault:
+            annotate(fault, left_the_protocol(fault, request.name))
+            raise
         except PartnersMissing as missing:
             if not session.done:
                 raise
@@ -244,6 +249,17 @@ def told(found: Found, out: Path) -> list[str]:
         lines.append(f"order     {grouped(outcome.digest[:16])}, the same at every party that has rows")
     lines.append(f"rows      {out if outcome.rows is not None else 'none: this party learns the number'}")
     return lines
+
+
+def left_the_protocol(fault: FaultySilo, name: str) -> Explanation:
+    """Return what a partner's fault means where there is no round and no model."""
+    return replace(
+        explain(fault),
+        what=f"{fault.silo} left what was agreed on, and {name} stops",
+        safe="yes: identifiers leave this silo only under an exponent that nobody else has",
+        you_can=f"ask its operator, then type the command again, or: silo psi {name} --abandon",
+        they_can=f"{fault.silo}: put back what it began with, or abandon the session too",
+    )
 
 
 def described(terms: Terms) -> str:

@@ -184,7 +184,8 @@ class Session:
         Raises:
             StateFault: it cannot be written.
         """
-        self._change(done=True)
+        if not self._kept.done:
+            self._change(done=True)
 
     def end(self) -> None:
         """Take away all that was kept: every party has its result.
