@@ -103,6 +103,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (PolicyRefused("privacy", "text"), "SA-6016"),
     (PolicyRefused("max_l2_clip_norm", "text"), "SA-6017"),
     (PolicyRefused("ledger", "text"), "SA-6018"),
+    (PolicyRefused("partners", "text"), "SA-6019"),
     (PrivacyBudgetExhausted("text"), "SA-7001"),
 )
 SHAPE = re.compile(

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from secagg.conversation import Side
 from secagg.catalogue import Explanation
+from secagg.conversation import Side
 from secagg.errors import EnvironmentFault, FaultySilo, ParameterError, PartnersMissing
 from secagg.explanation import annotate, explain
 from secagg.hazmat.curve import hash_to_points
