@@ -50,9 +50,10 @@ def main() -> None:
 
 
 def _leave(end: SystemExit) -> None:
-    """End the process without waiting for a training run, whose thread must not see the interpreter die."""
-    agent = sys.modules.get("silo.agent")
-    if agent is not None and any(thread.name == agent.ROUNDS for thread in threading.enumerate()):
+    """End the process without waiting for a thread that computes, which must not see the interpreter die."""
+    computing = {("silo.agent", "ROUNDS"), ("silo.side", "SIDE")}
+    names = {getattr(sys.modules.get(module), name, None) for module, name in computing}
+    if any(thread.name in names for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(end.code if isinstance(end.code, int) else 0)

@@ -15,6 +15,7 @@ import msgspec
 
 from secagg.conversation import Side, hear, say
 from secagg.errors import FaultySilo, ParameterError
+from secagg.hazmat.content import content_digest
 from secagg.hazmat.framing import digest
 from secagg.messages import Part
 from secagg.names import SiloId
@@ -69,11 +70,11 @@ class Agreed:
 
     Attributes:
         terms: of two or of many.
-        nonces: party -> what it drew.
+        proposals: party -> digest of all that it proposed, 32 bytes.
     """
 
     terms: Terms
-    nonces: Mapping[SiloId, bytes] = field(repr=False)
+    proposals: Mapping[SiloId, bytes] = field(repr=False)
 
 
 def agreed(mine: SiloId, settings: Settings, nonce: bytes) -> Side[Agreed]:
@@ -98,15 +99,15 @@ def agreed(mine: SiloId, settings: Settings, nonce: bytes) -> Side[Agreed]:
         proposed[other] = yield from hear(other, Proposed)
         _check_alike(other, proposed[other].settings, settings)
     first = _first(mine, {party: proposed[party].settings.first for party in settings.parties})
-    nonces = {party: proposed[party].nonce for party in settings.parties}
-    session = digest("intersection session", settings.parties, tuple(nonces.values()))
+    proposals = {party: content_digest(msgspec.msgpack.encode(proposed[party])) for party in settings.parties}
+    session = digest("intersection session", settings.parties, tuple(proposals.values()))
     rule = Rule(case=settings.case, spaces=settings.spaces)
     if len(settings.parties) == 2:
         (second,) = (party for party in settings.parties if party != first)
         two = IntersectionTerms(
             session=session, receiver=first, sender=second, reveal=settings.reveal, rule=rule
         )
-        return Agreed(two, nonces)
+        return Agreed(two, proposals)
     many = ManyTerms(
         session=session,
         leader=first,
@@ -115,7 +116,7 @@ def agreed(mine: SiloId, settings: Settings, nonce: bytes) -> Side[Agreed]:
         rule=rule,
         smallest_intersection=max(each.settings.smallest_intersection for each in proposed.values()),
     )
-    return Agreed(many, nonces)
+    return Agreed(many, proposals)
 
 
 def finished(others: Sequence[SiloId]) -> Side[None]:

@@ -50,10 +50,13 @@ def write_rows(path: Path, rows: NDArray[np.int64]) -> None:
     A ``.csv`` and a ``.parquet`` have one column, ``row``.
 
     Raises:
-        EnvironmentFault: it cannot be written.
+        EnvironmentFault: it cannot be written, or something else is in its place.
     """
     try:
-        replace_file(path, _encoded(path, rows))
+        content = _encoded(path, rows)
+        if path.exists() and path.read_bytes() != content:
+            raise EnvironmentFault(f"{path} is there and has something else: take it away")
+        replace_file(path, content)
     except OSError as error:
         raise EnvironmentFault(f"{path} cannot be written: {error.strerror}") from error
 

@@ -88,9 +88,8 @@ def prepared(config: SiloConfig, request: Request) -> Settings:
     wanted = {config.name, *request.partners}
     if len(wanted) <= len(request.partners):
         raise ParameterError("name each partner once, and not this silo itself")
-    roster = config.members()
-    parties = tuple(silo for silo in roster.silos if silo in wanted)
-    check_parties(config, request.name, parties if len(parties) == len(wanted) else tuple(sorted(wanted)))
+    check_parties(config, request.name, tuple(sorted(wanted)))
+    parties = tuple(silo for silo in config.members().silos if silo in wanted)
     for partner in request.partners:
         config.intersections.check_partner(partner)
     if len(parties) > 2 and request.reveal == "count":
@@ -200,7 +199,7 @@ def one_side(
         keep: takes what was learned; it is on disk when this returns.
     """
     agreement = yield from agreed(config.name, settings, session.nonce)
-    session.meet(agreement.nonces)
+    session.meet(agreement.proposals)
     terms = agreement.terms
     queries = QueryFile(config.ledger_folder, config.intersections.limits())
     policy = config.intersections.policy(partial(queries.count, terms.session))

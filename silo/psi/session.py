@@ -35,7 +35,7 @@ class _Kept(msgspec.Struct, frozen=True):
     seed: Annotated[bytes, msgspec.Meta(min_length=SEED_SIZE, max_length=SEED_SIZE)]
     settings: Settings
     records: Digest
-    nonces: dict[str, Digest] = {}
+    proposals: dict[str, Digest] = {}
     said: dict[str, tuple[Digest, ...]] = {}
     done: bool = False
 
@@ -123,22 +123,25 @@ class Session:
 
     # --- partners ------------------------------------------------------------------------------------------
 
-    def meet(self, nonces: Mapping[SiloId, bytes]) -> None:
-        """Keep who is met, or see that it is who was met before.
+    def meet(self, proposals: Mapping[SiloId, bytes]) -> None:
+        """Keep what was proposed, or see that it is what was proposed before: one session has one terms.
+
+        Args:
+            proposals: of ``Agreed``.
 
         Raises:
-            FaultySilo: a partner began anew.
+            FaultySilo: a partner began anew, or with something else.
             StateFault: it cannot be written.
         """
-        for partner, known in self._kept.nonces.items():
-            if not hmac.compare_digest(known, nonces[partner]):
+        for partner, known in self._kept.proposals.items():
+            if not hmac.compare_digest(known, proposals[partner]):
                 raise FaultySilo(
                     partner,
-                    f"it begins {self.name} anew, and here it goes on. Type at every party: silo psi "
-                    f"{self.name} --abandon; then begin again",
+                    f"it begins {self.name} anew or otherwise, and here it goes on. Type at every party: "
+                    f"silo psi {self.name} --abandon; then begin again",
                 )
-        if not self._kept.nonces:
-            self._change(nonces=dict(nonces))
+        if not self._kept.proposals:
+            self._change(proposals=dict(proposals))
 
     def said(self, partner: SiloId, number: int) -> bytes | None:
         """See ``Transcript``."""

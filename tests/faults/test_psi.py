@@ -199,12 +199,24 @@ def test_killed_wherever_something_is_kept(parties: Parties, silo: SiloId, silos
 @pytest.mark.full
 def test_all_are_killed_in_turn(parties: Parties) -> None:
     parties.start("shop")
-    parties.start("bank", driver=["--kill-after", "5"])
-    insurer = parties.start("insurer", driver=["--kill-after", "5"])
-    assert {parties.running["bank"].end(), insurer.end()} == {-Signals.SIGKILL}
-    for silo in TWO:
-        parties.start(silo)
+    bank = parties.start("bank", driver=["--kill-after", "5"])
+    insurer = parties.start("insurer", driver=["--kill-after", "4"])
+    assert insurer.end() == -Signals.SIGKILL
+    parties.start("insurer")
+    assert bank.end() == -Signals.SIGKILL
+    parties.start("bank")
     parties.check()
+
+
+@pytest.mark.full
+def test_ctrl_c_ends_it_and_it_goes_on_later(parties: Parties) -> None:
+    bank = parties.start("bank", TWO)
+    bank.saw("waiting for insurer")
+    assert bank.end(Signals.SIGINT) == 130
+    assert (parties.world.state("bank") / "psi" / parties.name / "session").exists()
+    for silo in TWO:
+        parties.start(silo, TWO)
+    parties.check(TWO)
 
 
 def test_a_partner_that_changes_its_set_in_between_is_named(parties: Parties) -> None:

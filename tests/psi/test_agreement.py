@@ -36,7 +36,7 @@ def agree(
 def test_all_mean_the_same(parties: tuple[str, ...]) -> None:
     found = agree(parties)
     assert len({each.terms.digest for each in found.values()}) == 1
-    assert len({tuple(each.nonces.items()) for each in found.values()}) == 1
+    assert len({tuple(each.proposals.items()) for each in found.values()}) == 1
 
 
 def test_a_nonce_of_any_party_makes_another_session() -> None:

@@ -134,12 +134,29 @@ def test_a_partner_that_begins_anew_is_named(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(here, watch=killed_at(5))
     here[1].abandon("march")
-    with pytest.raises(FaultySilo, match=r"begins march anew.*silo psi march --abandon") as caught:
+    with pytest.raises(
+        FaultySilo, match=r"begins march anew or otherwise.*silo psi march --abandon"
+    ) as caught:
         run(here)
     assert caught.value.silo == "insurer"
     for silo in here:
         silo.abandon("march")
     run(here)
+
+
+def test_a_partner_that_wants_another_role_in_a_session_that_goes_on_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one exponent would serve under two terms."""
+    fixed(monkeypatch)
+    here = silos(tmp_path, BANK, INSURER)
+    with pytest.raises(Killed):
+        run(here, watch=killed_at(3))
+    here[1].abandon("march")  # It draws the same again, as one would that leaves our program.
+    here[1].options = {"first": True}
+    with pytest.raises(FaultySilo, match="anew or otherwise") as caught:
+        run(here)
+    assert caught.value.silo == "insurer"
 
 
 def test_what_is_abandoned_stays_counted(tmp_path: Path) -> None:
