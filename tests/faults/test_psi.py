@@ -186,8 +186,7 @@ def test_a_receiver_that_is_killed_goes_on_to_the_same_rows(parties: Parties) ->
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("silo", TWO)
-@pytest.mark.parametrize("silos", [TWO, SILOS], ids=["two", "three"])
+@pytest.mark.parametrize(("silo", "silos"), [("bank", TWO), ("insurer", TWO), ("bank", SILOS)])
 def test_killed_wherever_something_is_kept(parties: Parties, silo: SiloId, silos: tuple[SiloId, ...]) -> None:
     for other in silos:
         if other != silo:
@@ -219,6 +218,7 @@ def test_ctrl_c_ends_it_and_it_goes_on_later(parties: Parties) -> None:
     parties.check(TWO)
 
 
+@pytest.mark.full
 def test_a_partner_that_changes_its_set_in_between_is_named(parties: Parties) -> None:
     bank = parties.start("bank", TWO)
     insurer = parties.start("insurer", TWO, driver=["--lie", "set", "--kill-after", "6"])
