@@ -36,7 +36,9 @@ from silo.psi.session import Session, folder_of
 from silo.readers import open_table, read_keys
 
 RECORD_SIZE = 64
-"""Bytes of one record in the largest message, at the most."""
+"""Bytes of one record in a message, at the most, where there are so many that they make it large."""
+LEAST_LIMIT = 1 << 20
+"""Bytes that a message of few records may have: a small table has more for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +163,7 @@ def find(
                 settings.parties,
                 side,
                 patience=patience,
-                largest=RECORD_SIZE * largest,
+                largest=max(LEAST_LIMIT, RECORD_SIZE * largest),
                 watch=watch,
             )
         except FaultySilo as fault:
