@@ -103,9 +103,10 @@ DATABASES = [(as_sqlite, "t"), (as_duckdb, "t"), (as_csv, "data"), (as_parquet, 
 def test_a_query_says_which_rows_in_which_order(
     tmp_path: Path, write: Callable[[Path], Path], name: str
 ) -> None:
-    query = "SELECT income, id FROM NAME WHERE id <> '8' ORDER BY id DESC".replace("NAME", name)
+    # Of what is not ASCII each database has an order of its own.
+    query = "SELECT income, id FROM NAME WHERE id < 'r' ORDER BY id DESC".replace("NAME", name)
     table = open_table(write(tmp_path), query=query)
-    expected = sorted((key for key in KEYS if key != "8"), reverse=True)
+    expected = sorted((key for key in KEYS if key < "r"), reverse=True)
     assert list(read_keys(table, ["id"])) == expected
     assert read_numbers(table, ["income"])[:, 0].tolist() == [INCOMES[KEYS.index(key)] for key in expected]
 

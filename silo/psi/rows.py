@@ -80,5 +80,5 @@ def _parquet(beside: Path, rows: NDArray[np.int64]) -> bytes:
     with tempfile.TemporaryDirectory(dir=beside) as folder, duckdb.connect() as database:
         path = Path(folder) / "rows.parquet"
         database.execute("CREATE TABLE found AS SELECT unnest(?) AS row", [rows])
-        database.execute("COPY found TO ? (FORMAT parquet)", [str(path)])
+        database.table("found").write_parquet(str(path))
         return path.read_bytes()
