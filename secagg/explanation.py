@@ -228,6 +228,7 @@ _RULE_CODES = {
     "privacy": "SA-6016",
     "max_l2_clip_norm": "SA-6017",
     "ledger": "SA-6018",
+    "campaign": "SA-6019",
     "partners": "SA-6019",
     "queries": "SA-6019",
     "largest set": "SA-6019",
