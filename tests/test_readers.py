@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg.errors import EnvironmentFault, InputRefused, MissingExtra, ParameterError
 from silo.readers import open_table, read_keys, read_numbers
 from silo.readers.table import ROWS
+from tests.counts import count
 
 duckdb = pytest.importorskip("duckdb")
 
@@ -202,6 +204,55 @@ def test_rows_are_those_of_the_file_in_its_order(tmp_path: Path, kind: str) -> N
     np.testing.assert_array_equal(read_numbers(table, names)[:, 0], np.array(expected))
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_nothing_is_taken_from_the_path(tmp_path: Path, kind: str) -> None:
+    """DuckDB would read ``id=zzz`` as the value of a column for all rows."""
+    path = tmp_path / "id=zzz" / f"a.{kind}"
+    path.parent.mkdir()
+    with closing(duckdb.connect()) as database:
+        database.execute("COPY (SELECT '7' AS id, 2 AS x) TO 'FILE'".replace("FILE", str(path)))
+    table = open_table(path)
+    assert (table.columns, list(read_keys(table, ["id"]))) == (("id", "x"), ["7"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize(("name", "other"), [("a*", "ab"), ("a?", "ab"), ("a[b]", "ab")])
+def test_a_name_that_stands_for_other_files_reads_none_of_them(
+    tmp_path: Path, kind: str, name: str, other: str
+) -> None:
+    for stem in (name, other):
+        with closing(duckdb.connect()) as database:
+            database.execute("COPY (SELECT 1 AS id) TO 'FILE'".replace("FILE", str(tmp_path / f"x.{kind}")))
+        (tmp_path / f"x.{kind}").rename(tmp_path / f"{stem}.{kind}")
+    with pytest.raises(EnvironmentFault, match="rename it"):
+        list(read_keys(open_table(tmp_path / f"{name}.{kind}"), ["id"]))
+
+
+def test_blank_lines_are_no_rows_unless_there_is_one_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,x\n1,1\n\n2,2\n\n")
+    assert list(read_keys(open_table(path), ["id"])) == ["1", "2"]
+    path.write_text("id\n1\n\n2\n\n")
+    assert list(read_keys(open_table(path), ["id"])) == ["1", None, "2", None]
+
+
+@pytest.mark.parametrize("inside", ["a\nb", "a\r\nb", "a\rb", "\n"])
+def test_a_quoted_line_break_moves_no_row(tmp_path: Path, inside: str) -> None:
+    path = tmp_path / "a.csv"
+    rows = 2 * ROWS
+    lines = [f'"{inside}{row}",{row}' for row in range(rows)]
+    path.write_text("\n".join(["id,x", *lines]), newline="")
+    assert list(read_keys(open_table(path), ["id", "x"])) == [
+        (f"{inside}{row}", str(row)) for row in range(rows)
+    ]
+
+
+def test_an_array_without_rows_is_a_table(tmp_path: Path) -> None:
+    for shape in ((0,), (0, 1)):
+        np.save(tmp_path / "a.npy", np.zeros(shape))
+        assert list(read_keys(open_table(tmp_path / "a.npy"), ["0"])) == []
+
+
 def test_memory_is_bounded_by_chunks(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((3 * ROWS, 2)))
     table = open_table(tmp_path / "a.npy")
@@ -211,6 +262,7 @@ def test_memory_is_bounded_by_chunks(tmp_path: Path) -> None:
     assert [len(chunk[0]) for chunk in open_table(path).chunks(["id"])] == [ROWS, ROWS, 1]
 
 
+@settings(max_examples=count(20, full=100))
 @given(st.lists(st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1), max_size=20))
 def test_any_text_survives_csv(tmp_path_factory: Any, texts: list[str]) -> None:
     path = tmp_path_factory.mktemp("any") / "a.csv"
@@ -253,6 +305,8 @@ def test_what_is_no_number_is_named_by_its_row(tmp_path: Path, bad: str) -> None
         ("a.csv", b"\xff\xfeid\n", EnvironmentFault, "no UTF-8"),
         ("a.csv", b"id,id\n1,2\n", ParameterError, "two columns id"),
         ("a.csv", b"id,\n1,2\n", ParameterError, "without a name"),
+        ("a.csv", b"id,ID\n1,2\n", ParameterError, "differ in case only"),
+        ("a.csv", b"x" * (1 << 21), EnvironmentFault, "first line cannot be read"),
         ("a.parquet", b"no parquet", EnvironmentFault, "cannot be read as parquet"),
         ("a.npy", b"no array", EnvironmentFault, "is no .npy"),
         ("a.npz", b"no arrays", EnvironmentFault, "is no .npz"),
@@ -281,6 +335,55 @@ def test_a_line_that_is_none_is_refused_and_not_shown(tmp_path: Path, content: b
         list(read_keys(open_table(path), ["id"]))
     assert "Marked" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("write", "query"),
+    [
+        (as_sqlite, "SELECT CAST(CAST('Marked' AS BLOB) || x'ff' AS TEXT) AS id"),
+        (as_sqlite, "SELECT json_extract('{}', 'Marked' || id) AS id FROM t"),
+        (as_duckdb, "SELECT CAST('Marked' || id AS DATE) AS id FROM t"),
+        (as_csv, "SELECT error('Marked' || id) AS id FROM data"),
+    ],
+)
+def test_a_value_on_which_a_query_fails_is_not_shown(
+    tmp_path: Path, write: Callable[[Path], Path], query: str
+) -> None:
+    with pytest.raises(EnvironmentFault, match="cannot be read") as caught:
+        list(read_keys(open_table(write(tmp_path), query=query), ["id"]))
+    assert "Marked" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array(["2024-02-01"], "datetime64[ns]"),
+        np.array([5], "timedelta64[s]"),
+        np.array([1 + 2j]),
+        np.array([((1, 2),)], dtype=[("0", [("a", "i4"), ("b", "i4")])]),
+    ],
+    ids=lambda values: values.dtype.kind,
+)
+def test_what_numpy_would_turn_into_other_numbers_is_refused(tmp_path: Path, values: Any) -> None:
+    np.save(tmp_path / "a.npy", values)
+    table = open_table(tmp_path / "a.npy")
+    for read in (lambda: list(read_keys(table, ["0"])), lambda: read_numbers(table, ["0"])):
+        with pytest.raises(InputRefused, match=r"column 0 is .* write it as text or numbers"):
+            read()
+
+
+def test_archives_that_are_damaged_or_hold_something_else_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, id=np.arange(1000))
+    whole = path.read_bytes()
+    for at in range(60, len(whole) - 200, 97):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with pytest.raises(EnvironmentFault, match=r"is no \.npz"):
+            open_table(path)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("readme.txt", "no array")
+    with pytest.raises(ParameterError, match="must be one column"):
+        open_table(path)
 
 
 @pytest.mark.parametrize("name", ["a.duckdb", "a.sqlite"])

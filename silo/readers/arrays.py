@@ -1,11 +1,14 @@
 """NumPy's files: ``.npy`` with a column, a matrix or records, ``.npz`` with a column under each name.
 
 No file of theirs runs code here: arrays of Python objects are refused. An ``.npy`` is mapped and not loaded.
+Dates are refused too: NumPy counts them in units that the file chooses, so they would be other numbers
+elsewhere.
 """
 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import EnvironmentFault, ParameterError
+from secagg.errors import EnvironmentFault, InputRefused, ParameterError
 from silo.readers.table import ROWS
+
+_KINDS = "biufUS"
+"""Of NumPy's types: truth, numbers, text and bytes."""
+_UNREADABLE = (
+    *(
+        OSError,
+        ValueError,
+        EOFError,
+        MemoryError,
+        RuntimeError,
+    ),  # The last: encrypted, or an odd compression.
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +54,11 @@ class ArrayTable:
     ) -> Iterator[Sequence[Sequence[Any]]]:
         """See ``Table``."""
         wanted: list[Any] = [self.named[name] for name in columns]
+        for name, values in zip(columns, wanted, strict=True):
+            if values.dtype.kind not in _KINDS:
+                raise InputRefused(
+                    "dtype", f"{self.path}: column {name} is {values.dtype.name}; write it as text or numbers"
+                )
         for start in range(0, len(wanted[0]), ROWS):
             yield [values[start : start + ROWS] for values in wanted]
 
@@ -52,12 +73,12 @@ def array_table(path: Path) -> ArrayTable:
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         loaded = dict(found) if isinstance(found, np.lib.npyio.NpzFile) else found
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except _UNREADABLE:
         raise EnvironmentFault(
             f"{path} is no {path.suffix} of text or numbers; arrays of Python objects are not read"
         ) from None
     arrays = loaded if isinstance(loaded, dict) else _split(path, loaded)
-    if not arrays or any(each.ndim != 1 for each in arrays.values()):
+    if not arrays or any(np.ndim(each) != 1 for each in arrays.values()):
         raise ParameterError(f"{path}: every array must be one column")
     if len({len(each) for each in arrays.values()}) > 1:
         raise ParameterError(f"{path}: its columns have different lengths")
@@ -69,5 +90,5 @@ def _split(path: Path, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
         return {name: array[name] for name in array.dtype.names}
     if array.ndim not in {1, 2}:
         raise ParameterError(f"{path} has {array.ndim} dimensions; a table has rows and columns")
-    matrix = array.reshape(len(array), -1)
+    matrix = array[:, None] if array.ndim == 1 else array
     return {str(at): matrix[:, at] for at in range(matrix.shape[1])}

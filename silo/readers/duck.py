@@ -1,7 +1,8 @@
 """CSV, Parquet and DuckDB's own files through DuckDB, which reads them by chunks.
 
 DuckDB may open the one file that is read and nothing else: no other file, no network, no extension. It reads
-on one thread, so that rows come in the order of the file.
+on one thread, so that rows come in the order of the file, and takes nothing from the file's path. Blank lines
+of a CSV are no rows; where there is one column, each is a row without a value.
 
 Source: https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
 """
@@ -12,6 +13,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ except ModuleNotFoundError as missing:
     raise MissingExtra("data", "duckdb") from missing
 
 SEPARATORS = ",;\t|"
+LONGEST_HEADER = 1 << 20
+"""Characters of the line that names the columns."""
+_PATTERN = frozenset("*?[")
 _LINE = re.compile(r"Line: (\d+)")
 _ABOUT_THE_QUERY = (
     duckdb.BinderException,
@@ -51,10 +56,7 @@ class DuckTable:
         self._query = query
         self._header = _header(path) if path.suffix.lower() in {".csv", ".tsv"} else None
         with closing(self._connect()) as database, self._translated():
-            if query is not None:
-                self._check(database, query)
-            found = database.execute(query or "SELECT * FROM data").description
-        self.columns: tuple[str, ...] = tuple(str(column[0]) for column in found or ())
+            self.columns: tuple[str, ...] = self._described(database)
         check_names(path, self.columns)
 
     def chunks(self, columns: Sequence[str], *, numbers: bool = False) -> Iterator[Sequence[Sequence[Any]]]:
@@ -97,31 +99,41 @@ class DuckTable:
 
     def _scan(self, path: str) -> str:
         if self._header is None:
-            return f"read_parquet({_text(path)})"
+            return f"read_parquet({_text(path)}, hive_partitioning = false)"
         separator, names = self._header
         columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
         return (
             f"read_csv({_text(path)}, auto_detect = false, header = true, delim = {_text(separator)}, "
-            f"quote = '\"', escape = '\"', columns = {{{columns}}})"
+            f"quote = '\"', escape = '\"', hive_partitioning = false, columns = {{{columns}}})"
         )
 
-    def _check(self, database: duckdb.DuckDBPyConnection, query: str) -> None:
-        statements = database.extract_statements(query)
-        if [each.type for each in statements] != [duckdb.StatementType.SELECT]:
-            raise ParameterError(f"the query of {self.path} must be one SELECT")
+    def _described(self, database: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+        """Return the names of columns, without looking at a value; so what is wrong can be told in full."""
+        query = self._query
+        try:
+            if query is not None:
+                statements = database.extract_statements(query)
+                if [each.type for each in statements] != [duckdb.StatementType.SELECT]:
+                    raise ParameterError(f"the query of {self.path} must be one SELECT")
+            found = database.execute(f"DESCRIBE {query or 'SELECT * FROM data'}")  # noqa: S608 - one SELECT
+            return tuple(str(column[0]) for column in found.fetchall())
+        except _ABOUT_THE_QUERY as error:
+            if query is None:
+                raise
+            raise ParameterError(f"the query of {self.path}: {error}") from None
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except _ABOUT_THE_QUERY as error:
-            if self._query is None:
-                raise self._unread(error) from None
-            raise ParameterError(f"the query of {self.path}: {error}") from None
         except duckdb.Error as error:
             raise self._unread(error) from None
 
     def _unread(self, error: duckdb.Error) -> EnvironmentFault:
+        if isinstance(error, duckdb.PermissionException) and _PATTERN & set(str(self.path.absolute())):
+            return EnvironmentFault(
+                f"{self.path}: DuckDB takes its name for those of other files; rename it, without * ? ["
+            )
         # Its text quotes lines and values.
         found = _LINE.search(str(error))
         where = f", line {found[1]}" if found else ""
@@ -135,10 +147,11 @@ def _header(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return the separator and the names of the first line."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+            first = file.readline(LONGEST_HEADER)
             separator = "\t" if path.suffix.lower() == ".tsv" else max(SEPARATORS, key=first.count)
             file.seek(0)
-            names = next(csv.reader(file, delimiter=separator), [])
+            lines = iter(partial(file.readline, LONGEST_HEADER), "")
+            names = next(csv.reader(lines, delimiter=separator), [])
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from None
     except csv.Error:
@@ -146,6 +159,8 @@ def _header(path: Path) -> tuple[str, tuple[str, ...]]:
     if not names:
         raise EnvironmentFault(f"{path} is empty; its first line names the columns")
     check_names(path, names)
+    if len({name.lower() for name in names}) < len(names):
+        raise ParameterError(f"{path} has columns whose names differ in case only; give each another name")
     return separator, tuple(names)
 
 

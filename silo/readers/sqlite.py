@@ -36,8 +36,11 @@ class SqliteTable:
     def __init__(self, path: Path, query: str) -> None:
         self.path = path
         self._query = query
-        with closing(self._connect()) as database, self._translated():
-            found = database.execute(query).description
+        with closing(self._connect()) as database:
+            with self._translated(of_the_query=True):
+                database.execute(f"EXPLAIN {query}").close()  # It looks at no value.
+            with self._translated():
+                found = database.execute(query).description
         if found is None:
             raise ParameterError(f"the query of {path} must be one SELECT")
         self.columns: tuple[str, ...] = tuple(column[0] for column in found)
@@ -65,13 +68,19 @@ class SqliteTable:
             return database
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, *, of_the_query: bool = False) -> Iterator[None]:
         try:
             yield
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _ABOUT_THE_FILE:
                 raise EnvironmentFault(f"{self.path} cannot be read as a SQLite database: {error}") from None
-            raise ParameterError(f"the query of {self.path} must be one SELECT: {error}") from None
+            if of_the_query:
+                raise ParameterError(f"the query of {self.path} must be one SELECT: {error}") from None
+            # Once values are looked at, its text quotes them.
+            what = getattr(error, "sqlite_errorname", "text that is no UTF-8")
+            raise EnvironmentFault(
+                f"{self.path}: a value cannot be read ({what}); correct the table, or the query"
+            ) from None
         except sqlite3.Warning:  # Two statements.
             raise ParameterError(f"the query of {self.path} must be one SELECT") from None
 
