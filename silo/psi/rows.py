@@ -7,6 +7,7 @@ identifier.
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def check_target(path: Path, *, new: bool) -> None:
         raise ParameterError(f"{path}: rows are written as {', '.join(KINDS)}")
     if not path.absolute().parent.is_dir():
         raise EnvironmentFault(f"{path.absolute().parent} is no folder: create it, or correct the path")
+    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise EnvironmentFault(f"{path.absolute().parent} may not be written by this user: correct the path")
     if new and path.exists():
         raise EnvironmentFault(f"{path} is there already: take it away, or name another file")
     if path.suffix.lower() == ".parquet":

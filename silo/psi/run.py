@@ -9,7 +9,14 @@ from pathlib import Path
 
 from secagg.catalogue import Explanation
 from secagg.conversation import Side
-from secagg.errors import EnvironmentFault, FaultySilo, ParameterError, PartnersMissing
+from secagg.errors import (
+    EnvironmentFault,
+    FaultySilo,
+    InputRefused,
+    ParameterError,
+    PartnersMissing,
+    PolicyRefused,
+)
 from secagg.explanation import annotate, explain
 from secagg.hazmat.curve import hash_to_points
 from secagg.hazmat.identity import grouped
@@ -115,8 +122,14 @@ def read(request: Request) -> Identifiers:
     Raises:
         SecaggError: see ``open_table``, ``read_keys`` and ``read_identifiers``.
     """
-    keys = read_keys(open_table(request.data, query=request.query), request.columns)
-    return read_identifiers(keys, rule=request.rule, duplicates=request.duplicates, name=str(request.data))
+    try:
+        keys = read_keys(open_table(request.data, query=request.query), request.columns)
+        return read_identifiers(
+            keys, rule=request.rule, duplicates=request.duplicates, name=str(request.data)
+        )
+    except InputRefused as refusal:
+        annotate(refusal, not_taken(refusal))
+        raise
 
 
 def find(
@@ -143,9 +156,7 @@ def find(
     Raises:
         SecaggError: see ``meet``, ``Session``, ``agreed`` and the sessions of an intersection.
     """
-    with Session(
-        config.state, request.name, settings=settings, identifiers=identifiers, source=request.data
-    ) as session:
+    with _opened(config, request, settings, identifiers) as session:
         side = partial(
             one_side,
             config,
@@ -168,6 +179,9 @@ def find(
             )
         except FaultySilo as fault:
             annotate(fault, left_the_protocol(fault, request.name))
+            raise
+        except PolicyRefused as refusal:
+            annotate(refusal, refused(refusal, request.name))
             raise
         except PartnersMissing as missing:
             if not session.done:
@@ -235,6 +249,16 @@ def _role(
             )
 
 
+def _opened(config: SiloConfig, request: Request, settings: Settings, identifiers: Identifiers) -> Session:
+    try:
+        return Session(
+            config.state, request.name, settings=settings, identifiers=identifiers, source=request.data
+        )
+    except InputRefused as refusal:
+        annotate(refusal, not_taken(refusal))
+        raise
+
+
 def _keep(path: Path, outcome: Outcome | None) -> None:
     if outcome is not None and outcome.rows is not None:
         write_rows(path, outcome.rows)
@@ -250,6 +274,26 @@ def told(found: Found, out: Path) -> list[str]:
         lines.append(f"order     {grouped(outcome.digest[:16])}, the same at every party that has rows")
     lines.append(f"rows      {out if outcome.rows is not None else 'none: this party learns the number'}")
     return lines
+
+
+def not_taken(refusal: InputRefused) -> Explanation:
+    """Return what it means that identifiers are refused, where no trainer and no round is."""
+    return replace(
+        explain(refusal),
+        what="the identifiers cannot be taken as they are",
+        safe="yes: nothing left this silo",
+        you_can="correct the file, or say which of it is taken: --column, --query, --duplicates",
+        they_can="nothing: no other party is involved",
+    )
+
+
+def refused(refusal: PolicyRefused, name: str) -> Explanation:
+    """Return what it means that a party's policy refuses, where a session is kept for another try."""
+    known = explain(refusal)
+    return replace(
+        known,
+        you_can=f"{known.you_can}. To give up the session, type at every party: silo psi {name} --abandon",
+    )
 
 
 def left_the_protocol(fault: FaultySilo, name: str) -> Explanation:

@@ -58,9 +58,6 @@ class Session:
         source: what they were read from, for errors.
         random: of the seed.
 
-    Attributes:
-        resumed: whether it was begun before.
-
     Raises:
         InputRefused: it was begun with other identifiers.
         ParameterError: it was begun with other settings, or the name is none.
@@ -87,11 +84,11 @@ class Session:
         self._lock = _locked(self._folder, name)
         try:
             found = self._read()
-            self.resumed = found is not None
             seed = random(SEED_SIZE) if found is None else found.seed
-            records = identifiers.digest(seed)
-            if found is None:
-                found = _Kept(seed, settings, records)
+            new = _Kept(seed, settings, records := identifiers.digest(seed))
+            if found is None or (not found.proposals and found != new):
+                # Before partners are met nothing is said under the seed: what was typed may be corrected.
+                found = new
                 self._write(found)
             self._kept = found
             again = f"or type at every party: silo psi {name} --abandon"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import stat
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 from rich.console import Console
 from typer.testing import CliRunner
 
 from coordinator.development import write_development_federation
-from secagg.errors import EnvironmentFault, ParameterError, PolicyRefused
+from secagg.errors import EnvironmentFault, InputRefused, ParameterError, PolicyRefused
 from secagg.psi.identifiers import Rule
 from secagg.psi.many.terms import ManyTerms
 from secagg.psi.outcome import Outcome
@@ -28,7 +30,7 @@ from silo.meeting import State
 from silo.psi.progress import Progress
 from silo.psi.queries import QueryFile
 from silo.psi.rows import check_target, write_rows
-from silo.psi.run import Found, Request, prepared, read, told
+from silo.psi.run import Found, Request, prepared, read, refused, told
 
 duckdb = pytest.importorskip("duckdb")
 
@@ -43,6 +45,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("silos") / "federation"
     write_development_federation(folder, SILOS)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """A command configures the logs of its process, which here has other tests."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -120,6 +129,23 @@ def test_identifiers_are_read_by_the_rule_and_counted(tmp_path: Path) -> None:
     assert len(read(request(tmp_path, columns=("branch", "customer")))) == 3
 
 
+def test_what_the_operator_can_do_about_identifiers_is_said_in_words_of_the_command(tmp_path: Path) -> None:
+    with pytest.raises(InputRefused) as caught:
+        read(request(tmp_path))
+    (note,) = caught.value.__notes__
+    words = " ".join(note.split())
+    assert "SA-2200 the identifiers cannot be taken as they are" in words
+    assert "nothing left this silo" in words
+    assert "--duplicates" in words
+    assert "trainer" not in words
+    assert "round" not in words
+
+
+def test_a_refusal_says_how_to_give_up_the_session() -> None:
+    words = refused(PolicyRefused("queries", "too many"), "march").text()
+    assert "silo psi march --abandon" in " ".join(words.split())
+
+
 # --- policy -------------------------------------------------------------------------------------------------
 
 
@@ -174,9 +200,12 @@ def test_silo_check_says_whether_intersections_are_possible(bank: Path, written:
 def test_rows_are_written_whole_and_for_this_user_alone(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"rows.{kind}"
     check_target(path, new=True)
+    readable = tmp_path / "readable-by-all"
+    (tmp_path / f"rows.{kind}.new").symlink_to(readable)  # By somebody who may write into the folder.
     for rows in (ROWS, ROWS):  # As a session that goes on does.
         write_rows(path, rows)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not readable.exists()
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
     if kind == "npy":
         found = np.load(path).tolist()

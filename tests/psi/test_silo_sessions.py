@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from secagg.errors import FaultySilo, InputRefused, ParameterError
+from secagg.names import SiloId
 from secagg.psi.identifiers import Key
 from silo.psi.session import Session, abandon, folder_of
 from silo.storage import StateFault
@@ -88,7 +89,7 @@ def test_what_is_kept_is_for_this_user_alone(tmp_path: Path) -> None:
     here = silos(tmp_path, BANK, INSURER)
     with pytest.raises(Killed):
         run(here, watch=killed_at(6))
-    found = [path for silo in here for path in (silo.state / "psi").rglob("*")]
+    found = [path for silo in here for path in (silo.state, *silo.state.rglob("*"))]
     assert len([path for path in found if path.is_file()]) >= 6
     for path in found:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
@@ -127,6 +128,34 @@ def test_other_options_are_refused(tmp_path: Path) -> None:
     here[1].options = {"reveal": "count"}
     with pytest.raises(ParameterError, match="march was begun with other parties or options"):
         run(here)
+
+
+def test_before_partners_are_met_file_and_options_may_be_corrected(tmp_path: Path) -> None:
+    here = silos(tmp_path, BANK, INSURER)
+    here[1].options = {"case": "keep"}
+    with pytest.raises(FaultySilo, match="it was started otherwise"):
+        run(here)
+    here[1].options = {}
+    here[0].ids = list(range(40, 90))
+    found = run(here)
+    assert {each.outcome.count for each in found.values() if each.outcome} == {40}
+
+
+def test_whoever_was_killed_before_it_kept_whom_it_met_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, met = silos(tmp_path, BANK, INSURER), Session.meet
+
+    def meet(self: Session, proposals: Mapping[SiloId, bytes]) -> None:
+        if self._folder == folder_of(here[1].state, self.name):
+            raise Killed
+        met(self, proposals)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "meet", meet)
+        with pytest.raises(Killed):
+            run(here)
+    run(here)
 
 
 def test_a_partner_that_begins_anew_is_named(tmp_path: Path) -> None:
