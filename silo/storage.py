@@ -74,7 +74,8 @@ def replace_file(path: Path, data: bytes) -> None:
         OSError: it cannot be written; the old file is still there.
     """
     new = path.with_name(path.name + ".new")
-    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    new.unlink(missing_ok=True)  # Of a crash; or of somebody who would have it written elsewhere, or read it.
+    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         rest = memoryview(data)
         while rest:
@@ -90,15 +91,16 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make ``folder`` for this user alone, if it is not there; it is on disk when this returns.
+    """Make ``folder``, and those above it, for this user alone where they are not there; on disk at the end.
 
     Raises:
         OSError: it cannot be made.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in new:
+    for path in reversed(new):
+        path.mkdir(mode=0o700, exist_ok=True)
         sync_folder(path.parent)
+    folder.mkdir(exist_ok=True)  # Says so where a file is in its place.
 
 
 def sync_folder(folder: Path) -> None:
