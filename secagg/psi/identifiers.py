@@ -126,9 +126,7 @@ class Identifiers:
 
     def __post_init__(self) -> None:
         if len(self.encoded) > LARGEST:
-            raise ParameterError(
-                f"{len(self.encoded)} identifiers; {LARGEST} are the most that one run takes"
-            )
+            raise ParameterError(f"{LARGEST} identifiers are the most that one run takes, and there are more")
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -181,20 +179,21 @@ def read_identifiers(
     missing, given, parts = 0, 0, 0
     for row, key in enumerate(keys):
         given += 1
+        encoded = None
         if isinstance(key, tuple) or not _absent(key):
             whole = key if isinstance(key, tuple) else (key,)
             parts = parts or len(whole)
             if len(whole) != parts:
                 raise _refused(name, row, f"has a key of {len(whole)} parts, those before have {parts}")
             encoded = encode(row, whole)
-        else:
-            encoded = None
         if encoded is None:
             missing += 1
         elif encoded in first:
             repeats[encoded] += 1
         else:
             first[encoded] = row
+            if len(first) > LARGEST:
+                break  # There are too many, and memory for more there may not be.
     if repeats and duplicates == "refuse":
         raise InputRefused(
             "identifier",

@@ -163,5 +163,13 @@ def test_more_than_a_message_holds_are_refused() -> None:
         )
 
 
+def test_too_many_are_not_read_to_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secagg.psi.identifiers.LARGEST", 5)
+    rows = iter(range(100))
+    with pytest.raises(ParameterError, match="5 identifiers are the most"):
+        read_identifiers(rows)
+    assert next(rows) == 6
+
+
 def test_identifiers_are_in_no_repr() -> None:
     assert "secret" not in repr(read_identifiers(["secret"]))
