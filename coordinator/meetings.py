@@ -227,30 +227,24 @@ class Meetings:
     """All meetings of a federation.
 
     Guarantees:
-        A name belongs to the list of parties of who came first, until nobody is there.
+        A silo that is no party of a meeting cannot keep its parties from meeting.
         There are never more than ``MAX_MEETINGS``, ``MAX_MEETINGS_OF_ONE`` and ``MAX_PAIRS`` allow.
     """
 
     def __init__(self) -> None:
-        self._named: dict[str, Meeting] = {}
+        self._open: dict[tuple[str, tuple[SiloId, ...]], Meeting] = {}
         self._all: set[Meeting] = set()  # Also those that some have left and others not yet.
 
     def join(self, silo: SiloId, name: str, parties: tuple[SiloId, ...]) -> Seat:
         """Seat ``silo``, in the place of an earlier stream of it.
 
         Raises:
-            Unjoined: others came with other parties, or there are too many meetings.
+            Unjoined: one of the parties came with other parties, or there are too many meetings.
         """
-        meeting = self._named.get(name)
+        self._check_agreed(silo, name, parties)
+        meeting = self._open.get((name, parties))
         if meeting is not None and silo in meeting.gone:
             meeting = None  # It said all in that one; this is the next.
-        if meeting is not None and meeting.parties != parties:
-            raise Unjoined(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"parties: the meeting {name} is one of {', '.join(meeting.parties)}, and {silo} came to "
-                f"one of {', '.join(parties)}; give the same silos in the same order everywhere, or take "
-                "another name",
-            )
         if meeting is not None and silo in meeting.seats:
             old = meeting.seats.pop(silo)
             old.end(grpc.StatusCode.ALREADY_EXISTS, f"another process of {silo} came to the meeting {name}")
@@ -260,9 +254,22 @@ class Meetings:
                 meeting = None
         self._check_room(silo, meeting, parties)
         if meeting is None:
-            meeting = self._named[name] = Meeting(name, parties)
+            meeting = self._open[name, parties] = Meeting(name, parties)
             self._all.add(meeting)
         return meeting.sit(silo)
+
+    def _check_agreed(self, silo: SiloId, name: str, parties: tuple[SiloId, ...]) -> None:
+        for other in self._all:
+            if other.name != name or other.parties == parties or silo in other.gone:
+                continue
+            # Others may come to meetings of that name as they like; who is waited for here may not.
+            if any(party in other.seats for party in parties if party != silo):
+                raise Unjoined(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    f"parties: the meeting {name} is one of {', '.join(other.parties)}, and {silo} came to "
+                    f"one of {', '.join(parties)}; give the same silos in the same order everywhere, or "
+                    "take another name",
+                )
 
     def _check_room(self, silo: SiloId, meeting: Meeting | None, parties: tuple[SiloId, ...]) -> None:
         own = sum(silo in other.seats for other in self._all)
@@ -289,8 +296,8 @@ class Meetings:
 
     def _forget(self, meeting: Meeting) -> None:
         self._all.discard(meeting)
-        if self._named.get(meeting.name) is meeting:
-            del self._named[meeting.name]
+        if self._open.get((meeting.name, meeting.parties)) is meeting:
+            del self._open[meeting.name, meeting.parties]
 
 
 class MeetingService:

@@ -105,7 +105,8 @@ async def meet(
 
     Args:
         config: of this silo: its identity, pinned roster, certificates and coordinator.
-        meeting: a name that the parties agreed on, of the form of a silo's; one meeting has it at a time.
+        meeting: a name that the parties agreed on, of the form of a silo's; none of them uses it for another
+            meeting at that time.
         parties: 2 to 10 silos of the roster, this one among them, in the order that all of them give.
         side: makes this silo's side, which knows its own data alone; called anew, in a thread of its own,
             each time that all have met.

@@ -255,7 +255,7 @@ def test_one_meeting_follows_another_of_its_name(files: Files) -> None:
             learned = await gathered(*(often(silo, at) for at, silo in enumerate(SILOS)))
             assert learned == [[9] * 4] * 3
             assert not relay._meetings._all
-            assert not relay._meetings._named
+            assert not relay._meetings._open
 
     run(test)
 
@@ -713,6 +713,39 @@ def test_another_list_of_parties_is_refused_in_words(files: Files) -> None:
                 await meet(files.config("north"), "m", BOTH, never, patience=5)
 
     run(test)
+
+
+def test_a_silo_that_is_no_party_cannot_take_the_name(files: Files) -> None:
+    """West sits down first, in meetings of that name with each of the two that want to meet."""
+    here = two(files)
+
+    async def test() -> None:
+        async with (
+            Relay(files).serving() as relay,
+            Raw.dialling(files, "west") as one,
+            Raw.dialling(files, "west") as other,
+        ):
+            for west, parties in ((one, ("west", "north")), (other, ("south", "west"))):
+                await west.join("m", parties)
+                assert isinstance(await west.hear(), Missing)
+            assert await all_meet(here) == [9, 9]
+            assert {meeting.parties for meeting in relay._meetings._all} == {
+                ("west", "north"),
+                ("south", "west"),
+            }
+
+    run(test)
+
+
+def test_a_silo_that_has_left_may_meet_others_under_that_name() -> None:
+    meetings = meetings_module.Meetings()
+    seats = [meetings.join(silo, "m", SILOS) for silo in SILOS]
+    meetings.leave(seats[0], said_all=True)
+    meetings.join("north", "m", BOTH)
+    with pytest.raises(
+        meetings_module.Unjoined, match="one of north, south, and west came to one of west, n"
+    ):
+        meetings.join("west", "m", ("west", "north"))
 
 
 def test_a_second_process_displaces_the_first(files: Files) -> None:
