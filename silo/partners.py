@@ -399,7 +399,7 @@ class Partners:
                 event = partner.receive(data)
                 self._moved(partner.name, 0, len(data))
                 if isinstance(event, Stopped):
-                    soon = event.why == "another party"  # Whose own word says more.
+                    soon = event.why == "others"  # Whose own word says more.
                     (self._fail_soon if soon else self._fail)(stopped_by(partner.name, event))
             case Taken(cost=amount):
                 partner.took(amount)
@@ -432,29 +432,30 @@ def said_of(error: BaseException, partner: SiloId) -> Stopped:
     """Return what ``partner`` is told of ``error``: a rule by its name, and no text."""
     match error:
         case PolicyRefused(rule=rule):
-            return Stopped("policy", rule if _RULE.fullmatch(rule) else "")
+            return Stopped.by(rule if _RULE.fullmatch(rule) else "")
         case FaultySilo(silo=silo) | FaultySiloOrCoordinator(silo=silo):
-            return Stopped("your fault" if silo == partner else "another party")
+            return Stopped("faulty" if silo == partner else "others")
         case PartnerStopped():
-            return Stopped("another party")
+            return Stopped("others")
         case _:
-            return Stopped("own trouble")
+            return Stopped("mishap")
 
 
 def stopped_by(partner: SiloId, stopped: Stopped) -> PartnerStopped:
     """Return the error that ``partner``'s last word makes here."""
+    rule = stopped.rule.strip()
     match stopped.why:
-        case "policy" if stopped.rule:
-            text = f"it stopped by the rule {stopped.rule!r} of its policy"
+        case "policy" if rule:
+            text = f"it stopped by the rule {rule!r} of its policy"
         case "policy":
             text = "it stopped by a rule of its policy; its log says which"
-        case "your fault":
+        case "faulty":
             text = (
                 "it stopped because it holds that this silo, or the coordinator in its name, left the "
                 "protocol; compare versions"
             )
-        case "another party":
+        case "others":
             text = "it stopped because another party left the protocol or stopped"
         case _:
             text = "it stopped over trouble of its own, which its log names"
-    return PartnerStopped(partner, text, rule=stopped.rule)
+    return PartnerStopped(partner, text, rule=rule)

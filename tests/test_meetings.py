@@ -568,7 +568,7 @@ def test_a_partner_that_sends_garbage_is_named_and_told(
             assert {getattr(end, "silo", "") for end in named} == {"south"}
             assert all(isinstance(end, error | PartnerStopped) for end in ends)
             if garbage in {"record", "frame", "message"}:
-                assert Stopped("your fault") in await last_words(south, channels)
+                assert Stopped("faulty") in await last_words(south, channels)
 
     run(test)
 
@@ -606,14 +606,11 @@ def test_what_partners_are_told_is_a_reason_and_no_text() -> None:
             FaultySiloOrCoordinator("north", "text"),
         )
     }
-    assert told == {(Stopped("your fault"), Stopped("another party"))}
-    assert said_of(PartnerStopped("west", "text"), "north") == Stopped("another party")
-    assert said_of(FaultyCoordinator("text"), "north") == Stopped("own trouble")
-    assert said_of(PolicyRefused("psi_enumeration", "text"), "north") == Stopped("policy", "psi_enumeration")
-    texts = {
-        str(stopped_by("west", Stopped(why)))
-        for why in ("policy", "your fault", "another party", "own trouble")
-    }
+    assert told == {(Stopped("faulty"), Stopped("others"))}
+    assert said_of(PartnerStopped("west", "text"), "north") == Stopped("others")
+    assert said_of(FaultyCoordinator("text"), "north") == Stopped("mishap")
+    assert said_of(PolicyRefused("psi_enumeration", "text"), "north") == Stopped.by("psi_enumeration")
+    texts = {str(stopped_by("west", Stopped(why))) for why in ("policy", "faulty", "others", "mishap")}
     assert len(texts) == 4
 
 

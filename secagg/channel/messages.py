@@ -18,8 +18,10 @@ MAX_DATA = MAX_RECORD - 256
 """Bytes of a frame in one record; the rest is for the tag and the message around them."""
 
 Data = Annotated[bytes, msgspec.Meta(max_length=MAX_DATA)]
-Rule = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9 ._-]{0,64}\Z")]
-Reason: TypeAlias = Literal["policy", "your fault", "another party", "own trouble"]
+RULE_SIZE = 64
+Rule = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9 ._-]{64}\Z")]
+Reason: TypeAlias = Literal["policy", "faulty", "others", "mishap"]
+"""Words of one length, as rules are filled up to one: no size of a last word tells which it is."""
 
 
 class Said(Part, frozen=True):
@@ -69,13 +71,18 @@ class Stopped(Said, frozen=True, tag=True):
     """I end this, and nothing follows.
 
     Attributes:
-        why: ``"policy"``: a rule of mine; ``"your fault"``: you left the protocol; ``"another party"``:
-            another one did, or stopped; ``"own trouble"``: something else at my place.
-        rule: of my policy, by name; empty otherwise.
+        why: ``"policy"``: a rule of mine; ``"faulty"``: you left the protocol; ``"others"``: another one did,
+            or stopped; ``"mishap"``: something else at my place.
+        rule: of my policy, by name, filled up with blanks; nothing but blanks if there is none to name.
     """
 
     why: Reason
-    rule: Rule = ""
+    rule: Rule = " " * RULE_SIZE
+
+    @classmethod
+    def by(cls, rule: str) -> Stopped:
+        """Return that ``rule`` of this party's policy stopped it."""
+        return cls("policy", rule.ljust(RULE_SIZE))
 
 
 Inside: TypeAlias = Begin | Piece | Finished | Stopped

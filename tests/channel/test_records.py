@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from secagg.channel import records as records_module
 from secagg.channel.end import Event
-from secagg.channel.messages import MAX_DATA, MAX_RECORD, Begin, Finished, Piece, Stopped
+from secagg.channel.messages import MAX_DATA, MAX_RECORD, Begin, Finished, Piece, Reason, Stopped
 from secagg.channel.pieces import Joined, cut
 from secagg.channel.records import Opener, Sealer
 from secagg.errors import FaultySilo, FaultySiloOrCoordinator, MalformedMessage, UsageError
@@ -112,9 +113,7 @@ def test_a_record_does_not_pass_in_the_other_direction_or_another_channel() -> N
             end.receive(record)
 
 
-@pytest.mark.parametrize(
-    "last", [Finished(), Stopped("policy", "largest set"), Stopped("own trouble")], ids=str
-)
+@pytest.mark.parametrize("last", [Finished(), Stopped.by("largest set"), Stopped("mishap")], ids=str)
 def test_the_last_word_is_the_last(last: Finished | Stopped) -> None:
     both = pair()
     assert received(both.other, [both.one.seal(last)]) == [last]
@@ -124,10 +123,16 @@ def test_the_last_word_is_the_last(last: Finished | Stopped) -> None:
     assert frames(received(both.one, sealed(both.other, (b"still", None)))) == [(b"still", None)]
 
 
+def test_why_a_silo_stops_cannot_be_told_by_the_size_of_its_last_word() -> None:
+    words = [Stopped(why) for why in get_args(Reason)]
+    words += [Stopped.by(rule) for rule in ("queries", "smallest intersection", "r" * 64)]
+    assert len({len(pair().one.seal(word)) for word in words}) == 1
+
+
 def test_who_stops_may_do_so_within_a_frame_and_who_ends_well_may_not() -> None:
     begin = Begin(10, None, b"half")
     both = pair()
-    stopped = Stopped("your fault")
+    stopped = Stopped("faulty")
     assert received(both.other, [both.one.seal(begin), both.one.seal(stopped)]) == [stopped]
     both = pair()
     with pytest.raises(FaultySilo, match="bank: it ended within a message"):
