@@ -28,6 +28,7 @@ _BOTH: Options = (
     ("grpc.max_receive_message_length", MAX_FRAME_SIZE),
     ("grpc.keepalive_time_ms", KEEPALIVE * 1000),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT * 1000),
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT * 1000),  # The library waits for the longer of the two.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),  # A silo that trains sends nothing for an hour.
 )

@@ -24,6 +24,7 @@ from secagg.channel.relay import (
     FromParty,
     FromRelay,
 )
+from secagg.link.options import KEEPALIVE, KEEPALIVE_TIMEOUT
 from tests.adversary import reference
 from tests.channel.ends import IDENTITIES, LARGEST, ROSTER, SILOS, channel, ends
 
@@ -67,6 +68,9 @@ def test_numbers_are_those_of_the_page() -> None:
         f"cost {WINDOW // 2**20} MiB may be under way",
         f"in {meetings.MAX_MEETINGS_OF_ONE} meetings at a time",
         f"{meetings.MAX_MEETINGS} meetings, and {meetings.MAX_PAIRS} pairs",
+        f"{KEEPALIVE} seconds after its last byte",
+        f"for {KEEPALIVE_TIMEOUT} more",
+        f"after {KEEPALIVE + KEEPALIVE_TIMEOUT} seconds",
     ):
         assert said in text, said
     assert set(re.findall(r"`([a-z' ]+)`", rows_text("Stopped"))) == set(get_args(Reason))

@@ -127,6 +127,22 @@ def test_a_coordinator_that_is_killed_and_started_again_changes_nothing(parties:
 
 
 @pytest.mark.full
+def test_a_party_that_stands_still_is_lost_until_it_goes_on(parties: Parties) -> None:
+    """Its machine still answers for it, and it does not: only being asked tells. That takes 50 seconds."""
+    south = parties.stopped_at("south", 3)
+    for silo in ("north", "west"):
+        parties.start(silo)
+    south.saw("step 3")
+    south.signal(Signals.SIGSTOP)
+    for silo in ("north", "west"):
+        parties.running[silo].saw("waiting for", "south")
+        parties.running[silo].saw("the meeting is over; all meet again", "south was lost")
+    south.signal(Signals.SIGCONT)
+    parties.go()
+    parties.check()
+
+
+@pytest.mark.full
 def test_a_party_that_vanishes_for_good_is_named(parties: Parties) -> None:
     south = parties.stopped_at("south", 3)
     survivors = [parties.start(silo, "--patience", "10") for silo in ("north", "west")]
