@@ -278,14 +278,12 @@ class Partners:
             await asyncio.gather(*tasks, self._failed, return_exceptions=True)
 
     async def meanwhile(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do ``work`` and return what it returns; if the stream or a partner fails first, that is raised."""
+        """Do ``work`` and return what it returns; if the stream or a partner fails before, that is raised."""
         task = asyncio.create_task(work)
         try:
             both: set[asyncio.Future[Any]] = {task, self._failed}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if self._failed.done():
-                self._failed.result()
-            return await task
+            return await task if task.done() else self._failed.result()
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

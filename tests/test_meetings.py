@@ -44,8 +44,8 @@ from secagg.errors import (
 from secagg.names import SiloId
 from silo import partners as partners_module
 from silo.meeting import Progress, meet, meet_now
-from silo.partners import said_of, stopped_by
-from tests.meetings import Files, Number, Raw, Relay, adds, run
+from silo.partners import Lost, Partners, said_of, stopped_by
+from tests.meetings import SECONDS, Files, Number, Raw, Relay, adds, run
 
 import grpc  # isort: skip
 
@@ -382,6 +382,20 @@ def test_what_a_side_learned_is_not_lost_with_its_partner(files: Files) -> None:
             assert await north == 7
 
     run(test)
+
+
+def test_what_a_side_learned_is_kept_if_its_partner_is_lost_at_that_moment() -> None:
+    async def learned() -> int:
+        return 7
+
+    async def test() -> int:
+        partners = Partners(None, {}, moved=lambda *_: None)
+        partners._fail(Lost("south left"))
+        with pytest.raises(Lost):
+            await partners.meanwhile(asyncio.sleep(SECONDS))
+        return await partners.meanwhile(learned())
+
+    assert run(test) == 7
 
 
 def parts(message: Number) -> list[Begin | Piece]:
