@@ -36,6 +36,7 @@ from secagg.link.frames import PROTOCOL
 from secagg.names import SiloId
 from secagg.ranges import positive, whole
 from secagg.roster import check_silo
+from secagg.wire import MAX_HEADER_SIZE, MAX_LENGTH
 from silo.client import OPTIONS, refusal, shown  # Before grpc: it sets what grpc reads when it is imported.
 from silo.config import SiloConfig
 from silo.partners import Lost, Partners, Stream, read
@@ -49,8 +50,8 @@ T = TypeVar("T")
 
 PATIENCE = 600.0
 """Seconds for which partners or the coordinator are waited for, each time that one is lost."""
-LARGEST = 1 << 30
-"""Bytes that one message of a partner may have."""
+LARGEST = MAX_LENGTH + MAX_HEADER_SIZE
+"""Bytes that one message of a partner may have: the longest payload of single bytes, and its header."""
 FIRST_WAIT = 0.2
 LONGEST_WAIT = 5.0
 JITTER = 0.5
