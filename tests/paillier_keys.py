@@ -29,6 +29,10 @@ SAFE_Q = int(
     16,
 )
 
+# A prime less 1 that another prime divides: n-th powers of their product leave a trace of one in 65537.
+SMALL = 65537
+PLANTED = 2 * ((3 << 2013) + 1141) * SMALL + 1
+
 
 def stream(seed: str) -> RandomSource:
     """Return a source that gives the same bytes in every run."""

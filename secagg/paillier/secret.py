@@ -152,6 +152,16 @@ class SecretKey:
             plain_q = _quotient(power_q, q) * self._q_factor % q
             yield plain_p + p * ((plain_q - plain_p) * self._inverse % q)
 
+    def roots(self, numbers: Sequence[mpz]) -> list[mpz]:
+        """Return the n-th root modulo n of each of numbers that a hash drew; see ``permutation``."""
+        p, q, n = self._p, self._q, self.public.n
+        roots = []
+        for number in numbers:
+            at_p = gmpy2.powmod_sec(number % p, gmpy2.invert(n, p - 1), p)
+            at_q = gmpy2.powmod_sec(number % q, gmpy2.invert(n, q - 1), q)
+            roots.append(at_p + p * ((at_q - at_p) * self._inverse % q))
+        return roots
+
     def primes(self) -> tuple[int, int]:
         """Return the secret itself, for another library only."""
         return int(self._p), int(self._q)

@@ -20,6 +20,7 @@ from secagg.hazmat.curve import POINT_SIZE, Exponent
 from secagg.names import RandomSource
 from secagg.paillier.ciphertexts import encrypt, read
 from secagg.paillier.obfuscators import Pool
+from secagg.paillier.permutation import prove_permutation
 from secagg.paillier.secret import SecretKey
 from secagg.payload import Payload
 from secagg.psi.identifiers import Identifiers
@@ -107,7 +108,8 @@ def holder(
         if progress is not None:
             progress(len(some))
     encrypted = Payload.of(np.frombuffer(ciphertexts, np.uint8))
-    yield from say(matcher, Encrypted(public.to_bytes(), encrypted))
+    roots = prove_permutation(key, context=terms.digest)
+    yield from say(matcher, Encrypted(public.to_bytes(), roots, encrypted))
 
     added = yield from hear(matcher, Added)
     count = int.from_bytes(added.count, "little")

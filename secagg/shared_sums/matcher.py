@@ -1,10 +1,10 @@
 """The matcher of a sum: it sees how many records are shared, and adds ciphertexts that it cannot open.
 
 It matches as the receiver of a number only: its evaluated points come back in another order, so of a match it
-knows neither which of its own records nor which of the holder's it is. What it adds it encrypts anew, with an
-obfuscator that is uniform whatever the holder's key promises, or the holder would know from its own
-obfuscators which ciphertexts were added. Where the matcher alone is to learn the sums, it adds a uniform
-number that it takes off what the holder opened.
+knows neither which of its own records nor which of the holder's it is. What it adds it encrypts anew, under a
+key of which the holder proves that no trace shines through, or the holder would know from what it sent which
+ciphertexts were added. Where the matcher alone is to learn the sums, it adds a uniform number that it takes
+off what the holder opened.
 
 Source: Ion, Kreuter, Nergiz, Patel, Raykova, Saxena, Seth, Shanahan, Yung, EuroS&P 2020, "On deploying secure
 computing: private intersection-sum-with-cardinality", the protocol from Diffie-Hellman for semi-honest
@@ -26,6 +26,7 @@ from secagg.names import RandomSource
 from secagg.paillier.ciphertexts import read
 from secagg.paillier.gmp import mpz
 from secagg.paillier.obfuscators import Pool
+from secagg.paillier.permutation import check_permutation
 from secagg.paillier.public import PublicKey
 from secagg.payload import Buffer, Payload
 from secagg.psi.identifiers import Identifiers
@@ -38,6 +39,9 @@ from secagg.shared_sums.lanes import Lanes
 from secagg.shared_sums.messages import Added, Encrypted, Opened
 from secagg.shared_sums.outcome import SumOutcome
 from secagg.shared_sums.terms import SumPolicy, SumTerms
+
+_BATCH = 1024
+"""Ciphertexts that are held as numbers."""
 
 
 def matcher(
@@ -62,7 +66,8 @@ def matcher(
         PolicyRefused: the holder's set is larger than is allowed here, or fewer are shared than may be added.
 
     Guarantees:
-        What the holder opens is a uniform encryption of the sum, or of a uniform number.
+        What the holder opens is a uniform encryption of the sum, or of a uniform number, whatever the holder
+        does.
         Of fewer records than ``policy`` allows nothing is sent.
     """
     holder = terms.holder
@@ -77,7 +82,7 @@ def matcher(
     mine = tags_of(raised(holder, evaluated.array(), exponent.inverse, powers), terms.digest)
     theirs = as_tags(holder, (yield from hear(holder, Tags)).tags, policy)
     offer = yield from hear(holder, Encrypted)
-    key = _key(terms, offer.key)
+    key = _key(terms, offer)
     lanes = Lanes(
         columns=terms.columns, largest=terms.largest, records=len(theirs), plaintext_bits=key.plaintext_bits
     )
@@ -85,12 +90,14 @@ def matcher(
     if offer.ciphertexts.dtype != "u1" or offer.ciphertexts.length != len(theirs) * record:
         raise FaultySilo(holder, "it encrypted values of another number of records")
 
-    shared = np.flatnonzero(np.isin(theirs, mine))
-    policy.check_shared(len(shared))
     try:
-        sums = _added(offer.ciphertexts.buffer(), shared, record, key)
+        check_ciphertexts(offer.ciphertexts.buffer(), key)
     except MalformedMessage as error:
         raise FaultySilo(holder, str(error)) from error
+
+    shared = np.flatnonzero(np.isin(theirs, mine))
+    policy.check_shared(len(shared))
+    sums = _added(offer.ciphertexts.buffer(), shared, record, key)
     masks = [_uniform(key, random) if terms.learns == "matcher" else mpz(0) for _ in sums]
     anew = encrypted_anew(sums, masks, key, random)
     count = len(shared).to_bytes(4, "little")
@@ -122,6 +129,17 @@ def encrypted_anew(sums: Sequence[mpz], masks: Sequence[mpz], key: PublicKey, ra
     )
 
 
+def check_ciphertexts(ciphertexts: Buffer, key: PublicKey) -> None:
+    """Check all, also those that are not added: what fails is not to tell which are.
+
+    Raises:
+        MalformedMessage: one is none.
+    """
+    some = _BATCH * key.ciphertext_size
+    for start in range(0, len(ciphertexts), some):
+        read(bytes(ciphertexts[start : start + some]), key)
+
+
 def _added(ciphertexts: Buffer, shared: NDArray[np.int64], record: int, key: PublicKey) -> list[mpz]:
     """Return the product of the ciphertexts of shared records, which are ``record`` bytes each."""
     sums = [mpz(1)] * (record // key.ciphertext_size)
@@ -131,13 +149,14 @@ def _added(ciphertexts: Buffer, shared: NDArray[np.int64], record: int, key: Pub
     return sums
 
 
-def _key(terms: SumTerms, data: bytes) -> PublicKey:
+def _key(terms: SumTerms, offer: Encrypted) -> PublicKey:
     try:
-        key = PublicKey.from_bytes(data)
+        key = PublicKey.from_bytes(offer.key)
+        if key.bits != terms.bits:
+            raise MalformedMessage(f"its key has {key.bits} bits, {terms.bits} were agreed")
+        check_permutation(key, offer.roots, context=terms.digest)
     except MalformedMessage as error:
         raise FaultySilo(terms.holder, str(error)) from error
-    if key.bits != terms.bits:
-        raise FaultySilo(terms.holder, f"its key has {key.bits} bits, {terms.bits} were agreed")
     return key
 
 

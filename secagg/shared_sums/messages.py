@@ -9,16 +9,24 @@ from typing import Annotated
 
 import msgspec
 
+from secagg.paillier.params import MOST_BITS
+from secagg.paillier.permutation import ROOTS
 from secagg.payload import Payload
 from secagg.psi.messages import Count, Said
 
 PublicKeyBytes = Annotated[bytes, msgspec.Meta(min_length=1, max_length=2048)]
 
+Roots = Annotated[bytes, msgspec.Meta(min_length=1, max_length=ROOTS * MOST_BITS // 8)]
+
 
 class Encrypted(Said, frozen=True, tag=True):
-    """Holder to matcher: the values of each tag, in the order of tags, under this public key; u1."""
+    """Holder to matcher: the values of each tag, in the order of tags, under this public key; u1.
+
+    ``roots``: that the key hides from the holder, too, what is added; see ``secagg.paillier.permutation``.
+    """
 
     key: PublicKeyBytes
+    roots: Roots
     ciphertexts: Payload
 
 

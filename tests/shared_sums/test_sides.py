@@ -72,6 +72,8 @@ def encryption(value: int) -> bytes:
             changed(Encrypted, key=lambda _: PublicKey(KEY.n * 65537).to_bytes()),
             "bank: its key has .* bits, 2048 were agreed",
         ),
+        (changed(Encrypted, roots=lambda old: old[:-1]), "bank: the proof that its modulus .* another size"),
+        (changed(Encrypted, roots=lambda old: bytes(len(old))), "bank: the proof .* does not hold"),
         (changed(Opened, plaintexts=payload(lambda data: data[1:])), "bank: it opened another number"),
         (changed(Opened, plaintexts=payload(lambda data: b"\xff" * len(data))), "bank: .* is no sum of"),
         (changed(Query, terms=lambda _: bytes(32)), "shop: it agreed on another session"),
