@@ -142,3 +142,18 @@ def test_columns_are_scaled_by_what_was_trained_on() -> None:
     assert "1" not in repr(scaling)
     with pytest.raises(InputRefused, match="1 columns where 2"):
         scaling(np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("value", [0.1, -1e99, 3e-310])
+def test_a_column_that_is_constant_has_deviation_1(value: float) -> None:
+    # The mean of equal numbers is not always equal to them.
+    scaling = Scaling.of(np.full((300, 1), value))
+    assert scaling.deviation.tolist() == [1.0]
+    assert scaling(np.full((2, 1), value)).tolist() == [[0.0], [0.0]]
+
+
+def test_columns_whose_squares_are_infinite_are_refused_where_they_are_trained_on() -> None:
+    with pytest.raises(InputRefused, match="beyond 1e\\+100; scale it"):
+        Scaling.of(np.array([[1.0, 0.0], [2.0, 1e160]]))
+    scaling = Scaling.of(np.array([[0.0], [1e-3]]))
+    assert scaling(np.array([[1.7e308], [-1.7e308]])).tolist() == [[FAR], [-FAR]]

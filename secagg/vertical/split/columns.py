@@ -13,6 +13,9 @@ from secagg.vertical.split.ports import RealMatrix
 FAR = 5.0
 """Standard deviations from the mean at which a value is cut."""
 
+MOST = 1e100
+"""Of a value that is trained on: squares of such are still finite."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
@@ -27,9 +30,17 @@ class Scaling:
 
     @classmethod
     def of(cls, columns: RealMatrix) -> Scaling:
-        """Return that of ``columns``, shape (rows, columns)."""
-        deviation = columns.std(axis=0)
-        return cls(columns.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
+        """Return that of ``columns``, shape (rows, columns).
+
+        Raises:
+            InputRefused: a value is beyond 1e100.
+        """
+        if (np.abs(columns) > MOST).any():
+            raise InputRefused("bound", f"a column has a value beyond {MOST:g}; scale it")
+        # The mean of equal numbers is not always equal to them, and their deviation then is tiny and not 0.
+        varies = columns.min(axis=0) < columns.max(axis=0)
+        mean, deviation = columns.mean(axis=0), columns.std(axis=0)
+        return cls(np.where(varies, mean, columns[0]), np.where(varies & (deviation > 0), deviation, 1.0))
 
     def __call__(self, columns: RealMatrix) -> RealMatrix:
         """Return ``columns`` scaled.
@@ -41,4 +52,5 @@ class Scaling:
             raise InputRefused(
                 "shape", f"{columns.shape[1]} columns where {self.mean.size} were trained on; give the same"
             )
-        return np.clip((columns - self.mean) / self.deviation, -FAR, FAR)
+        with np.errstate(over="ignore"):  # What is infinite is cut.
+            return np.clip((columns - self.mean) / self.deviation, -FAR, FAR)
