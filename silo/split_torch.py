@@ -78,12 +78,20 @@ class TorchNetworks:
         self._top_rate = positive("top_rate", top_rate)
 
     def bottom(self, columns: int, width: int, *, seed: int) -> TorchNetwork:
-        """See ``secagg.vertical.split.ports.Networks``."""
-        return _seeded(lambda: self._bottom(columns, width), seed, self._bottom_rate)
+        """See ``secagg.vertical.split.ports.Networks``.
+
+        Raises:
+            ParameterError: what was built does not make a row of each, by itself and always the same.
+        """
+        return _seeded(lambda: self._bottom(columns, width), (columns, width), seed, self._bottom_rate)
 
     def top(self, width: int, *, seed: int) -> TorchNetwork:
-        """See ``secagg.vertical.split.ports.Networks``."""
-        return _seeded(lambda: self._top(width), seed, self._top_rate)
+        """See ``secagg.vertical.split.ports.Networks``.
+
+        Raises:
+            ParameterError: as of ``bottom``.
+        """
+        return _seeded(lambda: self._top(width), (width, 1), seed, self._top_rate)
 
     def _small_bottom(self, columns: int, width: int) -> nn.Module:
         return nn.Sequential(_orthogonal(columns, self._hidden), nn.Tanh(), _orthogonal(self._hidden, width))
@@ -180,10 +188,46 @@ class TorchNetwork:
         return moments
 
 
-def _seeded(build: Callable[[], nn.Module], seed: int, learning_rate: float) -> TorchNetwork:
+def _seeded(
+    build: Callable[[], nn.Module], shape: tuple[int, int], seed: int, learning_rate: float
+) -> TorchNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return TorchNetwork(build(), learning_rate)
+        module = build()
+        network = TorchNetwork(module, learning_rate)
+        _check_rows(module, *shape)
+    return network
+
+
+def _check_rows(module: nn.Module, columns: int, width: int) -> None:
+    """Check, on a few rows, that a module makes a row of each, by itself and always the same.
+
+    Raises:
+        ParameterError: it does not.
+    """
+    rows = torch.randn(3, columns)
+
+    def made(some: Tensor) -> Tensor:
+        try:
+            with torch.no_grad():
+                outputs = module(some)
+        except Exception as error:  # Of a module of the user's own: whatever it raises.
+            raise ParameterError(
+                f"a network does not take 32-bit rows of {columns} columns: {error}"
+            ) from error
+        if isinstance(outputs, Tensor) and outputs.shape == (len(some), width):
+            return outputs
+        gave = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        raise ParameterError(
+            f"a network over {columns} columns makes {width} numbers of each row; "
+            f"of {len(some)} rows this one gave {gave}"
+        )
+
+    whole, again, each = made(rows), made(rows), torch.cat([made(row[None]) for row in rows])
+    if not torch.allclose(whole, again, rtol=0, atol=0, equal_nan=True):
+        raise ParameterError("a network's outputs are not the same twice: here nothing is drawn")
+    if not torch.allclose(whole, each, rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise ParameterError("a network's outputs depend on other rows: here each row stands for itself")
 
 
 def _orthogonal(inputs: int, outputs: int) -> nn.Linear:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,49 @@ def test_layers_that_mix_rows_or_draw_are_refused(layer: nn.Module) -> None:
     networks = TorchNetworks(bottom=lambda columns, width: nn.Sequential(layer, nn.Linear(columns, width)))
     with pytest.raises(ParameterError, match="mixes rows, or draws"):
         networks.bottom(4, 3, seed=0)
+
+
+class Custom(nn.Module):
+    """A linear layer, and what is done with its outputs."""
+
+    def __init__(self, columns: int, width: int, after: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.layer, self.after = nn.Linear(columns, width), after
+
+    def forward(self, rows: torch.Tensor) -> Any:
+        return self.after(self.layer(rows))
+
+
+@pytest.mark.parametrize(
+    ("after", "text"),
+    [
+        (lambda rows: rows - rows.mean(0), "depend on other rows"),
+        (lambda rows: rows.cumsum(0), "depend on other rows"),
+        (lambda rows: nn.functional.dropout(rows, 0.3), "not the same twice"),
+        (lambda rows: rows[:, 1:], r"4 columns .* 3 numbers .* this one gave \(3, 2\)"),
+        (lambda rows: rows[:, 0], r"4 columns .* 3 numbers .* this one gave \(3,\)"),
+        (lambda rows: (rows, rows), "4 columns .* 3 numbers .* this one gave a tuple"),
+        (lambda rows: rows @ rows, "does not take 32-bit rows of 4 columns"),
+        (lambda rows: rows.double() @ torch.ones(3, 3), "does not take 32-bit rows of 4 columns"),
+    ],
+)
+def test_networks_that_do_not_make_a_row_of_each_are_refused(after: Any, text: str) -> None:
+    """At their own party, before anything is sent: another would be blamed for what it was sent."""
+    networks = TorchNetworks(bottom=lambda columns, width: Custom(columns, width, after))
+    with pytest.raises(ParameterError, match=text):
+        networks.bottom(4, 3, seed=0)
+
+
+def test_a_recurrent_layer_is_refused_and_torchs_own_state_stays() -> None:
+    class Recurrent(nn.GRU):
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:  # type: ignore[override] # No state is given.
+            found: torch.Tensor = super().forward(rows)[0]
+            return found
+
+    before = torch.random.get_rng_state()
+    with pytest.raises(ParameterError, match="depend on other rows"):
+        TorchNetworks(bottom=Recurrent).bottom(4, 3, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_networks_of_ones_own_are_used() -> None:
