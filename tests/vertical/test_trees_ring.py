@@ -54,16 +54,31 @@ def test_transforms_multiply_modulo_x_to_the_n_plus_1() -> None:
         np.testing.assert_array_equal(coefficients(transform(a) * transform(b)), product(a, b))
 
 
-def test_as_many_products_as_may_be_added_come_out_exactly() -> None:
-    # The largest limbs, all of one sign, and as many ones as a product may have, in the same places.
+WAVE = np.cos(2 * np.pi * 5 * (np.arange(N) + 0.5) / N)
+LARGEST = {
+    "all of one sign": np.full(N, -(1 << 20)),
+    "alternating": np.where(np.arange(N) % 2, -(1 << 20), (1 << 20) - 1),
+    "one frequency": np.where(WAVE < 0, -(1 << 20), (1 << 20) - 1),  # What a transform gathers in one point.
+    "any": RANDOM.choice([-(1 << 20), (1 << 20) - 1], N),
+}
+
+
+@pytest.mark.parametrize("five", [(0, 1, 2, 3, 4), (0, 2, 4, 5, 7)])
+def test_as_many_products_as_may_be_added_come_out_exactly(five: tuple[int, ...]) -> None:
+    """Full ciphertexts of the largest limbs, each row in five of eight cells, all alike: errors add up."""
     ones = np.zeros(N, np.int64)
-    ones[RANDOM.permutation(N)[:2560]] = 1
-    limb = np.full(N, -(1 << 20))
-    once = transform(ones) * transform(limb)
-    total = np.zeros_like(once)
-    for _ in range(PRODUCTS):
-        total += once
-    np.testing.assert_array_equal(coefficients(total), PRODUCTS * product(ones, limb))
+    ones[(np.array(five)[:, None] - STRIDE * np.arange(N // STRIDE)).reshape(-1) % N] = 1
+    ones[N // 2 :] *= -1  # As where X^N wraps.
+    assert np.abs(ones).sum() == 2560
+    limbs = np.stack([*LARGEST.values()])
+    # By the same products of matrices as sums are.
+    selected = np.repeat(transform(ones)[:, None, None], PRODUCTS, axis=2)
+    total = np.matmul(selected, np.repeat(transform(limbs).T[:, None], PRODUCTS, axis=1))[:, 0].T
+    wanted = PRODUCTS * np.stack([product(ones, limb) for limb in limbs])
+    np.testing.assert_array_equal(coefficients(total), wanted)
+    exact = np.fft.ifft(total) * np.exp(-1j * np.pi * np.arange(N // 2) / N)
+    error = np.abs(np.concatenate([exact.real, exact.imag], axis=-1) - wanted).max()
+    assert error < 0.05, "rounding has less room than was reckoned"
 
 
 def test_products_bound_what_rows_can_ask_for() -> None:

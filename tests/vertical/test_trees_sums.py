@@ -66,6 +66,16 @@ def test_sums_open_to_those_of_the_rows(rows: int, widths: list[int], seed: int)
     assert not found[:, binned.cells.count :].any()
 
 
+def test_many_groups_are_opened_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    binned = Binned.of(random.normal(size=(60, 3)), 20)
+    weights = random.integers(-100, 100, (SECRETS, 60))
+    monkeypatch.setattr("secagg.vertical.trees.secret._AT_ONCE", 3)
+    found = opened(binned, weights, np.arange(60))
+    assert found.shape == (SECRETS, 8 * STRIDE)
+    np.testing.assert_array_equal(found[:, :60], binned.sums(list(weights), np.arange(60)))
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_sums_open(sign: int) -> None:
     weights = np.full((SECRETS, 1), sign * MOST_SUM)

@@ -44,6 +44,8 @@ from secagg.vertical.trees.ring import (
 )
 
 _SENT_HALF = SENT_BITS // 2
+_AT_ONCE = 64
+"""Groups that are opened at a time; each takes 0.6 MB."""
 _LIMB, _SHIFT = divmod(SCALE_BITS, LIMB_BITS)
 
 
@@ -109,10 +111,16 @@ class SecretKey:
         Returns:
             Shape (SECRETS, groups * STRIDE).
         """
-        words = np.zeros((groups, N + SECRETS * STRIDE, 8), np.uint8)
-        words[..., :SENT] = data.reshape(groups, N + SECRETS * STRIDE, SENT)
+        sent = data.reshape(groups, N + SECRETS * STRIDE, SENT)
+        opened = [self._opened(sent[at : at + _AT_ONCE]) for at in range(0, groups, _AT_ONCE)]
+        return np.concatenate(opened).transpose(1, 0, 2).reshape(SECRETS, groups * STRIDE)
+
+    def _opened(self, sent: NDArray[np.uint8]) -> Integers:
+        """Return the sums of some groups, shape (groups, SECRETS, STRIDE)."""
+        words = np.zeros((*sent.shape[:2], 8), np.uint8)
+        words[..., :SENT] = sent
         numbers = words.view("<i8")[..., 0]
-        first, second = numbers[:, :N], numbers[:, N:].reshape(groups, SECRETS, STRIDE)
+        first, second = numbers[:, :N], numbers[:, N:].reshape(-1, SECRETS, STRIDE)
         # Limbs of 24 bits times ternary secrets: exact by far (see ``ring.PRODUCTS``).
         halves = np.stack([first & ((1 << _SENT_HALF) - 1), first >> _SENT_HALF], axis=1)
         found = coefficients(transform(halves)[:, None] * self._points[None, :, None])[..., :STRIDE]
@@ -120,8 +128,8 @@ class SecretKey:
         left = (second - product) & ((1 << SENT_BITS) - 1)
         away = SENT_BITS - SUM_BITS
         opened = ((left + (1 << (away - 1))) >> away) & ((1 << SUM_BITS) - 1)
-        signed = np.where(opened > MOST_SUM, opened - (1 << SUM_BITS), opened)
-        return signed.transpose(1, 0, 2).reshape(SECRETS, groups * STRIDE)
+        signed: Integers = np.where(opened > MOST_SUM, opened - (1 << SUM_BITS), opened)
+        return signed
 
     def __repr__(self) -> str:
         return "SecretKey()"
