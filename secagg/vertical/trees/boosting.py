@@ -33,7 +33,7 @@ class GradientBoosting:
     Guarantees:
         Structure, thresholds and weights are those of pooled training in the same fixed point.
         A training that is gone on with from any checkpoint ends as one that was not interrupted.
-        A feature party sees no label, gradient or score, and nobody another's columns or thresholds.
+        A feature party sees no label, gradient or score, and nobody another's values or thresholds.
     """
 
     def __init__(
@@ -73,9 +73,7 @@ class GradientBoosting:
         """
         model = cls(loss=forest.loss)
         model._forest, model._splits = forest, {part.party: part for part in splits}
-        if set(model._splits) != set(forest.parties) or any(
-            part.model != forest.model for part in model._splits.values()
-        ):
+        if set(model._splits) != set(forest.parties) or not all(map(forest.has, model._splits.values())):
             raise ParameterError("splits of every party are needed, all of the model of the trees")
         return model
 

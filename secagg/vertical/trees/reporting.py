@@ -40,6 +40,7 @@ def describe(terms: TreeTerms, label: LabelOutcome, features: Mapping[SiloId, Fe
             f"no sum is of a node of fewer than {least} rows; but {label_party} knows each row's gradient, "
             "and a bin with few of a node's rows can tell it which they are"
         ),
+        f"sides tell {label_party} the order of rows in a column, the better the more often it is split",
         "rows of one node are alike in what predicts labels: feature parties see which are together",
         f"{label_party} sees how many bins each column that varies has; no name, unit or threshold",
     )

@@ -28,7 +28,7 @@ class Settings:
         bins: of a column at the most, 2 to 256.
         l2: added to the Hessians of a leaf, above 0.
         min_child_rows: rows that both sides of a split have at least, from 1. No party sends a histogram of
-            fewer rows: it limits what a sum tells about one of them.
+            fewer rows, and a bin of it can have one: take it well above ``bins``.
         loss: ``"logistic"`` for labels 0 and 1, ``"squared"`` for numbers.
 
     Raises:
@@ -98,7 +98,7 @@ class TreeTerms:
 
     @property
     def digest(self) -> bytes:
-        """What all parties mean, 32 bytes; it names the model that comes of it, too."""
+        """What all parties mean, 32 bytes."""
         chosen = self.settings
         return digest(
             "boosted trees",
