@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
@@ -10,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,6 +42,7 @@ from secagg.vertical.trees.label import LabelParty
 from secagg.vertical.trees.lattice import MOST_SUM
 from secagg.vertical.trees.model import Forest, Splits, Tree, from_json, to_json
 from secagg.vertical.trees.pooled import train_pooled
+from secagg.vertical.trees.scoring import ScoreTerms, ScoringParty
 from secagg.vertical.trees.settings import Loss, Settings, TreeTerms
 from secagg.vertical.trees.splitting import Histogram, best_split
 from tests.counts import count
@@ -305,6 +308,56 @@ def test_checkpoints_of_another_training_are_refused(party: str) -> None:
             model.fit(ALIGNMENT, checkpoints=mixed.__getitem__)
 
 
+@pytest.mark.parametrize("party", ["bank", "insurer"])
+def test_training_does_not_go_on_with_other_data(party: str) -> None:
+    kept = {name: Kept() for name in COLUMNS}
+    trained(kept)
+    other = {name: x + (name == party) for name, x in COLUMNS.items()}
+    changed = [aligned(other, LABELS, label="insurer")]
+    if party == "insurer":
+        changed.append(aligned(COLUMNS, 1 - LABELS, label="insurer"))
+    for alignment in changed:
+        back = {name: kept[name].upto(1) for name in COLUMNS}
+        with pytest.raises(ParameterError, match="not those that this training was begun with"):
+            GradientBoosting(trees=TREES, depth=3, bins=6, min_child_rows=5).fit(
+                alignment, checkpoints=back.__getitem__
+            )
+
+
+def test_parts_of_a_training_on_other_data_do_not_go_together() -> None:
+    """Of the same records under the same settings, as where data are brought up to date."""
+    model = trained()
+    for columns, labels in (
+        ({**COLUMNS, "shop": COLUMNS["shop"][::-1]}, LABELS),
+        (COLUMNS, labelled(COLUMNS, "logistic", 6)),
+    ):
+        later = GradientBoosting(trees=TREES, depth=3, bins=6, min_child_rows=5)
+        later.fit(aligned(columns, labels, label="insurer"))
+        assert later.settings == model.settings
+        for name in COLUMNS:
+            mixed = [(later if other == name else model).splits(other) for other in COLUMNS]
+            with pytest.raises(ParameterError, match="all of the model of the trees"):
+                GradientBoosting.of(model.forest, mixed)
+
+
+def test_splits_of_other_trees_are_refused_by_their_number() -> None:
+    """Where rows were in the same nodes, as always at the root, names are the same."""
+    model = trained()
+    splits = model.splits("insurer")
+    fewer = msgspec.structs.replace(splits, columns=splits.columns[1:], thresholds=splits.thresholds[1:])
+    with pytest.raises(ParameterError, match="all of the model of the trees"):
+        GradientBoosting.of(model.forest, [fewer, model.splits("bank"), model.splits("shop")])
+    terms = ScoreTerms(
+        alignment=bytes(32),
+        model=splits.model,
+        parties=splits.parties,
+        label_party="insurer",
+        to="insurer",
+    )
+    with pytest.raises(ParameterError, match="take parts of one training"):
+        ScoringParty("insurer", COLUMNS["insurer"], fewer, terms, forest=model.forest)
+
+
 def test_parts_are_kept_as_they_are(tmp_path: Path) -> None:
     model = trained()
     save(model.forest, tmp_path / "forest.json")
@@ -444,6 +497,32 @@ def test_labels_that_a_loss_does_not_take_are_refused() -> None:
         GradientBoosting(loss="squared").fit(aligned(columns, np.full(30, 1e101), label="bank"))
     with pytest.raises(ParameterError, match="no party has labels"):
         GradientBoosting().fit(aligned(columns, None, label="bank"))
+    none = {name: np.arange(0) for name in columns}
+    nobody = dataclasses.replace(aligned(columns, np.arange(30.0), label="bank"), rows=none)
+    with pytest.raises(InputRefused, match="no record is shared"):
+        GradientBoosting(loss="squared").fit(nobody)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (np.arange(1.0), np.ones(1)),
+        (np.array([-4e307, 0.0, -0.0, 5e-324, 1e308] * 9), np.arange(45.0)),
+        (np.ones(40), np.arange(40.0)),
+        (np.arange(40.0), np.zeros(40)),
+        (np.arange(40.0), np.full(40, 0.1)),
+        (np.arange(40.0), np.r_[1e100, np.arange(39.0)]),
+        (np.arange(40.0), np.arange(40.0) * 5e-324),
+    ],
+    ids=["one row", "any size", "constant", "nothing to learn", "one label", "an outlier", "denormal"],
+)
+def test_trees_of_extreme_data_are_those_of_pooled_training(x: Columns, y: Columns) -> None:
+    columns = {"bank": x[:, None], "shop": x[::-1, None].copy()}
+    alignment = aligned(columns, y, label="bank")
+    model = GradientBoosting(trees=2, depth=2, loss="squared", min_child_rows=1).fit(alignment)
+    pooled = train_pooled(list(columns.values()), y, model.settings)
+    assert joined(model) == pooled_trees(pooled)
+    np.testing.assert_array_equal(model.predict(alignment, to="shop"), pooled.scores)
 
 
 def test_six_parties_are_too_many() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,7 +10,7 @@ from secagg.conversation import Side
 from secagg.errors import EnvironmentFault, InputRefused, ParameterError
 from secagg.hazmat.framing import Field
 from secagg.names import RandomSource, SiloId
-from secagg.vertical.checkpoints import Checkpoints, agreed_step
+from secagg.vertical.checkpoints import Checkpoints, agreed_step, data_digest
 from secagg.vertical.split.columns import Scaling
 from secagg.vertical.split.parts import SplitPart, columns_as_tensors, own_tensors, seed_of
 from secagg.vertical.split.ports import Network, Networks, RealMatrix, Tensors
@@ -94,7 +93,7 @@ def begun(
     step, state = yield from agreed_step(terms.digest, others, checkpoints)
     # A secret that was kept is used again, also where all begin anew: something may have left under it.
     kept = [own_tensors(content, terms) for content in ([state] if state else checkpoints.load().values())]
-    data = _digest(columns, labels)
+    data = data_digest(columns, labels)
     try:
         if any(tensors["data"].tobytes() != data for tensors in kept):
             raise ParameterError("columns or labels are not those that this training was begun with")
@@ -122,10 +121,3 @@ def _built(
         # It takes no embedding of the label party, whose columns so are in no gradient that leaves.
         built["teacher"] = networks.top(width * len(terms.feature_parties), seed=drawn("teacher"))
     return built
-
-
-def _digest(*arrays: RealMatrix | None) -> bytes:
-    content = hashlib.sha256()
-    for array in arrays:
-        content.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
-    return content.digest()

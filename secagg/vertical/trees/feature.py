@@ -21,7 +21,7 @@ from secagg.conversation import Side, hear, say
 from secagg.errors import FaultySilo, MalformedMessage
 from secagg.names import RandomSource, SiloId
 from secagg.payload import Payload
-from secagg.vertical.checkpoints import Checkpoints, agreed_step
+from secagg.vertical.checkpoints import Checkpoints, agreed_step, data_digest
 from secagg.vertical.trees.cells import Binned
 from secagg.vertical.trees.lattice import PublicKey
 from secagg.vertical.trees.levels import Nodes
@@ -36,7 +36,7 @@ from secagg.vertical.trees.messages import (
 )
 from secagg.vertical.trees.model import Splits
 from secagg.vertical.trees.settings import TreeTerms
-from secagg.vertical.trees.states import state_of
+from secagg.vertical.trees.states import named_after, state_of
 from secagg.vertical.trees.sums import EncryptedRows, check_hiding
 
 
@@ -56,9 +56,11 @@ class FeatureOutcome:
 
 
 class _State(msgspec.Struct, frozen=True):
-    """After a tree. ``terms``: their digest."""
+    """After a tree. ``terms`` and ``data``: their digests; ``model``: what names it so far."""
 
     terms: bytes
+    data: bytes
+    model: bytes
     columns: tuple[int, ...] = ()
     thresholds: tuple[float, ...] = ()
     placed: int = 0
@@ -94,6 +96,7 @@ class FeatureParty:
         self._label = terms.label_party
         self._rows, self._width = columns.shape
         self._binned = Binned.of(columns, terms.settings.bins)
+        self._data = data_digest(columns)
         self._checkpoints = checkpoints
         self._random = random
         check_hiding(self._binned, terms.settings.summed_nodes)
@@ -102,11 +105,13 @@ class FeatureParty:
         """Train; return this party's part.
 
         Raises:
+            EnvironmentFault, ParameterError: see ``state_of``.
             FaultySilo: a party left the protocol, or agreed on other terms.
         """
-        terms = self._terms
+        terms, data = self._terms, self._data
         step, kept = yield from agreed_step(terms.digest, terms.others(self._name), self._checkpoints)
-        state = _State(terms.digest) if kept is None else state_of(kept, _State, terms)
+        fresh = _State(terms.digest, data, terms.digest)
+        state = fresh if kept is None else state_of(kept, _State, terms, data)
         if step < self._settings.trees:
             key = self._key((yield from hear(self._label, KeyShown)))
             yield from say(self._label, Brought(self._binned.cells.bins))
@@ -114,7 +119,7 @@ class FeatureParty:
                 state = yield from self._tree(key, state)
                 self._checkpoints.save(tree + 1, msgspec.msgpack.encode(state))
         splits = Splits(
-            model=terms.digest,
+            model=state.model,
             parties=terms.parties,
             label_party=terms.label_party,
             party=self._name,
@@ -126,13 +131,14 @@ class FeatureParty:
 
     def _tree(self, key: PublicKey, state: _State) -> Side[_State]:
         columns, thresholds = list(state.columns), list(state.thresholds)
-        placed, encrypted = state.placed, state.encrypted
+        placed, encrypted, model = state.placed, state.encrypted, state.model
         before: Nodes | None = None
         while True:
             told = yield from hear(self._label, Level)
             if told.nodes is None:
                 break
             nodes = self._nodes(told.nodes, before)
+            model = named_after(model, nodes)
             placed += int(nodes.counts.sum())
             allowed: dict[int, NDArray[np.bool_]] = {}
             for place in nodes.summed:
@@ -150,7 +156,7 @@ class FeatureParty:
             columns += [self._binned.column[column] for _, column, _ in chosen.splits]
             thresholds += [float(self._binned.cuts[column][bin_]) for _, column, bin_ in chosen.splits]
             before = nodes
-        return _State(state.terms, tuple(columns), tuple(thresholds), placed, encrypted)
+        return _State(state.terms, state.data, model, tuple(columns), tuple(thresholds), placed, encrypted)
 
     def _key(self, shown: KeyShown) -> PublicKey:
         try:

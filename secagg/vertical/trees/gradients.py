@@ -51,8 +51,10 @@ def check_labels(loss: Loss, labels: RealVector) -> None:
     """Refuse labels that the loss does not take.
 
     Raises:
-        InputRefused: others than 0 and 1, or only one of them; a number beyond 1e100.
+        InputRefused: none; others than 0 and 1, or only one of them; a number beyond 1e100.
     """
+    if not len(labels):
+        raise InputRefused("shape", "no record is shared: there is nothing to train on")
     if loss == "logistic" and not np.array_equal(np.unique(labels), [0, 1]):
         raise InputRefused("bound", "the logistic loss takes labels 0 and 1, and both must be there")
     if (np.abs(labels) > MOST_LABEL).any():

@@ -23,6 +23,7 @@ from secagg.vertical.trees.model import Tree
 from secagg.vertical.trees.secret import SecretKey
 from secagg.vertical.trees.settings import TreeTerms
 from secagg.vertical.trees.splitting import Histogram, Split, best_split, leaf_weight
+from secagg.vertical.trees.states import named_after
 from secagg.vertical.trees.sums import GROUP_SIZE, groups_of
 
 
@@ -30,7 +31,8 @@ class GrownState(msgspec.Struct, frozen=True):
     """After a tree, at the label party.
 
     Attributes:
-        terms: their digest.
+        terms, data: their digests.
+        model: what names it so far.
         trees: all so far.
         columns, thresholds: of the label party's own splits.
         made: how many splits each party has.
@@ -40,6 +42,8 @@ class GrownState(msgspec.Struct, frozen=True):
     """
 
     terms: bytes
+    data: bytes
+    model: bytes
     trees: tuple[Tree, ...]
     columns: tuple[int, ...]
     thresholds: tuple[float, ...]
@@ -81,6 +85,7 @@ class Growing:
         self._scores = np.frombuffer(state.scores, "<f8")
         self._fixed = Fixed.of(gradients(self._settings.loss, self._scores, labels))
         self._node = np.ones(len(self._scores), np.int64)
+        self._model = state.model
         self._splits: list[tuple[int, int, int]] = []
         self._columns, self._thresholds = list(state.columns), list(state.thresholds)
         self._made, self._sums, self._sides = list(state.made), list(state.sums), list(state.sides)
@@ -95,6 +100,7 @@ class Growing:
                 break
             for other in self._others:
                 yield from say(other, Level(Payload.of(nodes.places)))
+            self._model = named_after(self._model, nodes)
             yield from self._split(nodes)
         for other in self._others:
             yield from say(other, Level(None))
@@ -103,14 +109,16 @@ class Growing:
         tree = Tree(tuple(self._splits), tuple(zip(leaves, weights, strict=True)))
         scores = self._scores + tree.weights_of(self._node)
         return GrownState(
-            self._state.terms,
-            (*self._state.trees, tree),
-            tuple(self._columns),
-            tuple(self._thresholds),
-            tuple(self._made),
-            tuple(self._sums),
-            tuple(self._sides),
-            scores.astype("<f8").tobytes(),
+            terms=self._state.terms,
+            data=self._state.data,
+            model=self._model,
+            trees=(*self._state.trees, tree),
+            columns=tuple(self._columns),
+            thresholds=tuple(self._thresholds),
+            made=tuple(self._made),
+            sums=tuple(self._sums),
+            sides=tuple(self._sides),
+            scores=scores.astype("<f8").tobytes(),
         )
 
     def _weight(self, node: int) -> float:

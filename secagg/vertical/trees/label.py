@@ -1,8 +1,9 @@
 """The label party's side of a training: it alone has labels, gradients, scores and the weights of leaves.
 
 It learns of each feature party sums of gradients and of Hessians in each bin, exactly and no more, how many
-bins columns have that vary, where they may not be split, and to which side rows go where it splits them. It
-knows each row's gradient: a bin with few rows in a small node tells which rows they are.
+bins columns have that vary, where they may not be split, and to which side rows go where it splits them: over
+many trees, the order of rows in a column. It knows each row's gradient: a bin with few rows tells which they
+are.
 
 Source: Cheng et al., "SecureBoost", IEEE Intelligent Systems 2021, algorithms 1 and 2.
 """
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from secagg.conversation import Side, hear, say
 from secagg.names import RandomSource, RealVector, SiloId
 from secagg.payload import Payload
-from secagg.vertical.checkpoints import Checkpoints, agreed_step
+from secagg.vertical.checkpoints import Checkpoints, agreed_step, data_digest
 from secagg.vertical.trees.cells import Binned, Cells
 from secagg.vertical.trees.gradients import check_labels, first_score
 from secagg.vertical.trees.growing import Growing, GrownState
@@ -84,6 +85,7 @@ class LabelParty:
         self._labels = labels
         self._width = columns.shape[1]
         self._binned = Binned.of(columns, terms.settings.bins)
+        self._data = data_digest(columns, labels)
         self._checkpoints = checkpoints
         self._random = random
 
@@ -91,11 +93,12 @@ class LabelParty:
         """Train; return this party's parts.
 
         Raises:
+            EnvironmentFault, ParameterError: see ``state_of``.
             FaultySilo: a party left the protocol, or agreed on other terms.
         """
         terms, settings = self._terms, self._settings
         step, kept = yield from agreed_step(terms.digest, self._others, self._checkpoints)
-        state = self._fresh() if kept is None else state_of(kept, GrownState, terms)
+        state = self._fresh() if kept is None else state_of(kept, GrownState, terms, self._data)
         if step < settings.trees:
             key = SecretKey(self._random)
             for other in self._others:
@@ -107,7 +110,7 @@ class LabelParty:
                 state = yield from Growing(terms, self._binned, self._labels, key, cells, state).grown()
                 self._checkpoints.save(tree + 1, msgspec.msgpack.encode(state))
         forest = Forest(
-            model=terms.digest,
+            model=state.model,
             parties=terms.parties,
             label_party=self._name,
             loss=settings.loss,
@@ -115,7 +118,7 @@ class LabelParty:
             trees=state.trees,
         )
         splits = Splits(
-            model=terms.digest,
+            model=state.model,
             parties=terms.parties,
             label_party=terms.label_party,
             party=self._name,
@@ -129,4 +132,15 @@ class LabelParty:
     def _fresh(self) -> GrownState:
         scores = np.full(len(self._labels), first_score(self._settings.loss, self._labels))
         none = (0,) * len(self._terms.parties)
-        return GrownState(self._terms.digest, (), (), (), none, none, none, scores.astype("<f8").tobytes())
+        return GrownState(
+            terms=self._terms.digest,
+            data=self._data,
+            model=self._terms.digest,
+            trees=(),
+            columns=(),
+            thresholds=(),
+            made=none,
+            sums=none,
+            sides=none,
+            scores=scores.astype("<f8").tobytes(),
+        )

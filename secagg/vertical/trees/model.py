@@ -73,7 +73,7 @@ class Forest(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The label party's part. Its repr shows no weight.
 
     Attributes:
-        model: digest of the training's terms, 32 bytes; parts of one model have one.
+        model: digest of the training's terms and of where rows were, 32 bytes; all parts have the same.
         parties: names, in order.
         label_party: whose part this is.
         loss: which.
@@ -97,6 +97,13 @@ class Forest(msgspec.Struct, frozen=True, tag=True, kw_only=True):
             raise ParameterError("a split is of no party")
         if self.label_party not in self.parties:
             raise ParameterError("the label party is none of the parties")
+
+    def has(self, splits: Splits) -> bool:
+        """Whether a party's splits are of this model, and as many as the trees have of it."""
+        ours = (splits.model, splits.parties, splits.label_party)
+        return (self.model, self.parties, self.label_party) == ours and (
+            self.splits_of(self.parties.index(splits.party)) == len(splits.columns)
+        )
 
     def splits_of(self, party: int) -> int:
         """Return how many splits are of one party's columns."""
@@ -131,11 +138,15 @@ class Splits(msgspec.Struct, frozen=True, tag=True, kw_only=True):
         if not {self.party, self.label_party} <= set(self.parties):
             raise ParameterError("splits are of one of the parties")
 
-    def left(self, columns: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which rows of ``columns``, shape (rows, width), go left at each split: (splits, rows)."""
-        found = np.empty((len(self.columns), len(columns)), np.bool_)
+    def left(self, columns: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Return which rows of ``columns``, shape (rows, width), go left at each split.
+
+        Returns:
+            Bits, shape (splits, bytes): every split begins with a byte of its own.
+        """
+        found = np.empty((len(self.columns), -(-len(columns) // 8)), np.uint8)
         for at, (column, threshold) in enumerate(zip(self.columns, self.thresholds, strict=True)):
-            found[at] = columns[:, column] <= threshold
+            found[at] = np.packbits(columns[:, column] <= threshold)
         return found
 
     def __repr__(self) -> str:

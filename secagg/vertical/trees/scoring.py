@@ -89,6 +89,8 @@ class ScoringParty:
     ) -> None:
         if any(part is not None and not terms.fit(part) for part in (splits, forest)):
             raise ParameterError("the parts are of another training")
+        if forest is not None and not forest.has(splits):
+            raise ParameterError("the splits are not those of the trees: take parts of one training")
         if splits.party != name or (forest is not None) != (name == terms.label_party):
             raise ParameterError("the parts are another party's")
         if columns.shape[1] != splits.width:
@@ -127,8 +129,8 @@ class ScoringParty:
             yield from say(to, Trees(Payload.of(np.frombuffer(to_json(self._forest), np.uint8))))
         if self._splits.columns:
             for start in range(0, len(self._columns), _ROWS):
-                bits = np.packbits(self._splits.left(self._columns[start : start + _ROWS]), axis=1)
-                yield from say(to, Answers(Payload.of(bits.reshape(-1))))
+                left = self._splits.left(self._columns[start : start + _ROWS])
+                yield from say(to, Answers(Payload.of(left.reshape(-1))))
 
     def _read(self, sent: Trees) -> Forest:
         label = self._terms.label_party
@@ -136,28 +138,31 @@ class ScoringParty:
             forest = from_json(sent.forest.array().tobytes(), Forest)
         except MalformedMessage as error:
             raise FaultySilo(label, str(error)) from error
-        mine = forest.parties.index(self._name) if self._terms.fit(forest) else -1
-        if mine < 0 or forest.splits_of(mine) != len(self._splits.columns):
+        if not self._terms.fit(forest) or not forest.has(self._splits):
             raise FaultySilo(label, "it sent trees of another training")
         return forest
 
     def _add(self, forest: Forest, part: NDArray[np.float64], scores: RealVector) -> Side[None]:
         """Add the weights of the leaves of some rows to their scores."""
-        left: list[NDArray[np.bool_]] = []
+        rows, size = len(part), -(-len(part) // 8)
+        answers: list[NDArray[np.uint8]] = []  # As bits, of which one split at a time is unpacked.
         for party, name in enumerate(forest.parties):
-            splits, rows = forest.splits_of(party), len(part)
+            splits = forest.splits_of(party)
             if name == self._name:
-                left.append(self._splits.left(part))
+                answers.append(self._splits.left(part))
             elif not splits:
-                left.append(np.empty((0, rows), np.bool_))
+                answers.append(np.empty((0, size), np.uint8))
             else:
                 said = yield from hear(name, Answers)
-                size = -(-rows // 8)
                 if said.left.dtype != "u1" or said.left.length != splits * size:
                     raise FaultySilo(name, "it answered for other splits or rows than there are")
-                bits = np.unpackbits(said.left.array().reshape(splits, size), axis=1)
-                if bits[:, rows:].any():
+                bits = said.left.array().reshape(splits, size)
+                if (bits[:, -1] & ((1 << (8 * size - rows)) - 1)).any():
                     raise FaultySilo(name, "it answered for more rows than there are")
-                left.append(bits[:, :rows].astype(np.bool_))
+                answers.append(bits)
+
+        def left(party: int, index: int) -> NDArray[np.bool_]:
+            return np.unpackbits(answers[party][index], count=rows).astype(np.bool_)
+
         for tree in forest.trees:
-            scores += tree.weights_of(tree.leaves_of(len(part), lambda party, index: left[party][index]))
+            scores += tree.weights_of(tree.leaves_of(rows, left))

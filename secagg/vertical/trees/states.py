@@ -6,7 +6,9 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from secagg.errors import EnvironmentFault
+from secagg.errors import EnvironmentFault, ParameterError
+from secagg.hazmat.framing import digest
+from secagg.vertical.trees.levels import Nodes
 from secagg.vertical.trees.settings import TreeTerms
 
 
@@ -18,15 +20,21 @@ class State(Protocol):
         """Digest of those of the training."""
         ...
 
+    @property
+    def data(self) -> bytes:
+        """Digest of the party's columns and labels."""
+        ...
+
 
 S = TypeVar("S", bound=State)
 
 
-def state_of(kept: bytes, kind: type[S], terms: TreeTerms) -> S:
+def state_of(kept: bytes, kind: type[S], terms: TreeTerms, data: bytes) -> S:
     """Return the state that a party kept.
 
     Raises:
         EnvironmentFault: it cannot be read, or is of another training.
+        ParameterError: ``data`` are not those that the training was begun with.
     """
     try:
         state = msgspec.msgpack.decode(kept, type=kind)
@@ -37,4 +45,15 @@ def state_of(kept: bytes, kind: type[S], terms: TreeTerms) -> S:
         ) from None
     if state.terms != terms.digest:
         raise EnvironmentFault("a checkpoint is of another training: give each training its own")
+    if state.data != data:
+        raise ParameterError("columns or labels are not those that this training was begun with")
     return state
+
+
+def named_after(model: bytes, nodes: Nodes) -> bytes:
+    """Return what names a model after one more level.
+
+    All parties see these nodes. So parts of trainings on other columns or labels have other names, although
+    terms are the same; and a training that went on has the name of one that was not interrupted.
+    """
+    return digest("boosted trees, nodes", model, nodes.places.tobytes())
