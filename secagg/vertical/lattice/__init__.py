@@ -1,0 +1,1 @@
+"""Products of one party's matrix with another party's hidden vector, on lattice ciphertexts."""
