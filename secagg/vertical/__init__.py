@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from secagg.vertical.alignment import Alignment, align
+    from secagg.vertical.linear.regression import LinearRegression, LogisticRegression
     from secagg.vertical.party import Party
     from secagg.vertical.report import Report, Seen
     from secagg.vertical.split.network import SplitNetwork
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Alignment",
     "GradientBoosting",
+    "LinearRegression",
+    "LogisticRegression",
     "Party",
     "Report",
     "Seen",
@@ -30,6 +33,8 @@ __all__ = [
 _HOME = {
     "Alignment": "secagg.vertical.alignment",
     "GradientBoosting": "secagg.vertical.trees.boosting",
+    "LinearRegression": "secagg.vertical.linear.regression",
+    "LogisticRegression": "secagg.vertical.linear.regression",
     "Party": "secagg.vertical.party",
     "Report": "secagg.vertical.report",
     "Seen": "secagg.vertical.report",

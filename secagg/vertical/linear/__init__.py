@@ -1,0 +1,1 @@
+"""Linear models of several parties' columns: logistic and ridge regression without an arbiter."""
