@@ -38,6 +38,7 @@ from secagg.rounds.bases import WANTED, base_fields
 from secagg.rounds.silo import base_key
 from secagg.survivors import sign_survivors, sign_void
 from secagg.terms import training_digest
+from secagg.vertical.linear.masks import pair_key as mask_key
 from secagg.vertical.split import seeds
 from secagg.vertical.split.settings import SplitSettings, SplitTerms
 from tests.adversary import reference
@@ -118,6 +119,11 @@ def shared_keys() -> list[set[tuple[Field, ...]]]:
             for kind in kinds:
                 key = transcript.box_key(own, own.public, word, sender=one, recipient=other, kind=kind)
                 uses[key].add(("box", word, one, other, kind))
+            for number, to in product((0, 1), ("x", "y")):
+                key = mask_key(
+                    own, own.public, word, number, to=to, one=min(one, other), other=max(one, other)
+                )
+                uses[key].add(("vertical", word, number, to, min(one, other), max(one, other)))
             for inside in WORDS:
                 key = ceremony.box_key(own, own.public, word, inside, giver=one, recipient=other)
                 uses[key].add(("key box", word, inside, one, other))
@@ -143,7 +149,7 @@ def shared_keys() -> list[set[tuple[Field, ...]]]:
     places: tuple[Place, ...] = ("exponent", "padding")
     for place, number in product(places, (1, 2)):
         uses[draw_key(agreed, place, number)].add(("draw", place, number))
-    assert len(PURPOSES) == 11
+    assert len(PURPOSES) == 13
     return [named for named in uses.values() if len(named) > 1]
 
 
