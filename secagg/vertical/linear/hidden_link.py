@@ -122,7 +122,9 @@ def side(
         model=terms.digest,
     )
     seen = _seen(name, terms, start.columns, count)
-    return Learned(part=part, gradients=count, converged=told.word == "converged", seen=seen)
+    return Learned(
+        part=part, columns=start.columns, gradients=count, converged=told.word == "converged", seen=seen
+    )
 
 
 def _next_point(terms: Terms, lead: Lead | None, count: int) -> Side[Point]:

@@ -132,7 +132,9 @@ def label_side(
         model=terms.digest,
     )
     seen = _seen_by_label_party(terms, start.columns, directions)
-    return Learned(part=part, gradients=directions + 1, converged=word == "converged", seen=seen)
+    return Learned(
+        part=part, columns=start.columns, gradients=directions + 1, converged=word == "converged", seen=seen
+    )
 
 
 def feature_side(
@@ -198,7 +200,9 @@ def feature_side(
         model=terms.digest,
     )
     seen = _seen_by_feature_party(name, terms, width, count + 1)
-    return Learned(part=part, gradients=count + 1, converged=decided.word == "converged", seen=seen)
+    return Learned(
+        part=part, columns=start.columns, gradients=count + 1, converged=decided.word == "converged", seen=seen
+    )
 
 
 def _hear_dots(

@@ -11,13 +11,14 @@ from secagg.vertical.report import Report, Seen
 
 
 def report_of(terms: Terms, learned: Mapping[SiloId, Learned], predicted: Sequence[Seen]) -> Report:
-    """Return the report of a training, and of predictions since."""
+    """Return the report of a training, and of predictions since, as all parties know it, or as some do."""
     s = terms.settings
     name = "Linear regression" if s.model == "linear" else f"Logistic regression, link {s.link}"
-    gradients = learned[terms.label_party].gradients
-    seen = (*(row for party in terms.parties for row in learned[party].seen), *predicted)
+    one = next(iter(learned.values()))
+    gradients = one.gradients
+    seen = (*(row for party in terms.parties if party in learned for row in learned[party].seen), *predicted)
     title = f"{name}: {terms.rows:,} records, {gradients} gradients"
-    return Report(title, seen, tuple(_notes(terms, learned, gradients)))
+    return Report(title, seen, tuple(_notes(terms, one)))
 
 
 def seen_in_prediction(terms: Terms, to: SiloId, rows: int) -> list[Seen]:
@@ -32,17 +33,17 @@ def seen_in_prediction(terms: Terms, to: SiloId, rows: int) -> list[Seen]:
     ]
 
 
-def _notes(terms: Terms, learned: Mapping[SiloId, Learned], gradients: int) -> Iterator[str]:
-    s = terms.settings
+def _notes(terms: Terms, learned: Learned) -> Iterator[str]:
+    s, gradients = terms.settings, learned.gradients
     yield "This holds if all parties follow the protocol; one that does not can learn residuals, and labels."
-    if not learned[terms.label_party].converged:
+    if not learned.converged:
         yield f"Training stopped after {gradients} gradients of {s.steps}, short of the tolerance."
     label_party, partners = terms.label_party, terms.feature_parties
     if s.link == "poly":
         yield "Nobody saw a sum of columns, a residual or another party's gradient in clear."
         return
     directions = gradients - 1
-    columns = sum(len(learned[partner].part.columns) for partner in partners)
+    columns = sum(learned.columns[partner] for partner in partners)
     if len(partners) > 1:
         yield f"{label_party} saw joint sums of the others only; with one of them it can take them apart."
     if directions >= columns:

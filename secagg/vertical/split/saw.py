@@ -25,6 +25,13 @@ def split_report(training: SplitTerms, predictions: Sequence[PredictionTerms] = 
     return Report(title, tuple(seen), (*_notes(training), *dict.fromkeys(shared)))
 
 
+def prediction_report(terms: PredictionTerms) -> Report:
+    """Return who saw what in one prediction."""
+    training = terms.training
+    notes = () if terms.to == training.label_party else (_shared_top(terms),)
+    return Report(f"split network: {terms.count:,} records scored", tuple(_of_prediction(terms)), notes)
+
+
 def _of_training(terms: SplitTerms) -> list[Seen]:
     settings = terms.settings
     numbers = terms.count * settings.rounds * settings.width

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from secagg.names import SiloId
 from secagg.vertical.report import Report, Seen
@@ -13,8 +13,16 @@ from secagg.vertical.trees.settings import TreeTerms
 
 def describe(terms: TreeTerms, label: LabelOutcome, features: Mapping[SiloId, FeatureOutcome]) -> Report:
     """Return the report of one training."""
+    seen = label_saw(terms, label)
+    for name, outcome in features.items():
+        seen += feature_saw(name, outcome)
+    return report_of(terms, seen)
+
+
+def label_saw(terms: TreeTerms, label: LabelOutcome) -> list[Seen]:
+    """Return what the label party saw."""
     seen: list[Seen] = []
-    for name in features:
+    for name in terms.others(terms.label_party):
         seen += [
             Seen(
                 party=terms.label_party,
@@ -27,11 +35,19 @@ def describe(terms: TreeTerms, label: LabelOutcome, features: Mapping[SiloId, Fe
                 clear=label.sides[name],
             ),
         ]
-    for name, outcome in features.items():
-        seen += [
-            Seen(party=name, what="in which node of a tree a row is", clear=outcome.placed),
-            Seen(party=name, what="gradients and Hessians of rows", protected=outcome.encrypted),
-        ]
+    return seen
+
+
+def feature_saw(name: SiloId, outcome: FeatureOutcome) -> list[Seen]:
+    """Return what one feature party saw."""
+    return [
+        Seen(party=name, what="in which node of a tree a row is", clear=outcome.placed),
+        Seen(party=name, what="gradients and Hessians of rows", protected=outcome.encrypted),
+    ]
+
+
+def report_of(terms: TreeTerms, seen: Iterable[Seen]) -> Report:
+    """Return the report of what was seen, by all parties or by some."""
     least = terms.settings.min_child_rows
     label_party = terms.label_party
     notes = (
