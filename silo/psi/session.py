@@ -56,6 +56,7 @@ class Session:
         settings: what this party is started with.
         identifiers: of this party.
         source: what they were read from, for errors.
+        anew: what every party types to begin anew, for errors; None for that of ``silo psi``.
         random: of the seed.
 
     Raises:
@@ -76,9 +77,11 @@ class Session:
         settings: Settings,
         identifiers: Identifiers,
         source: Path,
+        anew: str | None = None,
         random: RandomSource = os.urandom,
     ) -> None:
         self.name = name
+        self._anew = f"silo psi {name} --abandon" if anew is None else anew
         self._folder = folder_of(state, name)
         self._file = self._folder / "session"
         self._lock = _locked(self._folder, name)
@@ -91,7 +94,7 @@ class Session:
                 found = new
                 self._write(found)
             self._kept = found
-            again = f"or type at every party: silo psi {name} --abandon"
+            again = f"or type at every party: {self._anew}"
             if found.settings != settings:
                 raise ParameterError(
                     f"{name} was begun with other parties or options, or under another policy. Give the "
@@ -135,7 +138,7 @@ class Session:
                 raise FaultySilo(
                     partner,
                     f"it begins {self.name} anew or otherwise, and here it goes on. Type at every party: "
-                    f"silo psi {self.name} --abandon; then begin again",
+                    f"{self._anew}; then begin again",
                 )
         if not self._kept.proposals:
             self._change(proposals=dict(proposals))
@@ -221,8 +224,7 @@ class Session:
             raise StateFault(f"{self._file} cannot be read: {error.strerror}") from error
         except msgspec.MsgspecError:
             raise StateFault(
-                f"{self._file} is damaged, and {self.name} cannot go on. Type at every party: silo psi "
-                f"{self.name} --abandon"
+                f"{self._file} is damaged, and {self.name} cannot go on. Type at every party: {self._anew}"
             ) from None
 
     def _change(self, **changes: object) -> None:
