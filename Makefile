@@ -7,7 +7,7 @@ WORKERS ?= 2
 SCHEME ?= masking
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-inprocess demo-aml test test-full lint vectors bench clean
+.PHONY: help demo demo-inprocess demo-aml demo-vertical test test-full lint vectors bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +28,9 @@ demo-inprocess: $(READY) ## the same with all parties in one process, two hospit
 
 demo-aml: $(READY) ## ten banks look for laundering together: alone, federated under Paillier, pooled; tables and pictures
 	$(BIN)/python -m examples.aml
+
+demo-vertical: $(READY) ## a bank and an insurer find shared customers, train and score on columns that neither shows; one is killed
+	$(BIN)/python -m examples.vertical
 
 test: lint ## lint, then the tests with reduced counts
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not full'

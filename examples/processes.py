@@ -33,7 +33,7 @@ class Processes:
     Args:
         folder: for keys, certificates, state and logs; what was there is removed.
         silos: names, in roster order.
-        app: import path of what they train with; they approve its source as it is now.
+        app: import path of what they train with; they approve its source as it is now. None for nothing.
         named: further arguments of ``write_development_federation``.
 
     Attributes:
@@ -42,7 +42,7 @@ class Processes:
         running: name -> process.
     """
 
-    def __init__(self, folder: Path, silos: Sequence[SiloId], *, app: str, **named: Any) -> None:
+    def __init__(self, folder: Path, silos: Sequence[SiloId], *, app: str | None, **named: Any) -> None:
         self.folder = folder
         self.silos = tuple(silos)
         self.address = f"127.0.0.1:{free_port()}"
@@ -50,7 +50,11 @@ class Processes:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         shutil.rmtree(folder, ignore_errors=True)
         write_development_federation(
-            folder, silos, listen=self.address, apps={app: source_hash(app)}, **named
+            folder,
+            silos,
+            listen=self.address,
+            apps={} if app is None else {app: source_hash(app)},
+            **named,
         )
 
     def __enter__(self) -> Self:
