@@ -191,6 +191,16 @@ class JobFile(OperatorFile):
     numbers: NumbersTable = NumbersTable()
     waits: WaitsTable = WaitsTable()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_vertical(cls, document: object) -> object:
+        if isinstance(document, dict) and document.get("kind") == "vertical":
+            raise ParameterError(
+                "a vertical job is started by its parties, each with its own table. Every party types: "
+                "silo vertical fit job.toml --data customers.parquet --id customer_id"
+            )
+        return document
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         own = {"masking": "masking", "plain": None}.get(self.scheme, "encryption")

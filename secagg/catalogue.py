@@ -237,6 +237,15 @@ _ENTRIES = (
         they_can="{silo}: let the trainer take the rows of every step from the sampler that it is given",
     ),
     Explanation(
+        code="SA-2210",
+        what="this party's table cannot be learned from, or is not the one that was begun with",
+        cause="columns that are learned from hold finite numbers, labels what the way of learning takes, and "
+        "a job that was interrupted goes on with the table that it was begun with",
+        safe="yes: no column, label or identifier left this silo because of it; {model}",
+        you_can="do what the text says, then type the command again",
+        they_can="the other parties: nothing, they wait",
+    ),
+    Explanation(
         code="SA-2301",
         what="{silo} left {round}: its trainer raised an error",
         cause="the trainer is the silo's own code; its text is not passed on, because it may quote data",

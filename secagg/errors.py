@@ -36,7 +36,7 @@ class InputRefused(UsageError, ValueError):
 
     Attributes:
         rule: which check refused: ``"nan"``, ``"infinite"``, ``"bound"``, ``"shape"``, ``"dtype"``,
-            ``"weight"``, ``"metric"``, ``"layout"`` or ``"identifier"``.
+            ``"weight"``, ``"metric"``, ``"layout"``, ``"identifier"`` or ``"table"``.
     """
 
     def __init__(self, rule: str, text: str) -> None:

@@ -205,6 +205,7 @@ _INPUT_CODES = {
     "metric": "SA-2207",
     "layout": "SA-2208",
     "sampling": "SA-2209",
+    "table": "SA-2210",
 }
 _RULE_CODES = {
     "lock": "SA-6002",

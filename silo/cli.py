@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from secagg.console import EXIT_STOPPED, new_app
+from silo.vertical.commands import vertical
 
 if TYPE_CHECKING:
     from silo.agent import Agent
@@ -39,6 +40,7 @@ models = typer.Typer(no_args_is_help=True, help="Models of encrypted runs, which
 app.add_typer(models, name="model")
 ledgers = typer.Typer(no_args_is_help=True, help="What was released of this silo's data, and what is left.")
 app.add_typer(ledgers, name="ledger")
+app.add_typer(vertical, name="vertical")
 
 
 def main() -> None:

@@ -62,6 +62,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (InputRefused("metric", "text"), "SA-2207"),
     (InputRefused("layout", "text"), "SA-2208"),
     (InputRefused("sampling", "text"), "SA-2209"),
+    (InputRefused("table", "text"), "SA-2210"),
     (TrainerFailed("west", "text"), "SA-2301"),
     (EnvironmentFault("text"), "SA-3001"),
     (MissingExtra("plot", "matplotlib"), "SA-3101"),

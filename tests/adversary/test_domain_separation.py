@@ -44,7 +44,8 @@ from secagg.vertical.split.settings import SplitSettings, SplitTerms
 from tests.adversary import reference
 from tests.adversary.reference import SILOS
 
-SOURCES = sorted(Path(secagg.__file__).parent.rglob("*.py"))
+ROOT = Path(secagg.__file__).parents[1]
+SOURCES = sorted(path for part in ("secagg", "silo") for path in (ROOT / part).rglob("*.py"))
 # Call -> what it makes, and which argument is the label.
 LABELLED = {
     "digest": ("digest", 0),
