@@ -201,7 +201,11 @@ def feature_side(
     )
     seen = _seen_by_feature_party(name, terms, width, count + 1)
     return Learned(
-        part=part, columns=start.columns, gradients=count + 1, converged=decided.word == "converged", seen=seen
+        part=part,
+        columns=start.columns,
+        gradients=count + 1,
+        converged=decided.word == "converged",
+        seen=seen,
     )
 
 
