@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def labelled(columns: Mapping[str, Columns], loss: Loss, seed: int) -> NDArray[n
     bins=st.sampled_from([2, 5, 32]),
     least=st.integers(1, 30),
 )
+@settings(max_examples=count(8, full=200))
 def test_trees_are_those_of_pooled_training(
     seed: int,
     rows: int,
@@ -186,11 +188,11 @@ def test_trees_are_as_good_as_those_of_scikit_learn() -> None:
     train, rest = order[:400], order[400:]
     x = x[:, [20, 21, 22, 23, 24, 27, 0, 1, 2, 7]]
     columns = {"bank": x[:, :5], "insurer": x[:, 5:]}
-    model = GradientBoosting(trees=20, depth=3, learning_rate=0.3, bins=16)
+    model = GradientBoosting(trees=10, depth=3, learning_rate=0.3, bins=16)
     model.fit(aligned({n: part[train] for n, part in columns.items()}, y[train].astype(float), label="bank"))
     scores = model.predict(aligned({n: part[rest] for n, part in columns.items()}, None, label="bank"))
     theirs = HistGradientBoostingClassifier(
-        max_iter=20, max_depth=3, learning_rate=0.3, max_bins=16, l2_regularization=1.0, early_stopping=False
+        max_iter=10, max_depth=3, learning_rate=0.3, max_bins=16, l2_regularization=1.0, early_stopping=False
     ).fit(x[train], y[train])
     wanted = roc_auc_score(y[rest], theirs.predict_proba(x[rest])[:, 1])
     assert wanted > 0.98
@@ -229,6 +231,13 @@ def parts(model: GradientBoosting) -> list[bytes]:
     return [to_json(model.forest), *(to_json(model.splits(name)) for name in COLUMNS)]
 
 
+@cache
+def whole() -> tuple[GradientBoosting, Mapping[str, Kept]]:
+    """Return a training that nothing interrupted, and what its parties kept."""
+    kept = {name: Kept() for name in COLUMNS}
+    return trained(kept), kept
+
+
 @pytest.mark.parametrize(
     "behind",
     [
@@ -240,12 +249,11 @@ def parts(model: GradientBoosting) -> list[bytes]:
 )
 @pytest.mark.parametrize("step", range(TREES + 1))
 def test_training_goes_on_from_every_checkpoint(step: int, behind: str | None) -> None:
-    kept = {name: Kept() for name in COLUMNS}
-    whole = trained(kept)
+    model, kept = whole()
     back = {name: kept[name].upto(step - (name == behind)) for name in COLUMNS}
     again = trained(back)
-    assert parts(again) == parts(whole)
-    assert again.report() == whole.report()
+    assert parts(again) == parts(model)
+    assert again.report() == model.report()
     assert {name: kept[name].every for name in COLUMNS} == {
         name: kept[name].every | back[name].every for name in COLUMNS
     }
@@ -256,7 +264,7 @@ class Lost(Exception):
 
 
 @given(st.data())
-@settings(max_examples=count(8, full=60))
+@settings(max_examples=count(4, full=60))
 def test_training_goes_on_wherever_it_was_lost(data: st.DataObject) -> None:
     seen: list[str] = []
     kept = {name: Kept() for name in COLUMNS}
@@ -271,10 +279,7 @@ def test_training_goes_on_wherever_it_was_lost(data: st.DataObject) -> None:
         model = trained(kept, watch)
     except Lost:
         model = trained({name: kept[name].upto(TREES) for name in COLUMNS})
-    assert parts(model) == WHOLE
-
-
-WHOLE = parts(trained())
+    assert parts(model) == parts(whole()[0])
 
 
 def test_a_party_that_brings_other_settings_or_records_is_named() -> None:
@@ -297,8 +302,7 @@ def test_a_party_that_brings_other_settings_or_records_is_named() -> None:
 
 @pytest.mark.parametrize("party", COLUMNS)
 def test_checkpoints_of_another_training_are_refused(party: str) -> None:
-    theirs = {name: Kept() for name in COLUMNS}
-    trained(theirs)
+    _, theirs = whole()
     mine = {name: Kept() for name in COLUMNS}
     model = GradientBoosting(trees=TREES, depth=2)
     model.fit(ALIGNMENT, checkpoints=mine.__getitem__)
@@ -310,8 +314,7 @@ def test_checkpoints_of_another_training_are_refused(party: str) -> None:
 
 @pytest.mark.parametrize("party", ["bank", "insurer"])
 def test_training_does_not_go_on_with_other_data(party: str) -> None:
-    kept = {name: Kept() for name in COLUMNS}
-    trained(kept)
+    _, kept = whole()
     other = {name: x + (name == party) for name, x in COLUMNS.items()}
     changed = [aligned(other, LABELS, label="insurer")]
     if party == "insurer":
@@ -326,7 +329,7 @@ def test_training_does_not_go_on_with_other_data(party: str) -> None:
 
 def test_parts_of_a_training_on_other_data_do_not_go_together() -> None:
     """Of the same records under the same settings, as where data are brought up to date."""
-    model = trained()
+    model, _ = whole()
     for columns, labels in (
         ({**COLUMNS, "shop": COLUMNS["shop"][::-1]}, LABELS),
         (COLUMNS, labelled(COLUMNS, "logistic", 6)),
@@ -342,7 +345,7 @@ def test_parts_of_a_training_on_other_data_do_not_go_together() -> None:
 
 def test_splits_of_other_trees_are_refused_by_their_number() -> None:
     """Where rows were in the same nodes, as always at the root, names are the same."""
-    model = trained()
+    model, _ = whole()
     splits = model.splits("insurer")
     fewer = msgspec.structs.replace(splits, columns=splits.columns[1:], thresholds=splits.thresholds[1:])
     with pytest.raises(ParameterError, match="all of the model of the trees"):
@@ -359,7 +362,7 @@ def test_splits_of_other_trees_are_refused_by_their_number() -> None:
 
 
 def test_parts_are_kept_as_they_are(tmp_path: Path) -> None:
-    model = trained()
+    model, _ = whole()
     save(model.forest, tmp_path / "forest.json")
     for name in COLUMNS:
         save(model.splits(name), tmp_path / f"{name}.json")
@@ -384,7 +387,7 @@ def test_parts_are_kept_as_they_are(tmp_path: Path) -> None:
 
 def test_what_is_written_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "part.json"
-    save(trained().splits("bank"), path)
+    save(whole()[0].splits("bank"), path)
     before = path.read_bytes()
 
     def full(_: int) -> None:
@@ -392,7 +395,7 @@ def test_what_is_written_is_whole_or_not_there(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EnvironmentFault, match="No space left"):
-        save(trained().splits("shop"), path)
+        save(whole()[0].splits("shop"), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["part.json"]
 
@@ -410,7 +413,7 @@ def test_what_is_written_is_whole_or_not_there(tmp_path: Path, monkeypatch: pyte
     ],
 )
 def test_trees_that_are_none_are_refused(change: Any) -> None:
-    part = json.loads(to_json(trained().forest))
+    part = json.loads(to_json(whole()[0].forest))
     change(part)
     with pytest.raises(MalformedMessage, match="no Forest"):
         from_json(json.dumps(part).encode(), Forest)
@@ -426,7 +429,7 @@ def test_trees_that_are_none_are_refused(change: Any) -> None:
     ],
 )
 def test_splits_that_are_none_are_refused(change: Any) -> None:
-    part = json.loads(to_json(trained().splits("bank")))
+    part = json.loads(to_json(whole()[0].splits("bank")))
     change(part)
     with pytest.raises(MalformedMessage, match="no Splits"):
         from_json(json.dumps(part).encode(), Splits)
@@ -443,7 +446,7 @@ def test_a_tree_of_one_leaf_and_of_too_many_levels() -> None:
 
 
 def test_prediction_needs_the_parties_and_columns_of_the_training() -> None:
-    model = trained()
+    model, _ = whole()
     with pytest.raises(ParameterError, match="the model is of bank, insurer, shop"):
         model.predict(aligned({n: COLUMNS[n] for n in ("bank", "insurer")}, None, label="bank"))
     wide = {**COLUMNS, "shop": np.ones((200, 5))}
@@ -461,11 +464,11 @@ def test_prediction_needs_the_parties_and_columns_of_the_training() -> None:
 
 
 def test_many_rows_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = trained()
-    whole = model.predict(ALIGNMENT)
+    model, _ = whole()
+    wanted = model.predict(ALIGNMENT)
     monkeypatch.setattr("secagg.vertical.trees.scoring._ROWS", 61)
     for to in COLUMNS:
-        np.testing.assert_array_equal(model.predict(ALIGNMENT, to=to), whole)
+        np.testing.assert_array_equal(model.predict(ALIGNMENT, to=to), wanted)
 
 
 @pytest.mark.parametrize(
