@@ -57,8 +57,8 @@ ROOM = 128
 FAREWELL = 5.0
 """Seconds in which partners are told that this silo stops."""
 GRACE = 2.0
-"""Seconds between the news that a partner is gone, or stopped over another, and what is made of it: a word
-that says more may be under way."""
+"""Seconds between the news that a partner is gone, or stopped over another or by a rule, and what is made of
+it: a word that says more may be under way, or this side's own."""
 
 _RULE = re.compile(r"[A-Za-z0-9 ._-]{1,64}")
 
@@ -397,7 +397,8 @@ class Partners:
                 event = partner.receive(data)
                 self._moved(partner.name, 0, len(data))
                 if isinstance(event, Stopped):
-                    soon = event.why == "others"  # Whose own word says more.
+                    # Another party's word says more; or this side's, which told it of a rule just now.
+                    soon = event.why in {"others", "policy"}
                     (self._fail_soon if soon else self._fail)(stopped_by(partner.name, event))
             case Taken(cost=amount):
                 partner.took(amount)

@@ -468,6 +468,36 @@ def test_who_stops_tells_all_others_why(files: Files, error: Exception, words: s
     run(test)
 
 
+def test_a_rule_of_this_silo_is_not_put_down_to_the_partner_that_was_told_of_it(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The partner's end may come before this side has come to its own."""
+    monkeypatch.setattr(partners_module, "GRACE", 5.0)
+    here, told, own = two(files), threading.Event(), PolicyRefused("queries", "of north")
+
+    def refuses() -> Side[int]:
+        yield from say("south", Number(1))
+        told.wait()
+        raise own
+
+    def is_told() -> Side[int]:
+        yield from hear("north", Number)
+        raise PolicyRefused("queries", "north says no more")
+
+    async def south() -> None:
+        with pytest.raises(PolicyRefused, match="north says no more"):
+            await meet(here.config("south"), "m", BOTH, is_told)
+        told.set()
+
+    async def test() -> None:
+        async with Relay(here).serving():
+            north = meet(here.config("north"), "m", BOTH, refuses)
+            end, _ = await asyncio.gather(north, south(), return_exceptions=True)
+            assert end is own
+
+    run(test)
+
+
 def test_a_partner_that_says_what_is_not_due_is_named_and_told(files: Files) -> None:
     class Other(Number, frozen=True, tag=True):
         pass
