@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from secagg.errors import PolicyRefused
-from secagg.psi.queries import DAY, QueryLimits
+from secagg.psi.queries import DAY, Asked, QueryLimits
 from silo.psi.queries import FILE, QueryFile
 from silo.storage import StateFault
-from tests.counts import count
 
 LIMITS = QueryLimits(queries=1024, period_days=30)
 ONE, TWO = bytes(32), bytes([1]) * 32
@@ -96,6 +96,16 @@ def test_a_damaged_file_stops_every_answer(tmp_path: Path, content: bytes) -> No
         queries(tmp_path).asked("shop")
 
 
+def test_a_clock_that_is_put_back_gives_nothing_back(tmp_path: Path) -> None:
+    clock = Clock()
+    queries(tmp_path, clock).count(ONE, "shop", 1024)
+    for days in (1, 40, 400):
+        clock.now -= days * DAY
+        assert queries(tmp_path, clock).asked("shop") == 1024
+        with pytest.raises(PolicyRefused):
+            queries(tmp_path, clock).count(TWO, "shop", 64)
+
+
 @pytest.mark.parametrize("failing", ["pwrite", "fsync", "ftruncate"])
 def test_what_is_not_on_disk_is_not_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
@@ -108,17 +118,35 @@ def test_what_is_not_on_disk_is_not_answered(
         queries(tmp_path).count(ONE, "shop", 64)
 
 
-def test_two_processes_that_count_at_once_both_count(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from secagg.psi.queries import QueryLimits; "
-        "from silo.psi.queries import QueryFile; "
-        "file = QueryFile(Path(sys.argv[1]) / 'ledger', QueryLimits(queries=100_000, period_days=30)); "
-        "[file.count(bytes([int(sys.argv[2]), at] * 16), 'shop', 64) for at in range(int(sys.argv[3]))]"
-    )
-    times = count(20, full=200)
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(one), str(times)]) for one in (1, 2)
-    ]
-    assert [process.wait() for process in processes] == [0, 0]
-    limits = QueryLimits(queries=100_000, period_days=30)
-    assert QueryFile(tmp_path / "ledger", limits).asked("shop") == 2 * times * 64
+def test_two_that_count_at_once_stay_within_the_limit_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock belongs to an open file, so two threads are to each other what two processes are."""
+    read, inside, second = QueryFile._read, threading.Event(), threading.Event()
+
+    def held(self: QueryFile, file: int) -> tuple[list[Asked], int]:
+        known = read(self, file)
+        if not inside.is_set():
+            inside.set()
+            second.wait(0.2)  # Without the lock the other would come to its end by now.
+        return known
+
+    monkeypatch.setattr(QueryFile, "_read", held)
+
+    def other() -> bool:
+        inside.wait()
+        try:
+            return counted(TWO)
+        finally:
+            second.set()
+
+    def counted(session: bytes) -> bool:
+        with suppress(PolicyRefused):
+            queries(tmp_path).count(session, "shop", 1024)
+            return True
+        return False
+
+    with ThreadPoolExecutor(2) as threads:
+        ends = threads.submit(counted, ONE), threads.submit(other)
+    assert [end.result() for end in ends] == [True, False]
+    assert queries(tmp_path).asked("shop") == 1024
