@@ -20,12 +20,13 @@ from secagg.psi.campaign_receiver import HeldTags
 from secagg.psi.campaign_terms import CampaignTerms
 from secagg.psi.messages import Evaluated, Matched, Query, Revealed, Tags
 from secagg.psi.sizes import padded
+from tests.counts import count
 from tests.psi.campaigns import Clock, insurer
 
 INSURER = list(range(100, 300))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=count(8, full=50), deadline=None)
 @given(st.data())
 def test_every_query_is_an_intersection(data: st.DataObject) -> None:
     theirs = data.draw(st.sets(st.integers(0, 60)).map(sorted))

@@ -6,9 +6,15 @@ import pytest
 
 from secagg.errors import MalformedMessage, ParameterError
 from secagg.hazmat.curve import POINT_SIZE, Exponent, hash_to_points
-from secagg.psi.powers import SPAN, SUITE, Powers
+from secagg.psi.powers import SUITE, Powers
 
+SPAN = 128
 MANY = [str(number).encode() for number in range(2 * SPAN + 7)]
+
+
+@pytest.fixture(autouse=True)
+def _spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secagg.psi.powers.SPAN", SPAN)
 
 
 def test_what_it_gives_does_not_depend_on_cores() -> None:

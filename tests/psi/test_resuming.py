@@ -21,7 +21,7 @@ from secagg.psi.many.leader import LeaderSession
 from secagg.psi.many.sides import following, leading
 from secagg.psi.many.terms import ManyTerms
 from secagg.psi.outcome import Outcome
-from secagg.psi.powers import SPAN, Powers
+from secagg.psi.powers import Powers
 from secagg.psi.receiver import ReceiverSession
 from secagg.psi.sender import SenderSession
 from secagg.psi.sides import receiving, sending
@@ -206,10 +206,14 @@ def test_other_inputs_never_meet_a_bucket() -> None:
         assert not set(buckets(sets, changed)) & first
 
 
+SPAN = 64
+
+
 @pytest.mark.parametrize("size", [4 * SPAN, 4 * SPAN + 1, 6 * SPAN - 1])
 def test_a_run_that_was_killed_between_buckets_goes_on_there(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
+    monkeypatch.setattr("secagg.psi.powers.SPAN", SPAN)
     monkeypatch.setattr("secagg.psi.powers.BUCKET", 2 * SPAN)
     messages = [str(number).encode() for number in range(size)]
     exponent, state = Exponent.generate(Seeded(bytes(32))("exponent")), Kept(bytes(32))

@@ -14,12 +14,13 @@ from secagg.errors import InputRefused, ParameterError, PolicyRefused
 from secagg.psi import SumPolicy, intersection_sum
 from secagg.shared_sums.sums import read_values
 from secagg.shared_sums.terms import Learns, SumTerms
+from tests.counts import count
 from tests.shared_sums.parties import run
 
 LEARNS: list[Learns] = ["matcher", "holder", "both"]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=count(4, full=12), deadline=None)
 @given(st.data())
 def test_sums_are_those_of_python(data: st.DataObject) -> None:
     mine = data.draw(st.sets(st.integers(0, 40), min_size=3))
