@@ -41,7 +41,12 @@ class BoostedTrees:
 
     def fit(self, own: Own, checkpoints: Checkpoints) -> Side[Fitted]:
         """See ``Learner``."""
-        terms = self._terms(own, own.alignment)
+        terms = TreeTerms(
+            alignment=own.alignment,
+            parties=own.parties,
+            label_party=own.label_party,
+            settings=self.settings,
+        )
         if own.y is None:
             grown = yield from FeatureParty(own.name, own.X, terms, checkpoints).side()
             part, seen = _Part(grown.splits, None), feature_saw(own.name, grown)
@@ -55,7 +60,7 @@ class BoostedTrees:
         held = _read(part)
         asked = ScoreTerms(
             alignment=own.alignment,
-            model=self._terms(own, trained.alignment).digest,
+            model=held.splits.model,
             parties=own.parties,
             label_party=own.label_party,
             to=to,
@@ -70,11 +75,6 @@ class BoostedTrees:
         times = Counter(columns[at] for at in held.splits.columns)
         trees = {} if held.forest is None else {"trees": len(held.forest.trees)}
         return {**trees, "splits": dict(times.most_common())}
-
-    def _terms(self, own: Own, alignment: bytes) -> TreeTerms:
-        return TreeTerms(
-            alignment=alignment, parties=own.parties, label_party=own.label_party, settings=self.settings
-        )
 
 
 def _report(asked: ScoreTerms, forest: Forest | None, rows: int) -> Report:
