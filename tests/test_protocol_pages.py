@@ -21,6 +21,7 @@ from secagg.ckks.limbs import plan_limbs
 from secagg.ckks.secret import SecretKey as CKKSKey
 from secagg.ckks.secret import check_values
 from secagg.cohort import Cohort
+from secagg.errors import MalformedMessage
 from secagg.fixedpoint import plan_sum
 from secagg.hazmat import agreement, framing, identity
 from secagg.hazmat.identity import IdentityKey
@@ -43,7 +44,7 @@ from secagg.messages import (
     Void,
 )
 from secagg.names import SiloId, WordBits
-from secagg.paillier import knowledge, threshold
+from secagg.paillier import knowledge, permutation, threshold
 from secagg.paillier import public as public_key
 from secagg.privacy.charge import events_of
 from secagg.privacy.events import Release
@@ -222,14 +223,17 @@ def test_labels_of_ciphertexts_are_those_of_the_page(monkeypatch: pytest.MonkeyP
         assert seen.setdefault(label, len(fields)) == len(fields)
         return real(label, *fields)
 
-    for module in (framing, identity, agreement, model, public_key, knowledge, threshold):
+    for module in (framing, identity, agreement, model, public_key, knowledge, permutation, threshold):
         monkeypatch.setattr(module, "frame", noted)
     encrypted_world.run.cache_clear()
     for scheme in (encrypted_world.PAILLIER, encrypted_world.THRESHOLD):
         encrypted_world.run(scheme)
     modulus = encrypted_world.PAILLIER.adder.public.n
     assert threshold.ThresholdKey.from_bytes(threshold_key(4, 3)[0].to_bytes()).id
-    assert public_key.PublicKey(modulus).base
+    public = public_key.PublicKey(modulus)
+    assert public.base
+    with pytest.raises(MalformedMessage, match="does not hold"):
+        permutation.check_permutation(public, bytes(permutation.ROOTS * public.bits // 8), context=bytes(32))
     limbs = plan_limbs(4, word_bits=32, cohort=4, degree=4096)
     check_values(limbs.parameters, round_id=bytes(32), chunk=0)
     CKKSKey.generate(4096)

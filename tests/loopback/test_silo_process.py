@@ -619,6 +619,7 @@ def test_check_finds_everything_in_order_and_leaves_nothing_behind(site: Site) -
             f"app {site.app}",
             "state",
             "ledger",
+            "intersections",
             "coordinator",
         ]
         assert sorted(path.name for path in site.home.iterdir()) == before
