@@ -43,6 +43,13 @@ class Part(msgspec.Struct, frozen=True):
     """Shape of every part and message below."""
 
 
+class Said(Part, frozen=True):
+    """Shape of what silos say to each other. Its repr shows nothing."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
 # --- before the attempt ------------------------------------------------------------------------------
 
 

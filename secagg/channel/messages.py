@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from secagg.messages import Key, Part, Signature
+from secagg.messages import Key, Said, Signature
 from secagg.wire import MAX_HEADER_SIZE, MAX_LENGTH
 
 MAX_RECORD = 1024 * 1024
@@ -22,13 +22,6 @@ RULE_SIZE = 64
 Rule = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9 ._-]{64}\Z")]
 Reason: TypeAlias = Literal["policy", "faulty", "others", "mishap"]
 """Words of one length, as rules are filled up to one: no size of a last word tells which it is."""
-
-
-class Said(Part, frozen=True):
-    """Shape of every message below. Its repr shows nothing."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
 
 
 class Offer(Said, frozen=True, tag=True):

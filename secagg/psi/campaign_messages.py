@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secagg.psi.messages import Said
+from secagg.messages import Said
 from secagg.terms import Digest
 
 

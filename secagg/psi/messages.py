@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from secagg.messages import Part
+from secagg.messages import Said
 from secagg.payload import Payload
 from secagg.psi.terms import Limit
 from secagg.terms import Digest
@@ -19,13 +19,6 @@ Count = Annotated[bytes, msgspec.Meta(min_length=4, max_length=4)]
 
 NOWHERE = 0xFFFF_FFFF
 """A place that is not told."""
-
-
-class Said(Part, frozen=True):
-    """Shape of every message below. Its repr shows nothing."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
 
 
 class Query(Said, frozen=True, tag=True):

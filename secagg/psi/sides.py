@@ -7,8 +7,9 @@ from typing import TypeVar, cast, get_args
 
 from secagg.conversation import Side, hear, say
 from secagg.errors import PolicyRefused, ProtocolError
+from secagg.messages import Said
 from secagg.names import SiloId
-from secagg.psi.messages import FromReceiver, FromSender, Said, Withheld
+from secagg.psi.messages import FromReceiver, FromSender, Withheld
 from secagg.psi.outcome import Outcome
 from secagg.psi.receiver import ReceiverSession
 from secagg.psi.sender import SenderSession

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import msgspec
 
+from secagg.messages import Said
 from secagg.paillier.params import MOST_BITS
 from secagg.paillier.permutation import ROOTS
 from secagg.payload import Payload
-from secagg.psi.messages import Count, Said
+from secagg.psi.messages import Count
 
 PublicKeyBytes = Annotated[bytes, msgspec.Meta(min_length=1, max_length=2048)]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from secagg.conversation import Side, hear, say
 from secagg.errors import FaultySilo
-from secagg.messages import Part
+from secagg.messages import Said
 from secagg.names import SiloId
 from secagg.terms import Digest
 
@@ -61,14 +61,11 @@ def data_digest(*arrays: NDArray[Any] | None) -> bytes:
     return content.digest()
 
 
-class Standing(Part, frozen=True, tag=True):
+class Standing(Said, frozen=True, tag=True):
     """To every other party, first of all: what I agreed to, and after which steps I can go on."""
 
     terms: Digest
     steps: Steps
-
-    def __repr__(self) -> str:
-        return "Standing()"
 
 
 def agreed_step(

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from secagg.errors import PolicyRefused
-from secagg.psi.messages import Matched, Revealed, Said
+from secagg.messages import Said
+from secagg.psi.messages import Matched, Revealed
 from secagg.psi.terms import IntersectionPolicy
 from tests.psi.parties import parties
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from secagg.messages import Said
 from secagg.names import RandomSource
-from secagg.psi.messages import NOWHERE, Evaluated, Matched, Revealed, Said, Tags
+from secagg.psi.messages import NOWHERE, Evaluated, Matched, Revealed, Tags
 from secagg.psi.receiver import Asked
 from secagg.psi.tags import TAG, tags_of
 from tests.psi.parties import parties

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from secagg.vertical.lattice import product
 from secagg.vertical.lattice.ciphertexts import PLAIN, SecretKey
 from secagg.vertical.lattice.product import Layout, Matrix, hide
-from secagg.vertical.lattice.ring import DEGREE, MODULUS, PRIMES, WIDE, Limbs, narrowed
+from secagg.vertical.lattice.ring import MODULUS, PRIMES, WIDE, Limbs, narrowed
 from secagg.vertical.lattice.sampling import uniform
 
 ROWS = 8
@@ -102,8 +102,8 @@ def no_flood(count: int, ring: Any, _random: Any) -> Limbs:
     return np.zeros((len(ring.primes), count), np.uint32)
 
 
-def no_polynomials(count: int, _random: Any) -> NDArray[np.int64]:
-    return np.zeros((count, DEGREE), np.int64)
+def no_polynomials(shape: tuple[int, ...], _random: Any) -> NDArray[np.int64]:
+    return np.zeros(shape, np.int64)
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,8 @@ def bare(_: SecretKey, public: Integers) -> Integers:
     return np.zeros((SECRETS, *public.shape), np.int64)
 
 
-def no_secret(count: int, _: Any) -> Integers:
-    return np.zeros((count, N), np.int64)
+def no_secret(shape: tuple[int, ...], _: Any) -> Integers:
+    return np.zeros(shape, np.int64)
 
 
 def one_stream(total: Any, *, plus: Sequence[bytes], **_: Any) -> None:

@@ -101,8 +101,8 @@ def same_zero() -> Any:
     return zero
 
 
-def no_secret(count: int, _: RandomSource) -> Integers:
-    return np.zeros((count, N), np.int64)
+def no_secret(shape: tuple[int, ...], _: RandomSource) -> Integers:
+    return np.zeros(shape, np.int64)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secagg import wire
+from secagg.messages import Said
 from secagg.psi.identifiers import Key, read_identifiers
-from secagg.psi.messages import FromReceiver, FromSender, Said
+from secagg.psi.messages import FromReceiver, FromSender
 from secagg.psi.powers import Powers
 from secagg.psi.receiver import ReceiverSession
 from secagg.psi.sender import SenderSession

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from secagg import wire
+from secagg.messages import Said
 from secagg.names import SiloId
 from secagg.payload import Frame
 from secagg.psi.many.follower import FollowerSession
 from secagg.psi.many.leader import LeaderSession
 from secagg.psi.many.messages import FromFollower, FromLeader
 from secagg.psi.many.terms import ManyTerms
-from secagg.psi.messages import Said
 
 
 class Parties:

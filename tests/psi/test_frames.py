@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from secagg import wire
 from secagg.errors import MalformedMessage
+from secagg.messages import Said
 from secagg.payload import Payload
 from secagg.psi.many.messages import (
     EvaluatedInOrder,
@@ -31,7 +32,6 @@ from secagg.psi.messages import (
     Matched,
     Query,
     Revealed,
-    Said,
     Tags,
     Withheld,
 )

@@ -22,6 +22,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.hazmat.curve import POINT_SIZE
+from secagg.messages import Said
 from secagg.payload import Payload
 from secagg.psi import intersect_many
 from secagg.psi.identifiers import Key, Rule, read_identifiers
@@ -29,7 +30,7 @@ from secagg.psi.many.follower import FollowerSession
 from secagg.psi.many.leader import LeaderSession
 from secagg.psi.many.messages import EvaluatedInOrder, Introduced, Shared, Table
 from secagg.psi.many.terms import ManyTerms
-from secagg.psi.messages import Query, Said, Withheld
+from secagg.psi.messages import Query, Withheld
 from secagg.psi.tags import TAG_SIZE
 from secagg.psi.terms import IntersectionPolicy
 from tests.counts import count

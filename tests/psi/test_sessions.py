@@ -19,6 +19,7 @@ from secagg.errors import (
     UsageError,
 )
 from secagg.hazmat.curve import POINT_SIZE
+from secagg.messages import Said
 from secagg.payload import Payload
 from secagg.psi.identifiers import Rule
 from secagg.psi.messages import (
@@ -30,7 +31,6 @@ from secagg.psi.messages import (
     Matched,
     Query,
     Revealed,
-    Said,
     Tags,
     Withheld,
 )

@@ -11,7 +11,7 @@ from sklearn.datasets import load_breast_cancer
 
 from secagg import wire
 from secagg.conversation import Send, Side
-from secagg.messages import Part
+from secagg.messages import Part, Said
 from secagg.names import RealVector
 from secagg.payload import Frame
 from secagg.vertical import Party
@@ -23,7 +23,7 @@ NAMES = ("bank", "insurer", "shop", "clinic", "phone")
 KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in vars(messages).values()
-    if isinstance(kind, type) and issubclass(kind, messages.Said) and kind is not messages.Said
+    if isinstance(kind, type) and issubclass(kind, Said) and kind is not Said
 }
 T = TypeVar("T")
 

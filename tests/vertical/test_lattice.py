@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from secagg.errors import ParameterError, UsageError
+from secagg.hazmat.short import ERROR_LIMIT
 from secagg.vertical.lattice import product
 from secagg.vertical.lattice.ciphertexts import MASK, PLAIN, PLAIN_BITS, SecretKey, centred
 from secagg.vertical.lattice.product import (
@@ -38,12 +39,8 @@ from secagg.vertical.lattice.ring import (
     narrowed,
 )
 from secagg.vertical.lattice.sampling import (
-    ERROR_LIMIT,
-    ERROR_VARIANCE,
     FLOOD_BITS,
-    errors,
     flood,
-    ternary,
     uniform,
     words,
 )
@@ -133,17 +130,6 @@ def test_public_polynomials_are_a_function_of_their_seed_and_uniform() -> None:
     assert (one != uniform(bytes(31) + b"\x01", 8, WIDE)).mean() > 0.99
     assert len({limb.tobytes() for polynomial in one for limb in polynomial}) == 40
     assert_uniform((one / WIDE.moduli).reshape(-1))
-
-
-def test_secrets_are_ternary_and_errors_centred_binomial() -> None:
-    random = np.random.default_rng(3).bytes
-    drawn = ternary(16, random)
-    shares = [(drawn == value).mean() for value in (-1, 0, 1)]
-    assert max(abs(share - 1 / 3) for share in shares) < 0.005
-    noise = errors(16, random)
-    assert abs(noise).max() <= ERROR_LIMIT
-    assert abs(noise.mean()) < 0.05
-    assert 0.97 < noise.var() / ERROR_VARIANCE < 1.03
 
 
 def test_flooding_noise_is_uniform_over_its_whole_range() -> None:

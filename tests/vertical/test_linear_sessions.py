@@ -16,7 +16,7 @@ from secagg import wire
 from secagg.conversation import Side, Watch, together
 from secagg.errors import FaultySilo, MalformedMessage, ParameterError
 from secagg.hazmat.agreement import AgreementKey
-from secagg.messages import Part
+from secagg.messages import Part, Said
 from secagg.payload import Payload
 from secagg.vertical.alignment import Alignment
 from secagg.vertical.checkpoints import Checkpoints, InMemory
@@ -31,7 +31,6 @@ from secagg.vertical.linear.messages import (
     Opened,
     Point,
     PublicKey,
-    Said,
     Sums,
     Unit,
     Verdict,

@@ -10,9 +10,9 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from secagg.messages import Key
+from secagg.messages import Key, Said
 from secagg.payload import Payload
-from secagg.psi.messages import Query, Said, Withheld
+from secagg.psi.messages import Query, Withheld
 from secagg.psi.sizes import LARGEST
 
 Seed = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]

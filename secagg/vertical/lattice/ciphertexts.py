@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import UsageError
+from secagg.hazmat.short import errors, ternary
 from secagg.names import RandomSource
 from secagg.vertical.lattice.ring import DEGREE, MODULUS, NARROW, PRIME_BITS, WIDE, Limbs
-from secagg.vertical.lattice.sampling import SEED_SIZE, errors, ternary, uniform
+from secagg.vertical.lattice.sampling import SEED_SIZE, uniform
 
 PLAIN_BITS = 60
 PLAIN = 1 << PLAIN_BITS
@@ -49,7 +50,7 @@ class SecretKey:
 
     def __init__(self, random: RandomSource = os.urandom) -> None:
         self._random = random
-        self._secret = WIDE.forward(ternary(1, random))
+        self._secret = WIDE.forward(ternary((1, DEGREE), random))
 
     def public(self) -> tuple[bytes, Limbs]:
         """Return an encryption of zero, with which others make encryptions of zero of their own.
@@ -70,7 +71,7 @@ class SecretKey:
         """
         seed = self._random(SEED_SIZE)
         hidden = np.multiply(WIDE.of_integers(plain), UNIT, dtype=np.uint64)
-        hidden += WIDE.of_integers(errors(len(plain), self._random))
+        hidden += WIDE.of_integers(errors(plain.shape, self._random))
         noisy = WIDE.forward((hidden % WIDE.moduli).astype(np.uint32))
         return seed, WIDE.total(WIDE.product(uniform(seed, len(plain), WIDE), self._secret), noisy)
 

@@ -36,15 +36,13 @@ from numpy.typing import NDArray
 
 from secagg.errors import ParameterError
 from secagg.hazmat.cores import usable_cores
+from secagg.hazmat.short import ERROR_VARIANCE, errors, ternary
 from secagg.names import RandomSource
 from secagg.vertical.lattice.ciphertexts import MASK, PLAIN_BITS, UNIT, SecretKey, centred
 from secagg.vertical.lattice.ring import DEGREE, NARROW, WIDE, Limbs, Sum, narrowed
 from secagg.vertical.lattice.sampling import (
-    ERROR_VARIANCE,
     FLOOD_BITS,
-    errors,
     flood,
-    ternary,
     uniform,
     words,
 )
@@ -179,7 +177,7 @@ class Matrix:
         layout, count = self._layout, len(self._polynomials)
         zero = np.stack((uniform(public[0], 1, WIDE)[0], public[1]))
         pairs = np.stack((uniform(hidden[0], layout.blocks, WIDE), hidden[1]), axis=1).astype(np.uint64)
-        secrets, noise = ternary(count, random), errors(count, random)
+        secrets, noise = (draw((count, DEGREE), random) for draw in (ternary, errors))
         masks = words(count * layout.packed, PLAIN_BITS, random).reshape(count, layout.packed)
         floods = [flood(layout.packed, WIDE, random) for _ in range(count)]
 

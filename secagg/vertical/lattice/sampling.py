@@ -1,7 +1,6 @@
-"""What lattice ciphertexts draw: public uniform polynomials of a seed, and secrets, errors, noise and masks.
+"""What lattice ciphertexts draw: public uniform polynomials of a seed, flooding noise and masks.
 
-Source: Albrecht et al. 2018, *Homomorphic Encryption Security Standard* (ternary secrets, errors of deviation
-3.2); Alkim, Ducas, Poeppelmann, Schwabe 2016, "Post-quantum key exchange: a new hope" (centred binomials).
+Secrets and errors are those of ``secagg.hazmat.short``.
 """
 
 from __future__ import annotations
@@ -15,14 +14,8 @@ from secagg.names import RandomSource
 from secagg.vertical.lattice.ring import DEGREE, PRIME_BITS, Limbs, Ring
 
 SEED_SIZE = KEY_SIZE
-ERROR_LIMIT = 21
-"""Largest magnitude of an error: the difference of two sums of 21 fair bits."""
-ERROR_VARIANCE = ERROR_LIMIT / 2
-"""Variance, and sub-Gaussian variance proxy, of an error; its deviation is 3.24."""
 FLOOD_BITS = 89
 """Flooding noise is uniform over 2^89 numbers."""
-
-_BITS = np.array([byte.bit_count() for byte in range(256)], np.int8)
 
 
 def uniform(seed: bytes, count: int, ring: Ring) -> Limbs:
@@ -40,24 +33,6 @@ def uniform(seed: bytes, count: int, ring: Ring) -> Limbs:
         words >>= np.uint32(32 - PRIME_BITS)
         limbs[:, at] = words[words < prime][:size].reshape(count, DEGREE)
     return limbs
-
-
-def ternary(count: int, random: RandomSource) -> NDArray[np.int64]:
-    """Return polynomials with coefficients -1, 0 and 1, each as likely, shape (count, N)."""
-    size, drawn = count * DEGREE, np.empty(0, np.uint8)
-    while drawn.size < size:
-        more = np.frombuffer(random(size - drawn.size + 256), np.uint8)
-        drawn = np.concatenate((drawn, more[more < 255]))  # 255 of them are three times 85.
-    return drawn[:size].reshape(count, DEGREE).astype(np.int64) % 3 - 1
-
-
-def errors(count: int, random: RandomSource) -> NDArray[np.int64]:
-    """Return polynomials of centred binomial coefficients, shape (count, N)."""
-    drawn = np.frombuffer(random(6 * count * DEGREE), np.uint8).reshape(count, DEGREE, 2, 3)
-    # 16 + 5 bits for each of the two sums.
-    sums = _BITS[drawn[..., 0]] + _BITS[drawn[..., 1]] + _BITS[drawn[..., 2] & 31]
-    found: NDArray[np.int64] = (sums[..., 0] - sums[..., 1]).astype(np.int64)
-    return found
 
 
 def flood(count: int, ring: Ring, random: RandomSource) -> Limbs:

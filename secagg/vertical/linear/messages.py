@@ -6,20 +6,13 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from secagg.messages import Key, Part
+from secagg.messages import Key, Said
 from secagg.payload import Payload
 
 MOST_EXPONENT = 512
 Exponent = Annotated[int, msgspec.Meta(ge=-MOST_EXPONENT, le=MOST_EXPONENT)]
 Seed = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Numbers: TypeAlias = Annotated[tuple[float, ...], msgspec.Meta(max_length=1 << 12)]
-
-
-class Said(Part, frozen=True):
-    """Shape of every message below. Its repr shows nothing."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
 
 
 class Joined(Said, frozen=True, tag=True):

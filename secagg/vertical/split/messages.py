@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from secagg.messages import Part
+from secagg.messages import Said
 from secagg.payload import Payload
-
-
-class Said(Part, frozen=True):
-    """Shape of every message below. Its repr shows nothing."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
 
 
 class Embeddings(Said, frozen=True, tag=True):

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import MalformedMessage
+from secagg.hazmat.short import errors, ternary
 from secagg.names import RandomSource
 from secagg.vertical.trees.ring import (
     LIMB_BITS,
@@ -52,34 +53,11 @@ SENT_BITS = 48
 """Bits of a coefficient that are sent back: what is below is noise. Rounding adds at most 2^11 in 2^17."""
 SENT = SENT_BITS // 8
 SEED = 32
-_FLIPS = 21
-"""Pairs of bits of which an error is made; its variance is half of them."""
-VARIANCE = _FLIPS / 2
 
 
 def blocks_of(rows: int) -> int:
     """Return how many ciphertexts hold ``rows`` rows."""
     return -(-rows // ROWS)
-
-
-def ternary(count: int, random: RandomSource) -> Integers:
-    """Return ``count`` polynomials of uniform coefficients -1, 0, 1; shape (count, N)."""
-    found = np.empty(0, np.uint8)
-    while len(found) < count * N:
-        drawn = np.frombuffer(random(count * N + 256), np.uint8)
-        found = np.concatenate([found, drawn[drawn < 255]])  # 255 is three times 85.
-    return (found[: count * N] % 3).astype(np.int64).reshape(count, N) - 1
-
-
-def errors(shape: tuple[int, ...], random: RandomSource) -> Integers:
-    """Return centred binomial errors, -21 to 21."""
-    count = int(np.prod(shape))
-    bits = np.unpackbits(np.frombuffer(random(6 * count), np.uint8).reshape(count, 6), axis=1)
-    ones = bits[:, :_FLIPS].sum(axis=1, dtype=np.int64) - bits[:, _FLIPS : 2 * _FLIPS].sum(
-        axis=1, dtype=np.int64
-    )
-    found: Integers = ones.reshape(shape)
-    return found
 
 
 def flood(shape: tuple[int, ...], random: RandomSource) -> Integers:
@@ -119,7 +97,7 @@ class PublicKey:
             Values of its limbs, shape ((1 + SECRETS) * LIMBS, HALF); the errors of a, shape (N,); and those
             of each b with what floods them, as limbs, shape (LIMBS, SECRETS, STRIDE): of b no more is sent.
         """
-        points = transform(ternary(1, random)[0]) * self._points
+        points = transform(ternary((N,), random)) * self._points
         noise = flood((SECRETS, STRIDE), random)
         noise[0] += errors((SECRETS, STRIDE), random)
         return points, errors((N,), random), noise

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from secagg.messages import Part
+from secagg.messages import Said
 from secagg.payload import Payload
 from secagg.vertical.trees.cells import MOST_BINS
 from secagg.vertical.trees.settings import MOST_DEPTH
@@ -23,13 +23,6 @@ Bin = Annotated[int, msgspec.Meta(ge=0, lt=MOST_BINS)]
 
 NOWHERE = 255
 """Stands for the node of a row that is in a leaf already."""
-
-
-class Said(Part, frozen=True):
-    """Shape of every message below. Its repr shows nothing."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
 
 
 class KeyShown(Said, frozen=True, tag=True):

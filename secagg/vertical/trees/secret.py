@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import ParameterError, UsageError
+from secagg.hazmat.short import errors, ternary
 from secagg.names import RandomSource
 from secagg.vertical.trees.lattice import (
     MOST_ROWS,
@@ -28,8 +29,6 @@ from secagg.vertical.trees.lattice import (
     SUM_BITS,
     PublicKey,
     blocks_of,
-    errors,
-    ternary,
 )
 from secagg.vertical.trees.ring import (
     LIMB_BITS,
@@ -63,7 +62,7 @@ class SecretKey:
 
     def __init__(self, random: RandomSource = os.urandom) -> None:
         self._random = random
-        self._points = transform(ternary(SECRETS, random))
+        self._points = transform(ternary((SECRETS, N), random))
         seed = random(SEED)
         self.public = PublicKey(seed, packed(carried(self._masked(uniform(seed, 1)[0]))))
 

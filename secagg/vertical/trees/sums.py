@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from secagg.errors import MalformedMessage, ParameterError
 from secagg.hazmat.cores import usable_cores
+from secagg.hazmat.short import ERROR_VARIANCE
 from secagg.names import RandomSource
 from secagg.vertical.trees.cells import Binned
 from secagg.vertical.trees.lattice import (
@@ -33,7 +34,6 @@ from secagg.vertical.trees.lattice import (
     SENT,
     SENT_BITS,
     STRIDE,
-    VARIANCE,
     PublicKey,
     blocks_of,
 )
@@ -101,7 +101,7 @@ def check_hiding(binned: Binned, nodes: int) -> None:
     counts = binned.counts(np.arange(rows))
     groups = groups_of(binned.cells.count)
     most = int(np.pad(counts, (0, groups * STRIDE - len(counts))).reshape(groups, STRIDE).sum(axis=1).max())
-    deviation = math.sqrt(VARIANCE * (most + 2 * N + 1))
+    deviation = math.sqrt(ERROR_VARIANCE * (most + 2 * N + 1))
     values = nodes * groups * STRIDE * SECRETS
     if math.log2(values * deviation) > FLOOD_BITS - HIDING_BITS:
         raise ParameterError(
