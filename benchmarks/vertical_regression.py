@@ -63,7 +63,7 @@ class Steps:
 
 def measured(rows: int, few: int, many: int, link: str, runs: int) -> Steps:
     """Return what ``runs`` steps after the first took."""
-    drawn = np.random.default_rng(1)
+    drawn = np.random.default_rng(1)  # Numbers to train on; keys, masks and noise are from the OS.
     columns = {"label": drawn.normal(size=(rows, few)), "feature": drawn.normal(size=(rows, many))}
     signal = columns["label"] @ drawn.normal(size=few) + columns["feature"] @ drawn.normal(size=many)
     labels = (signal / np.sqrt(few + many) + drawn.logistic(size=rows) > 0).astype(np.float64)

@@ -49,7 +49,7 @@ class Figures:
 
 def data(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return the columns of both parties and the labels; the same in every run."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(0)  # Numbers to train on; keys and noise are from the OS.
     own, theirs = random.normal(size=(rows, 2)), random.normal(size=(rows, columns))
     score = own[:, 0] + theirs[:, 0] - theirs[:, 1] * theirs[:, 2] + random.normal(size=rows)
     return own, theirs, (score > 0).astype(np.float64)

@@ -13,16 +13,15 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeAlias
+from typing import Any
 
 import structlog
 
-from coordinator.tls import caller  # Before grpc: it sets what grpc reads when it is imported.
+from coordinator.admission import Admission, Context, refuse  # Before grpc: it sets what that reads.
 
 import grpc  # isort: skip
 
 from coordinator.lines import LONGEST_PAUSE, Pace
-from secagg import __version__
 from secagg.channel.relay import (
     MEETINGS,
     WINDOW,
@@ -38,12 +37,9 @@ from secagg.channel.relay import (
     decode_from_party,
     encode,
 )
-from secagg.errors import MalformedMessage, TrustError
-from secagg.link.frames import PROTOCOL
+from secagg.errors import MalformedMessage
 from secagg.names import SiloId
 from secagg.roster import Roster
-
-Context: TypeAlias = Any  # grpc.aio.ServicerContext, whose stubs know no generic handlers.
 
 JOIN_SECONDS = 10.0
 """A stream that has not said what it joins by then is closed."""
@@ -315,7 +311,7 @@ class MeetingService:
 
     def __init__(self, roster: Roster, *, revoked: Collection[str] = ()) -> None:
         self._roster = roster
-        self._revoked = revoked
+        self._admission = Admission(roster, revoked=revoked)
         self._meetings = Meetings()
         self._paces: dict[SiloId, Pace] = {silo: Pace() for silo in roster.silos}
 
@@ -326,18 +322,18 @@ class MeetingService:
 
     async def join(self, _requests: object, context: Context) -> None:
         """Serve one stream until its silo leaves, or the meeting is over."""
-        silo = await self._silo(context)
+        silo = await self._admission.silo(context)
         pause = self._paces[silo].spend(STREAM_FRAMES, asyncio.get_running_loop().time())
         await asyncio.sleep(pause)
         if pause >= LONGEST_PAUSE:
-            await _refuse(context, grpc.StatusCode.UNAVAILABLE, "it opens too many streams")
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, "it opens too many streams")
         join = await self._join(silo, context)
         # Before any write: one that is cancelled while it sends these leaves a stream that never ends.
         await context.send_initial_metadata(())
         try:
             seat = self._meetings.join(silo, join.meeting, join.parties)
         except Unjoined as error:
-            await _refuse(context, error.code, error)
+            await refuse(context, error.code, error)
         log.debug("silo joined", silo=silo, meeting=join.meeting, version=join.version)
         reading = asyncio.create_task(_read(seat, context))
         writing = asyncio.create_task(_write(seat, context))
@@ -348,20 +344,17 @@ class MeetingService:
         finally:
             for task in tasks:
                 task.cancel()
-            said_all, *_ = await asyncio.gather(*tasks, return_exceptions=True)
+            said_all, written, _ = await asyncio.gather(*tasks, return_exceptions=True)
             self._meetings.leave(seat, said_all=said_all is True)
         if seat.why is not None:
-            await _refuse(context, *seat.why)
+            await refuse(context, *seat.why)
         if isinstance(said_all, MalformedMessage):
             log.warning("silo left the protocol", silo=silo, meeting=join.meeting, fault=str(said_all))
-            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, said_all)
-
-    async def _silo(self, context: Context) -> SiloId:
-        try:
-            return caller(context, roles={"silo"}, revoked=self._revoked, roster=self._roster).name
-        except TrustError as error:
-            log.warning("a caller was refused", why=str(error))
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, error)
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, said_all)
+        for failed in (said_all, written):
+            # A connection that broke is nobody's mistake; anything else is one of this program.
+            if isinstance(failed, Exception) and not isinstance(failed, grpc.aio.BaseError):
+                raise failed
 
     async def _join(self, silo: SiloId, context: Context) -> Join:
         try:
@@ -369,28 +362,17 @@ class MeetingService:
                 data = await context.read()
             join = decode_from_party(data if isinstance(data, bytes) else b"")
         except TimeoutError:
-            await _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the stream said nothing")
+            await refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the stream said nothing")
         except MalformedMessage as fault:
-            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
         if not isinstance(join, Join):
-            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "a stream begins with Join")
-        if join.protocol != PROTOCOL:
-            await _refuse(
-                context,
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"version: this coordinator runs secagg {__version__} (protocol {PROTOCOL}), {silo} runs "
-                f"secagg {join.version} (protocol {join.protocol}); install versions of one protocol",
-            )
-        if join.roster != self._roster.digest:
-            await _refuse(
-                context,
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"roster: {silo} has pinned {join.roster.hex()[:16]}, this coordinator serves "
-                f"{self._roster.digest.hex()[:16]}; compare roster.toml with the other silos",
-            )
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "a stream begins with Join")
+        await self._admission.check(
+            silo, context, protocol=join.protocol, version=join.version, roster=join.roster
+        )
         named = set(join.parties)
         if silo not in named or len(named) < len(join.parties) or not all(p in self._roster for p in named):
-            await _refuse(
+            await refuse(
                 context,
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "parties: they are silos of the roster, each once, and the one that joins is one of them",
@@ -422,8 +404,3 @@ async def _write(seat: Seat, context: Context) -> None:
         else:
             seat.meeting.writing(seat.silo, frame)  # Before: who reads may be faster than this task.
             await context.write(encode(frame))
-
-
-async def _refuse(context: Context, code: grpc.StatusCode, why: object) -> NoReturn:
-    await context.abort(code, str(why))
-    raise AssertionError("abort() raises")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any, NoReturn, TypeAlias
+from typing import Any
 
 import structlog
 
-from coordinator.tls import caller  # Before grpc: it sets what grpc reads when it is imported.
+from coordinator.admission import Admission, Context, refuse  # Before grpc: it sets what that reads.
 
 import grpc  # isort: skip
 
 from coordinator.lines import IDLE_BYTES, LONGEST_PAUSE, Line, Lines
 from coordinator.on_disk import Unreadable
 from secagg import __version__
-from secagg.errors import EnvironmentFault, MalformedMessage, TrustError
+from secagg.errors import EnvironmentFault, MalformedMessage
 from secagg.link.frames import (
     MAX_PIECE,
     PROTOCOL,
@@ -31,8 +31,6 @@ from secagg.link.frames import (
 )
 from secagg.link.line import OutOfOrder
 from secagg.names import SiloId
-
-Context: TypeAlias = Any  # grpc.aio.ServicerContext, whose stubs know no generic handlers.
 
 SILOS = "secagg.v1.Silos"
 HELLO_SECONDS = 10.0
@@ -67,7 +65,7 @@ class SiloService:
 
     def __init__(self, lines: Lines, *, revoked: Collection[str] = ()) -> None:
         self._lines = lines
-        self._revoked = revoked
+        self._admission = Admission(lines.roster, revoked=revoked)
         self._written = asyncio.Semaphore(MAX_TRANSFERS)
         self._read_now = asyncio.Semaphore(MAX_TRANSFERS)
         self._barred: dict[SiloId, float] = {}
@@ -79,21 +77,21 @@ class SiloService:
 
     async def connect(self, _requests: object, context: Context) -> None:
         """Serve one stream until it ends or a later one displaces it."""
-        silo = await self._silo(context)
+        silo = await self._admission.silo(context)
         line, loop = self._lines[silo], asyncio.get_running_loop()
         pause = line.pace.spend(STREAM_FRAMES, loop.time())
         await asyncio.sleep(pause)
         if pause >= LONGEST_PAUSE:
-            await _refuse(context, grpc.StatusCode.UNAVAILABLE, "it opens too many streams")
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, "it opens too many streams")
         hello = await self._hello(silo, context)
         if isinstance(hello, Probe):
             return  # With the status OK.
         if self._barred.get(silo, 0.0) > loop.time():
-            await _refuse(context, grpc.StatusCode.UNAVAILABLE, "it left the protocol a moment ago")
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, "it left the protocol a moment ago")
         try:
             resumed = self._lines.attach(silo, hello)
         except MalformedMessage as fault:
-            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
         stream = line.stream
         log.info("silo connected", silo=silo, resumed=resumed, version=hello.version)
         held = self._lines.held(silo)
@@ -112,38 +110,20 @@ class SiloService:
             log.info("silo disconnected", silo=silo)
         await self._end(line, done, context)  # Its status waits behind what a silo does not take.
 
-    async def _silo(self, context: Context) -> SiloId:
-        try:
-            return caller(context, roles={"silo"}, revoked=self._revoked, roster=self._lines.roster).name
-        except TrustError as error:
-            log.warning("a caller was refused", why=str(error))
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, error)
-
     async def _hello(self, silo: SiloId, context: Context) -> Hello | Probe:
         try:
             async with asyncio.timeout(HELLO_SECONDS):
                 data = await context.read()
             hello = decode_link(data if isinstance(data, bytes) else b"")
         except TimeoutError:
-            await _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the stream said nothing")
+            await refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the stream said nothing")
         except MalformedMessage as fault:
-            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
         if not isinstance(hello, Hello | Probe):
-            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "a stream begins with Hello")
-        if hello.protocol != PROTOCOL:
-            await _refuse(
-                context,
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"version: this coordinator runs secagg {__version__} (protocol {PROTOCOL}), {silo} runs "
-                f"secagg {hello.version} (protocol {hello.protocol}); install versions of one protocol",
-            )
-        if hello.roster != self._lines.roster.digest:
-            await _refuse(
-                context,
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"roster: {silo} has pinned {hello.roster.hex()[:16]}, this coordinator serves "
-                f"{self._lines.roster.digest.hex()[:16]}; compare roster.toml with the other silos",
-            )
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "a stream begins with Hello")
+        await self._admission.check(
+            silo, context, protocol=hello.protocol, version=hello.version, roster=hello.roster
+        )
         return hello
 
     async def _read(self, line: Line, stream: int, context: Context) -> None:
@@ -206,23 +186,23 @@ class SiloService:
                 case None:
                     pass
                 case OutOfOrder() as gap:
-                    await _refuse(context, grpc.StatusCode.ABORTED, gap)
+                    await refuse(context, grpc.StatusCode.ABORTED, gap)
                 case MalformedMessage() as fault:
                     log.warning("silo left the protocol", silo=line.silo, fault=str(fault))
                     self._lines.broken(line.silo, fault)
                     self._barred[line.silo] = asyncio.get_running_loop().time() + BARRED_SECONDS
-                    await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
+                    await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, fault)
                 case Unreadable() as fault:
                     log.error("a message cannot be sent", silo=line.silo, fault=str(fault))
-                    await _refuse(
+                    await refuse(
                         context, grpc.StatusCode.UNAVAILABLE, "the coordinator's disk cannot be read"
                     )
                 case EnvironmentFault() as fault:
                     log.error("an upload cannot be kept", silo=line.silo, fault=str(fault))
                     self._lines.unkept(fault)
-                    await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, fault)
+                    await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, fault)
                 case TimeoutError():
-                    await _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "too slow to take a piece")
+                    await refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "too slow to take a piece")
                 case error:
                     raise error
 
@@ -239,8 +219,3 @@ async def _slot(slots: asyncio.Semaphore | None, seconds: float) -> AsyncIterato
         late = asyncio.get_running_loop().call_later(seconds, slot.close)
         slot.callback(late.cancel)
         yield
-
-
-async def _refuse(context: Context, code: grpc.StatusCode, why: object) -> NoReturn:
-    await context.abort(code, str(why))
-    raise AssertionError("abort() raises")

@@ -153,7 +153,7 @@ class Relay(MeetingService):
         super().__init__(self.files.roster)
 
     async def join(self, requests: object, context: Any) -> None:
-        silo = await self._silo(context)
+        silo = await self._admission.silo(context)
         await super().join(requests, Tap(context, lambda data: self.change(silo, data), self.seen))
 
     @asynccontextmanager

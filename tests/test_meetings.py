@@ -1080,3 +1080,31 @@ def test_it_is_logged_who_met_and_how_much_was_carried(files: Files) -> None:
     assert all(log["bytes"] > 3000 for log in carried)
     over = {"event": "meeting over", "meeting": "m", "parties": "north, south", "why": "all have left"}
     assert over in said
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [((meetings_module.Meeting, "take"), Taken("south", 1)), ((meetings_module.Seat, "next"), Leave())],
+)
+def test_a_mistake_of_the_coordinator_ends_a_stream_as_one(
+    part: tuple[type, str], said: Taken | Leave, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as a silo that left: nobody would look for it."""
+
+    def mistaken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def test() -> None:
+        async with (
+            Relay(files).serving(),
+            Raw.dialling(files, "north") as north,
+            Raw.dialling(files, "south") as south,
+        ):
+            await north.join("m", ("north", "south"))
+            await south.met("m", ("north", "south"))
+            monkeypatch.setattr(*part, mistaken)
+            # What one says in vain, or what is to be told of the other.
+            await (south if said == Leave() else north).say(said)
+            assert (await north.ended())[0] == grpc.StatusCode.UNKNOWN
+
+    run(test)

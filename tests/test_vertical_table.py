@@ -15,8 +15,8 @@ from rich.console import Console
 from secagg.errors import EnvironmentFault, InputRefused, ParameterError
 from secagg.psi.identifiers import Rule
 from silo.meeting import Progress, State
+from silo.progress import QUIET, Telling
 from silo.readers import open_table, read_numbers
-from silo.vertical.progress import QUIET, Telling
 from silo.vertical.scores import check_out, write_scores
 from silo.vertical.table import OwnTable, check_labels, read_own
 

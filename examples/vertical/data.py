@@ -252,7 +252,7 @@ def _scattered(
     """Give each party its columns of the records that it does not lack, in an order of its own."""
     if not 0 <= absent < 1:
         raise ParameterError(f"absent is {absent}, must be from 0 to below 1")
-    random = np.random.default_rng(whole("seed", seed, least=0))
+    random = np.random.default_rng(whole("seed", seed, least=0))  # Who lacks what, and made-up identifiers.
     ids: list[Key] = [f"C-{number:08d}" for number in random.choice(10**8, len(numbers), replace=False)]
     parties = []
     for party, columns in cut.items():

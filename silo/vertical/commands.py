@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from silo.options import SILO_TOML, Config
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -21,7 +23,6 @@ vertical = typer.Typer(
 )
 
 Job = Annotated[Path, typer.Argument(metavar="JOB", help="job.toml, the same at every party.")]
-Config = Annotated[Path, typer.Option("--config", help="The silo's configuration.", show_default=True)]
 Data = Annotated[
     Path, typer.Option("--data", help="This party's own table: .csv, .parquet, .npz, a database.")
 ]
@@ -32,7 +33,6 @@ Ids = Annotated[
 ]
 Again = Annotated[bool, typer.Option("--again", help="Forget what was kept, and begin anew; at every party.")]
 Wait = Annotated[float, typer.Option("--wait", min=1, help="Seconds for which a partner is waited for.")]
-SILO_TOML = Path("silo.toml")
 SECONDS = 600.0
 
 

@@ -29,11 +29,11 @@ from secagg.report import plural
 from secagg.vertical.report import Report
 from silo.config import SiloConfig
 from silo.meeting import check_parties, meet_now
+from silo.progress import Telling
 from silo.storage import InUse, lock, make_folder, not_written
 from silo.vertical.flow import Flow
 from silo.vertical.job_file import VerticalJob
 from silo.vertical.methods import learner_of
-from silo.vertical.progress import Telling
 from silo.vertical.scores import check_out, write_scores
 from silo.vertical.shared import Intersection
 from silo.vertical.store import Files

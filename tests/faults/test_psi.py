@@ -210,7 +210,7 @@ def test_all_are_killed_in_turn(parties: Parties) -> None:
 @pytest.mark.full
 def test_ctrl_c_ends_it_and_it_goes_on_later(parties: Parties) -> None:
     bank = parties.start("bank", TWO)
-    bank.saw("waiting for insurer")
+    bank.saw("waiting ", "for insurer")
     assert bank.end(Signals.SIGINT) == 130
     assert (parties.world.state("bank") / "psi" / parties.name / "session").exists()
     for silo in TWO:

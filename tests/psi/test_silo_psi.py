@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import stat
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import structlog
-from rich.console import Console
 from typer.testing import CliRunner
 
 from coordinator.development import write_development_federation
@@ -25,9 +23,6 @@ from secagg.psi.terms import IntersectionTerms
 from silo.checks import findings
 from silo.cli import app
 from silo.config import Intersections, SiloConfig
-from silo.meeting import Progress as Stand
-from silo.meeting import State
-from silo.psi.progress import Progress
 from silo.psi.queries import QueryFile
 from silo.psi.rows import check_target, write_rows
 from silo.psi.run import Found, Request, prepared, read, refused, told
@@ -237,32 +232,6 @@ def test_the_operator_is_told_what_was_learned(tmp_path: Path) -> None:
     )
     many = ManyTerms(session=bytes(32), leader="bank", followers=("insurer", "shop"), reveal="leader")
     assert told(Found(many, None), tmp_path) == ["bank alone learns which records all have"]
-
-
-def test_progress_is_lines_where_there_is_no_terminal() -> None:
-    out, clock = io.StringIO(), iter(range(100))
-    states: list[State] = ["waiting", "waiting", "meeting", "at work", "ending"]
-    with Progress(Console(file=out), clock=lambda: float(next(clock))) as progress:
-        for state in states:
-            missing = ("insurer",) if state == "waiting" else ()
-            progress.stand(Stand(state, NOW, missing, {"insurer": 1_500_000}, {"insurer": 0}))
-        progress.points(1024)
-    lines = out.getvalue().splitlines()
-    assert lines[0].startswith("waiting for insurer, 1.5 MB sent")
-    assert [line.partition(",")[0] for line in lines[1:]] == [
-        "shaking hands",
-        "at work",
-        "done here; the others still work",
-    ]
-    assert "\x1b" not in out.getvalue()
-
-
-def test_progress_is_one_live_line_on_a_terminal() -> None:
-    out = io.StringIO()
-    with Progress(Console(file=out, force_terminal=True, width=100)) as progress:
-        progress.stand(Stand("at work", NOW, (), {}, {}))
-        progress.points(2048)
-    assert "at work, 2,048 points" in out.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from secagg.errors import EnvironmentFault, ParameterError
 from secagg.names import RealVector, SiloId
+from secagg.vertical.files import write_whole
 from secagg.vertical.linear.terms import Settings
 
 _FORM = "secagg vertical regression 1"
@@ -47,12 +47,11 @@ class ModelPart:
     model: bytes = field(repr=False)
 
     def save(self, path: Path | str) -> None:
-        """Write an ``.npz`` file; what was there stays whole until it is replaced.
+        """Write an ``.npz`` file, which its owner alone may read; what was there stays until it is replaced.
 
         Raises:
             EnvironmentFault: it cannot be written.
         """
-        path = Path(path)
         described = {
             "form": _FORM,
             "party": self.party,
@@ -63,24 +62,14 @@ class ModelPart:
             "exponent": self.exponent,
             "model": self.model.hex(),
         }
-        written: Path | None = None
-        try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-                written = Path(file.name)
-                np.savez(
-                    file,
-                    description=np.frombuffer(json.dumps(described).encode(), np.uint8),
-                    coefficients=self.coefficients,
-                    intercept=np.array(self.intercept),
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            written.replace(path)
-        except OSError as error:
-            raise EnvironmentFault(f"cannot write {path}: {error.strerror}") from error
-        finally:
-            if written is not None:
-                written.unlink(missing_ok=True)
+        content = io.BytesIO()
+        np.savez(
+            content,
+            description=np.frombuffer(json.dumps(described).encode(), np.uint8),
+            coefficients=self.coefficients,
+            intercept=np.array(self.intercept),
+        )
+        write_whole(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path | str) -> ModelPart:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from secagg.errors import EnvironmentFault
+from secagg.vertical.files import write_whole
 from secagg.vertical.trees.model import ModelPart, P, from_json, to_json
 
 
@@ -20,26 +20,7 @@ def save(part: ModelPart, path: str | os.PathLike[str]) -> None:
     Raises:
         EnvironmentFault: it cannot be written; what was there before is as it was.
     """
-    target = Path(path)
-    try:
-        # Made for its owner alone, in the folder that it is moved within.
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(to_json(part))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise EnvironmentFault(f"{target} cannot be written: {error.strerror}") from error
+    write_whole(path, to_json(part))
 
 
 def load(path: str | os.PathLike[str], kind: type[P]) -> P:

@@ -1,4 +1,4 @@
-"""How far a vertical job is, for whoever typed it: lines in a log, one live line below them on a terminal."""
+"""How far what silos do together is, for whoever typed it: lines, on a terminal one live line below them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ class Telling:
     Args:
         console: where.
         clock: seconds.
+
+    Guarantees:
+        Without a terminal there are no control sequences.
+        It shows numbers of points and bytes, names and states, and nothing of the data.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
