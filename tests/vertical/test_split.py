@@ -546,6 +546,23 @@ def test_a_part_that_is_damaged_or_of_another_training_is_refused() -> None:
         next(prediction_side(other, NAMES[0], part, clouds(2).features(NAMES[0]), networks=TINY))
 
 
+def test_parts_of_two_trainings_on_the_same_records_do_not_go_together() -> None:
+    records = clouds(2)
+    first, second = (SplitNetwork(TINY, FEW).fit(records) for _ in range(2))
+    terms = PredictionTerms(training=first.terms, alignment=records.digest, count=COUNT, to=NAMES[0])
+    mixed = {
+        name: SplitPart.from_bytes(network.parts[name], first.terms, TINY)
+        for name, network in zip(NAMES, (first, second), strict=False)
+    }
+    with pytest.raises(FaultySilo, match="agreed on other records, settings or parties"):
+        together(
+            {
+                name: prediction_side(terms, name, part, records.features(name), networks=TINY)
+                for name, part in mixed.items()
+            }
+        )
+
+
 def test_the_report_says_who_saw_what_and_how_much_noise_there_was() -> None:
     network = SplitNetwork(TINY, FEW).fit(clouds(3))
     network.predict(clouds(3, seed=1, labels=False))

@@ -12,7 +12,7 @@ from secagg.hazmat.framing import Field
 from secagg.names import RandomSource, SiloId
 from secagg.vertical.checkpoints import Checkpoints, agreed_step, data_digest
 from secagg.vertical.split.columns import Scaling
-from secagg.vertical.split.parts import SplitPart, columns_as_tensors, own_tensors, seed_of
+from secagg.vertical.split.parts import SplitPart, bytes_of, columns_as_tensors, own_tensors
 from secagg.vertical.split.ports import Network, Networks, RealMatrix, Tensors
 from secagg.vertical.split.seeds import SEED_SIZE, Use, stream, whole_seed
 from secagg.vertical.split.settings import SplitTerms
@@ -63,10 +63,18 @@ class Learner:
             network.load(group_of(tensors, name))
         self.round = round
 
-    def part(self) -> SplitPart:
-        """Return what is left in the end: without the teacher, and without this training's secret."""
-        seed = self.random("prediction")(SEED_SIZE)
-        return SplitPart(self.terms, self.scaling, self.networks["bottom"], self.networks.get("top"), seed)
+    def part(self, name: bytes) -> SplitPart:
+        """Return what is left in the end: without the teacher, and without this training's secret.
+
+        Args:
+            name: of the network, as the label party gave it.
+        """
+        seed, bottom, top = (
+            self.random("prediction")(SEED_SIZE),
+            self.networks["bottom"],
+            self.networks.get("top"),
+        )
+        return SplitPart(self.terms, name, self.scaling, bottom, top, seed)
 
 
 def begun(
@@ -97,7 +105,7 @@ def begun(
     try:
         if any(tensors["data"].tobytes() != data for tensors in kept):
             raise ParameterError("columns or labels are not those that this training was begun with")
-        seed = seed_of(kept[0]) if kept else random(SEED_SIZE)
+        seed = bytes_of(kept[0], "seed", SEED_SIZE) if kept else random(SEED_SIZE)
         learner = Learner(terms, Scaling.of(columns), _built(terms, own, columns, networks, seed), seed, data)
         if state:
             learner.go_on(kept[0], step - 1)

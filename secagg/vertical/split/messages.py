@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from secagg.messages import Said
 from secagg.payload import Payload
+from secagg.terms import Digest
 
 
 class Embeddings(Said, frozen=True, tag=True):
@@ -16,6 +17,12 @@ class Gradients(Said, frozen=True, tag=True):
     """Label party to another: of each record's loss at its embedding, a row each, clipped and noised; f8."""
 
     rows: Payload
+
+
+class Named(Said, frozen=True, tag=True):
+    """Label party to another, last: what names this network, so that parts of two do not go together."""
+
+    network: Digest
 
 
 class TopShared(Said, frozen=True, tag=True):

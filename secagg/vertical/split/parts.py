@@ -14,6 +14,8 @@ from secagg.vertical.split.seeds import SEED_SIZE
 from secagg.vertical.split.settings import SplitTerms
 from secagg.vertical.split.tensors import decode, encode, group_of, prefixed
 
+NAME_SIZE = 32
+
 
 @dataclass(frozen=True, eq=False)
 class SplitPart:
@@ -21,6 +23,7 @@ class SplitPart:
 
     Attributes:
         terms: of the training.
+        name: of the network, 32 bytes; all parts of one have the same, and those of no other.
         scaling: of its columns.
         bottom: from its columns to its embedding.
         top: from all embeddings, the label party's first, to a score; None but at the label party.
@@ -28,6 +31,7 @@ class SplitPart:
     """
 
     terms: SplitTerms
+    name: bytes = field(repr=False)
     scaling: Scaling = field(repr=False)
     bottom: Network = field(repr=False)
     top: Network | None = field(repr=False)
@@ -48,6 +52,7 @@ class SplitPart:
                 **columns_as_tensors(self.scaling),
                 **weights_as_tensors({"bottom": self.bottom} | ({"top": self.top} if self.top else {})),
                 "seed": np.frombuffer(self.seed, np.uint8),
+                "name": np.frombuffer(self.name, np.uint8),
             },
             self.terms.digest,
         )
@@ -75,7 +80,8 @@ class SplitPart:
             if weights := group_of(tensors, "top"):
                 top = networks.top(settings.width * len(terms.parties), seed=0)
                 top.load(weights)
-            return cls(terms, scaling, bottom, top, seed_of(tensors))
+            name, seed = bytes_of(tensors, "name", NAME_SIZE), bytes_of(tensors, "seed", SEED_SIZE)
+            return cls(terms, name, scaling, bottom, top, seed)
         except (KeyError, InputRefused):
             raise EnvironmentFault("the part is of other networks than these; build those it is of") from None
 
@@ -104,13 +110,13 @@ def weights_as_tensors(networks: Mapping[str, Network]) -> Tensors:
     return prefixed({name: network.weights() for name, network in networks.items()})
 
 
-def seed_of(tensors: Tensors) -> bytes:
-    """Return the secret among ``tensors``.
+def bytes_of(tensors: Tensors, name: str, size: int) -> bytes:
+    """Return bytes that stand among ``tensors``.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there are none of that name and size.
     """
-    seed = np.asarray(tensors["seed"], np.uint8).tobytes()
-    if len(seed) != SEED_SIZE:
-        raise KeyError("seed")
-    return seed
+    found = np.asarray(tensors[name], np.uint8).tobytes()
+    if len(found) != size:
+        raise KeyError(name)
+    return found

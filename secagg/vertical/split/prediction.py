@@ -41,7 +41,7 @@ def prediction_side(
         Probabilities of label 1, float64, shape (count,), at the party that is to get them; None elsewhere.
 
     Raises:
-        FaultySilo: a party left the protocol.
+        FaultySilo: a party left the protocol, or has a part of another network.
         InputRefused: the columns are not as described.
         ParameterError: the part is of another training.
 
@@ -55,7 +55,7 @@ def prediction_side(
     if len(columns) != terms.count:
         raise InputRefused("shape", f"{len(columns)} rows of columns for {terms.count} records; one each")
     others = training.others(own)
-    yield from agreed_step(terms.digest, others, InMemory())
+    yield from agreed_step(terms.agreed(part.name), others, InMemory())
     made = part.embed(columns)
     if own != terms.to:
         if part.top is not None:

@@ -26,7 +26,7 @@ from secagg.vertical.split.settings import SplitTerms
 
 SEED_SIZE = 32
 
-Use: TypeAlias = Literal["weights", "labels", "embeddings", "gradients", "prediction"]
+Use: TypeAlias = Literal["weights", "labels", "embeddings", "gradients", "name", "prediction"]
 
 
 def stream(seed: bytes, use: Use, *context: Field) -> RandomSource:

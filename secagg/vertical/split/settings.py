@@ -169,3 +169,7 @@ class PredictionTerms:
     def digest(self) -> bytes:
         """Of all of it, 32 bytes."""
         return digest("split prediction", self.training.digest, self.alignment, self.count, self.to)
+
+    def agreed(self, network: bytes) -> bytes:
+        """Return what parties with parts of one network agree on, 32 bytes; ``network`` is its name."""
+        return digest("split prediction of", self.digest, network)

@@ -34,8 +34,8 @@ from secagg.names import RandomSource, RealVector, SiloId
 from secagg.vertical.checkpoints import Checkpoints
 from secagg.vertical.split.labels import check_labels, flipped
 from secagg.vertical.split.learner import Learner, begun
-from secagg.vertical.split.messages import Embeddings, Gradients
-from secagg.vertical.split.parts import SplitPart
+from secagg.vertical.split.messages import Embeddings, Gradients, Named
+from secagg.vertical.split.parts import NAME_SIZE, SplitPart
 from secagg.vertical.split.ports import Network, Networks, RealMatrix
 from secagg.vertical.split.seeds import batches, content
 from secagg.vertical.split.settings import SplitTerms
@@ -86,7 +86,8 @@ def feature_side(
             bottom.backward(settings.embeddings.through(made, gradient[rows] / len(rows)))
         learner.round = round + 1
         learner.keep(checkpoints)
-    return learner.part()
+    named = yield from hear(label_party, Named)
+    return learner.part(named.network)
 
 
 def label_side(
@@ -142,7 +143,10 @@ def label_side(
             yield from say(other, Gradients(settings.gradients.release(part, random=noise)))
         learner.round = round + 1
         learner.keep(checkpoints)
-    return learner.part()
+    name = learner.random("name")(NAME_SIZE)
+    for other in others:
+        yield from say(other, Named(name))
+    return learner.part(name)
 
 
 def _learn(learner: Learner, columns: RealMatrix, embedded: RealMatrix, labels: RealVector) -> None:
