@@ -1,10 +1,11 @@
 """Hashing to points of Curve25519, and powers of points, many at once.
 
-A point is its u-coordinate, 32 bytes; points lie side by side in one buffer. Bytes are hashed to ristretto255
-by the suite of RFC 9380, and the element of encoding s stands for the point with u = 1/s^2: where RFC 9496,
-4.3.1 decodes s it finds y = (1 - s^2)/(1 + s^2), and u is (1 + y)/(1 - y). That point is one of a coset of
-points which differ by a point of low order. Powers are X25519, whose exponents are multiples of 8, so all
-points of the coset have the same ones. libsodium does both, outside of Python's lock.
+A point is its u-coordinate, 32 bytes; points lie side by side in one buffer. Bytes are hashed to
+ristretto255 by the suite of RFC 9380, and the element of encoding s stands for the point with u = s^2. Where
+RFC 9496, 4.3.1 decodes s it finds y = (1 - s^2)/(1 + s^2), whose u is (1 + y)/(1 - y) = 1/s^2; the point with
+u = s^2 is that one plus (0, 0), of order two. An element is a coset of points which differ by a point of low
+order, and both are in it. Powers are X25519, whose exponents are multiples of 8, so all points of the coset
+have the same ones. libsodium does both, outside of Python's lock.
 
 Nothing here decides who raises what to which exponent.
 
@@ -18,8 +19,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
-import numpy as np
-
 from secagg.errors import MalformedMessage, MissingExtra, ParameterError, UsageError
 from secagg.names import RandomSource
 
@@ -29,7 +28,6 @@ ORDER = 2**252 + 27742317777372353535851937790883648493
 """Of the group that powers lie in, a prime."""
 
 _FIELD = 2**255 - 19
-_LARGEST = np.frombuffer(_FIELD.to_bytes(POINT_SIZE, "little"), np.uint8)
 _LOWEST, _PAST = 2**254, 2**255
 """Between these an exponent of X25519 lies."""
 
@@ -60,6 +58,15 @@ class Exponent:
             if inverse is not None:
                 return cls(_bytes(value), _bytes(inverse))
 
+    @classmethod
+    def from_bytes(cls, secret: bytes) -> Exponent:
+        """Return the exponent that ``to_bytes`` gave."""
+        return cls(secret[:POINT_SIZE], secret[POINT_SIZE:])
+
+    def to_bytes(self) -> bytes:
+        """Return 64 secret bytes, for a process of this one's own that computes with them."""
+        return self._raw + self._inverse
+
     @property
     def inverse(self) -> Exponent:
         """The exponent that takes this one back."""
@@ -75,9 +82,7 @@ class Exponent:
         check_canonical(points)
         raised, raw = _multiplication(), self._raw
         try:
-            return b"".join(
-                raised(raw, bytes(points[at : at + POINT_SIZE])) for at in range(0, len(points), POINT_SIZE)
-            )
+            return b"".join([raised(raw, each) for each in _split(points)])
         except RuntimeError:  # The result is all zero (RFC 7748, section 6.1).
             raise MalformedMessage("a point is of low order") from None
 
@@ -107,16 +112,13 @@ def check_canonical(points: bytes | memoryview) -> None:
     """
     if len(points) % POINT_SIZE:
         raise MalformedMessage(f"{len(points)} bytes are not whole points of {POINT_SIZE}")
-    rows = np.frombuffer(points, np.uint8).reshape(-1, POINT_SIZE)
-    # At or above the prime: all bits set but for the lowest byte, which is at least 0xed.
-    full = (rows[:, 1:] >= _LARGEST[1:]).all(axis=1) & (rows[:, 0] >= _LARGEST[0])
-    if full.any() or (rows[:, -1] > 0x7F).any():
+    if any(int.from_bytes(each, "little") >= _FIELD for each in _split(points)):
         raise MalformedMessage("a point is not in its canonical encoding")
 
 
-def all_differ(points: bytes) -> bool:
-    """Tell whether no two of ``points``, 32 bytes each, are one."""
-    return len(np.unique(np.frombuffer(points, f"S{POINT_SIZE}"))) == len(points) // POINT_SIZE
+def _split(points: bytes | memoryview) -> Iterator[bytes]:
+    read = bytes(points)
+    return (read[at : at + POINT_SIZE] for at in range(0, len(read), POINT_SIZE))
 
 
 def hash_to_ristretto255(messages: Iterable[bytes], tag: bytes) -> Iterator[bytes]:
@@ -145,20 +147,8 @@ def hash_to_points(messages: Sequence[bytes], tag: bytes) -> bytes:
         Each is on the curve and not on its twist.
         It is the element that RFC 9380's hash_to_ristretto255 gives.
     """
-    elements = [int.from_bytes(each, "little") for each in hash_to_ristretto255(messages, tag)]
-    # One division for all of them (Montgomery's trick): running products, then back again.
-    products, running = [], 1
-    for element in elements:
-        products.append(running)
-        running = running * element % _FIELD
-    if not running:
-        raise UsageError("a message hashes to the identity, which nobody can have found")
-    inverse, points = pow(running, -1, _FIELD), [b""] * len(elements)
-    for at in range(len(elements) - 1, -1, -1):
-        root = inverse * products[at] % _FIELD
-        inverse = inverse * elements[at] % _FIELD
-        points[at] = _bytes(root * root % _FIELD)
-    return b"".join(points)
+    elements = (int.from_bytes(each, "little") for each in hash_to_ristretto255(messages, tag))
+    return b"".join([_bytes(element * element % _FIELD) for element in elements])
 
 
 def _expander(tag: bytes) -> Callable[[bytes], bytes]:

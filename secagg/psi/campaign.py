@@ -122,6 +122,7 @@ class Campaign:
     def close(self) -> None:
         """End the campaign now; its exponent is gone."""
         self._sender.close()
+        self._powers.close()
         self._held.clear()
 
     def __enter__(self) -> Self:

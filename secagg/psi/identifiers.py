@@ -256,6 +256,8 @@ def _known(name: str, row: int, text: str) -> str:
 
 def _absent(value: object) -> bool:
     """Tell whether nothing is there: None, NaN of any type, and what pandas has for it."""
+    if isinstance(value, str | int):
+        return False  # Nearly all are, and to look for a ``Real`` takes long.
     if value is None or type(value).__name__ in {"NAType", "NaTType"}:
         return True
     return isinstance(value, Real) and bool(value != value)  # noqa: PLR0124 - NaN

@@ -113,7 +113,7 @@ _ONE = Exponent.generate()
     ("defence", "mutant", "found"),
     [
         ("secagg.psi.powers.Powers.of_messages", unmasked, "found by guessing"),
-        ("secagg.psi.powers.hash_to_points", hashed_to_x, "on the twist"),
+        ("secagg.psi.workers.hash_to_points", hashed_to_x, "on the twist"),
         ("secagg.psi.receiver.Exponent", Constant, "two sessions show the same records"),
         ("secagg.psi.sender.Exponent", Constant, "two sessions show the same records"),
     ],
