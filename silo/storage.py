@@ -44,16 +44,26 @@ def lock(what: Path, path: Path) -> int:
         InUse: another process has it.
         OSError: the file cannot be made.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            pid = os.read(file, 20).decode("ascii", "replace").strip() or "unknown"
+            os.close(file)
+            raise InUse(what, pid) from None
+        if _is_at(file, path):
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+            return file
+        os.close(file)  # Whoever had it took it away meanwhile: what is locked is nowhere.
+
+
+def _is_at(file: int, path: Path) -> bool:
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        pid = os.read(file, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(file)
-        raise InUse(what, pid) from None
-    os.ftruncate(file, 0)
-    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
-    return file
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def not_written(folder: Path, error: sqlite3.Error | OSError) -> StateFault:
