@@ -150,6 +150,17 @@ def test_workers_end_once_they_are_idle() -> None:
     assert not found.there
 
 
+@pytest.mark.usefixtures("elsewhere")
+def test_a_copy_that_was_forked_ends_nothing(two: Workers) -> None:
+    child = os.fork()
+    if child == 0:
+        two.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert two.there
+    assert two.powers_of(POINTS, b"", EXPONENT) == EXPECTED
+
+
 PARENT = """
 import os, signal
 from secagg.hazmat.curve import Exponent
