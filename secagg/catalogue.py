@@ -542,6 +542,15 @@ _ENTRIES = (
         you_can="if the rule is this silo's own, change [intersections] of silo.toml, or leave it as it is",
         they_can="the party whose rule it is: the same in its own silo.toml",
     ),
+    Explanation(
+        code="SA-6020",
+        what="this silo takes no part in the vertical job: its rule `{rule}` says no",
+        cause="the job file says how well columns and labels are protected, each silo how well they must be",
+        safe="yes: nothing was read and nothing left this silo",
+        you_can="ask for more protection in the job file, the same at every party; or change [vertical] of "
+        "silo.toml, if this silo may show more",
+        they_can="the other parties: take the job file that was agreed on",
+    ),
     # --- 7: privacy budget ------------------------------------------------------------------------
     Explanation(
         code="SA-7001",

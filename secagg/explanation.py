@@ -234,6 +234,16 @@ _RULE_CODES = {
     "queries": "SA-6019",
     "largest set": "SA-6019",
     "smallest intersection": "SA-6019",
+    "learning": "SA-6020",
+    "links": "SA-6020",
+    "max_steps": "SA-6020",
+    "min_child_rows": "SA-6020",
+    "max_bins": "SA-6020",
+    "min_label_flip": "SA-6020",
+    "max_rounds": "SA-6020",
+    "min_embedding_noise": "SA-6020",
+    "min_gradient_noise": "SA-6020",
+    "scores_to": "SA-6020",
 }
 
 

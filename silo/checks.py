@@ -68,6 +68,7 @@ def findings(path: Path) -> Iterator[Finding]:
     if encrypted:
         yield _finding("keys", lambda: _keys(config, encrypted))
     yield _finding("intersections", lambda: _intersections(config))
+    yield _finding("vertical jobs", lambda: _vertical(config))
     yield _finding("coordinator", lambda: _coordinator(config))
 
 
@@ -145,6 +146,15 @@ def _intersections(config: SiloConfig) -> str:
     from silo.psi.run import check
 
     return check(config)
+
+
+def _vertical(config: SiloConfig) -> str:
+    own = config.vertical
+    if strangers := own.scores_to - set(config.members().silos):
+        raise EnvironmentFault(f"[vertical] scores_to has {', '.join(sorted(strangers))}, not in the roster")
+    given = ", ".join(name for name in type(own).model_fields if name in own.model_fields_set)
+    floors = f"its own {given}" if given else "no floors but the defaults of a job file"
+    return f"with {floors}; may be learned: {', '.join(sorted(own.learning)) or 'nothing'}"
 
 
 def _held(document: KeyDocument | None) -> str:

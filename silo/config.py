@@ -34,6 +34,7 @@ from secagg.privacy.ledger import Budget
 from secagg.psi.queries import QueryLimits
 from secagg.psi.terms import Count, IntersectionPolicy
 from secagg.roster import SILO_ID_PATTERN, Roster, check_silo
+from silo.vertical.policy import VerticalPolicy
 
 _NAME = re.compile(SILO_ID_PATTERN)
 _BUDGET = frozenset(field.name for field in fields(Budget))
@@ -177,6 +178,7 @@ class SiloConfig(PartyFile):
         tls: certificates.
         policy: floors, and approved apps.
         intersections: who may look for shared records, and its limits.
+        vertical: how much vertical jobs may have this silo show.
         data: what is trained on.
     """
 
@@ -189,6 +191,7 @@ class SiloConfig(PartyFile):
     memory_limit: int | None = Field(default=None, ge=1)
     policy: Floors = Floors()
     intersections: Intersections = Intersections()
+    vertical: VerticalPolicy = VerticalPolicy()
     data: Data
 
     def private_keys(self) -> Sequence[Path]:

@@ -105,6 +105,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (PolicyRefused("max_l2_clip_norm", "text"), "SA-6017"),
     (PolicyRefused("ledger", "text"), "SA-6018"),
     (PolicyRefused("partners", "text"), "SA-6019"),
+    (PolicyRefused("min_child_rows", "text"), "SA-6020"),
     (PrivacyBudgetExhausted("text"), "SA-7001"),
 )
 SHAPE = re.compile(

@@ -7,7 +7,7 @@ of a table is used. Where a party's own table lies is no part of it. Names and d
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from secagg.errors import MissingExtra
 
@@ -28,7 +28,8 @@ from secagg.vertical.split.settings import SplitSettings
 from secagg.vertical.trees.settings import Loss
 from secagg.vertical.trees.settings import Settings as TreeSettings
 
-LEARNING = ("logistic", "linear", "trees", "split")
+Learning: TypeAlias = Literal["logistic", "linear", "trees", "split"]
+LEARNING: tuple[Learning, ...] = get_args(Learning)
 NETWORKS = {"hidden", "bottom_rate", "top_rate"}
 """Keys of ``[split]`` that are the networks'; each party builds its own."""
 LONGEST_NAME = 48
@@ -223,6 +224,11 @@ class VerticalJob(OperatorFile):
                 label_party=self.label_party,
             )
         return self
+
+    @property
+    def learning(self) -> Learning:
+        """How the parties learn."""
+        return next(name for name in LEARNING if getattr(self, name) is not None)
 
     @property
     def scores_to(self) -> SiloId:

@@ -249,6 +249,7 @@ def _party(asked: Asked, console: Console) -> Iterator[_Party]:
     for partner in job.parties:
         if partner != config.name:
             config.intersections.check_partner(partner)
+    config.vertical.check(job, config.name)  # Of a prediction too: it also shows as much as the job says.
     folder = _folder(config, job)
     try:
         make_folder(folder)

@@ -22,6 +22,7 @@ from secagg.vertical import SplitNetwork
 from secagg.vertical.split import labels
 from secagg.vertical.split.cut import Cut
 from secagg.vertical.split.messages import Gradients
+from secagg.vertical.split.settings import SplitSettings
 from tests.vertical.split_networks import NAMES, Small, auc, fixed, split_task
 
 KNOWN = 20
@@ -30,7 +31,7 @@ BROKEN = 0.9
 TRAININGS = 4
 
 
-def gradients(training: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def gradients(training: int, settings: SplitSettings | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return what the insurer is sent, shape (rounds, records, width), and the labels: 1 in 10."""
     train, _, _ = split_task("digit 8", parties=2, seed=training)
     sent: list[NDArray[Any]] = []
@@ -43,7 +44,7 @@ def gradients(training: int) -> tuple[NDArray[Any], NDArray[Any]]:
                 return
             sent.append(message.rows.array().reshape(train.count, -1))
 
-    SplitNetwork(Small()).fit(train, random=fixed(training), watch=watch)
+    SplitNetwork(Small(), settings).fit(train, random=fixed(training), watch=watch)
     return np.array(sent), train.labels()
 
 

@@ -19,7 +19,17 @@ from secagg.vertical.linear.regression import LogisticRegression
 from secagg.vertical.trees.boosting import GradientBoosting
 from silo.vertical.job_file import VerticalJob
 from silo.vertical.work import Work
-from tests.faults.vertical_world import JOB, LABEL_PARTY, LOGISTIC, NAMES, TREES, Columns, parties, shared
+from tests.faults.vertical_world import (
+    FLOOR,
+    JOB,
+    LABEL_PARTY,
+    LOGISTIC,
+    NAMES,
+    TREES,
+    Columns,
+    parties,
+    shared,
+)
 
 FIT, NEW = parties(), parties(60, seed=6)
 STAGES = (
@@ -283,6 +293,22 @@ def test_who_is_not_listed_or_asks_too_much_is_refused_before_anything_is_told(w
     finally:
         toml.write_text(text, encoding="utf-8")
     assert not (world.state("insurer") / "fit" / "alignment").exists()
+
+
+def test_a_job_that_shows_more_than_a_silo_lets_is_refused_there(world: Columns) -> None:
+    toml = world.config("bank")
+    text = toml.read_text(encoding="utf-8")
+    toml.write_text(text.replace(FLOOR, "[vertical]\nmin_child_rows = 6\n"), encoding="utf-8")
+    try:
+        for verb in ("fit", "predict"):
+            bank = world.type("bank", verb)
+            assert bank.end() == 6
+            assert "[trees] min_child_rows = 5" in bank.log
+            assert "x SA-6020" in bank.log
+            assert "read" not in bank.log.split("x SA-")[0]
+    finally:
+        toml.write_text(text, encoding="utf-8")
+    assert not world.state("bank").exists()
 
 
 @pytest.mark.full

@@ -25,6 +25,8 @@ LABEL_PARTY = "insurer"
 JOB = 'kind = "vertical"\nname = "churn"\nparties = ["bank", "insurer"]\nlabel_party = "insurer"\n'
 TREES = "[trees]\ntrees = 3\ndepth = 2\nmin_child_rows = 5\nbins = 8\n"
 LOGISTIC = "[logistic]\n"
+FLOOR = "[vertical]\nmin_child_rows = 5\n"
+"""What lets ``TREES`` grow from so few records, in both silos' own files."""
 
 
 def parties(rows: int = 160, *, seed: int = 5) -> dict[SiloId, Party]:
@@ -64,7 +66,7 @@ class Columns:
         for name, other in zip(NAMES, reversed(NAMES), strict=True):
             toml = self.config(name)
             text = toml.read_text(encoding="utf-8")
-            listed = f'[intersections]\npartners = ["{other}"]\n\n[data]\n'
+            listed = f'[intersections]\npartners = ["{other}"]\n\n{FLOOR}\n[data]\n'
             toml.write_text(text.replace("[data]\n", listed, 1), encoding="utf-8")
 
     def __enter__(self) -> Self:

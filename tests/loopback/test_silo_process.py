@@ -620,6 +620,7 @@ def test_check_finds_everything_in_order_and_leaves_nothing_behind(site: Site) -
             "state",
             "ledger",
             "intersections",
+            "vertical jobs",
             "coordinator",
         ]
         assert sorted(path.name for path in site.home.iterdir()) == before
