@@ -1,21 +1,58 @@
-"""Sessions of an intersection of many, driven one message at a time, for tests that come between them."""
+"""Sessions of an intersection of many, for tests that come between them or look at what they say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
 from secagg import wire
+from secagg.conversation import Side, together
 from secagg.messages import Said
 from secagg.names import SiloId
 from secagg.payload import Frame
+from secagg.psi.draws import Draws, fresh
+from secagg.psi.identifiers import Key, read_identifiers
 from secagg.psi.many.follower import FollowerSession
 from secagg.psi.many.leader import LeaderSession
 from secagg.psi.many.messages import FromFollower, FromLeader
+from secagg.psi.many.sides import following, leading
 from secagg.psi.many.terms import ManyTerms
+from secagg.psi.outcome import Outcome
+from secagg.psi.terms import IntersectionPolicy
+from tests.psi.parties import ONE_CORE
+
+Heard: TypeAlias = Callable[[SiloId, SiloId, Said, int], None]
+"""Told sender, receiver, message and bytes of all that is said."""
+
+
+def meet(
+    terms: ManyTerms,
+    sets: Mapping[SiloId, Iterable[Key]],
+    heard: Heard,
+    *,
+    draws: Mapping[SiloId, Draws] | None = None,
+) -> None:
+    """Run all sides; what each draws is fresh where nothing else is given."""
+    sides: dict[SiloId, Side[Outcome | None]] = {}
+    for name in terms.parties:
+        read, policy = read_identifiers(sets[name]), IntersectionPolicy()
+        drawn = (draws or {}).get(name, fresh)
+        if name == terms.leader:
+            lead = LeaderSession(terms, read, policy=policy, powers=ONE_CORE, draws=drawn)
+            sides[name] = leading(lead)
+        else:
+            follow = FollowerSession(terms, name, read, policy=policy, powers=ONE_CORE, draws=drawn)
+            sides[name] = following(follow)
+
+    def watch(sender: SiloId, to: SiloId, frame: Frame) -> None:
+        kind: Any = FromLeader if sender == terms.leader else FromFollower
+        heard(sender, to, wire.decode_as(*frame, kind), wire.size_of(frame))
+
+    together(sides, watch=watch)
 
 
 class Parties:
-    """All parties in one process, over the bytes of the wire.
+    """All parties in one process, over the bytes of the wire, driven one message at a time.
 
     Attributes:
         sent: party -> bytes that it sent so far.
