@@ -57,7 +57,7 @@ class Views:
         for view in map(bytes, self.of.values()):
             for offset in range(8):  # A pattern may begin at any byte.
                 words = np.frombuffer(view, "<u8", (len(view) - offset) // 8, offset)
-                for head in words[np.isin(words, heads)]:
+                for head in np.unique(words[np.isin(words, heads)]):
                     if any(pattern in view for pattern in by_head[int(head)]):
                         return True
         return False

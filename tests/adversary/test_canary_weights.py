@@ -31,6 +31,7 @@ from secagg.payload import Payload
 from secagg.policy import Policy
 from tests.adversary import marks
 from tests.adversary.marks import LEAST, Mark, found, found_in_memory
+from tests.adversary.mutants import NoCipher
 from tests.adversary.watching import FLOORS, SECONDS, SILOS, Federation, Mutants
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="reads the memory of a process")
@@ -244,19 +245,6 @@ def no_masks(*_: Any, **__: Any) -> None:
 
 def any_scheme(_policy: Policy, _name: str) -> None:
     """``Policy._check_scheme`` that allows all."""
-
-
-class NoCipher:
-    """``AESGCM`` that hides nothing."""
-
-    def __init__(self, _key: bytes) -> None:
-        pass
-
-    def encrypt(self, _nonce: bytes, data: bytes, _associated: bytes) -> bytes:
-        return data + bytes(16)
-
-    def decrypt(self, _nonce: bytes, data: bytes, _associated: bytes) -> bytes:
-        return data[:-16]
 
 
 def seeds_in_clear(self: Any, vector: Any, *, silo: str, round_id: bytes) -> Payload:

@@ -19,8 +19,7 @@ from secagg.payload import Frame, Payload
 from secagg.vertical import GradientBoosting
 from secagg.vertical.trees.feature import FeatureParty
 from secagg.vertical.trees.gradients import Fixed, first_score, gradients
-from secagg.vertical.trees.lattice import SECRETS
-from secagg.vertical.trees.secret import SecretKey
+from tests.adversary.mutants import rows_in_clear
 from tests.vertical.trees import aligned
 
 ROWS = 240
@@ -104,14 +103,6 @@ def test_vertical_trees_view() -> None:
     assert leaks() == []
 
 
-def in_clear(_: SecretKey, sums: NDArray[np.int64]) -> tuple[bytes, Any]:
-    """Send rows as they are."""
-    blocks = -(-sums.shape[1] // 512)
-    sent = np.zeros(blocks * SECRETS * 4096 * 14, np.uint8)
-    sent[: sums.size * 8] = sums.reshape(-1).astype("<i8").view(np.uint8)
-    return bytes(32), sent
-
-
 _summed = FeatureParty._summed
 
 
@@ -125,7 +116,7 @@ def with_cuts(self: FeatureParty, *given: Any) -> Payload | None:
 @pytest.mark.parametrize(
     ("defence", "mutant", "found"),
     [
-        ("secagg.vertical.trees.secret.SecretKey.encrypt", in_clear, "gradients of bank"),
+        ("secagg.vertical.trees.secret.SecretKey.encrypt", rows_in_clear, "gradients of bank"),
         (
             "secagg.vertical.trees.feature.FeatureParty._summed",
             with_cuts,

@@ -40,6 +40,15 @@ FLOORS = Policy(min_weight_cap=100.0)
 Mutants = Mapping[str, Callable[..., Any]]
 
 
+def standing(mutants: Mutants) -> str:
+    """Return those of ``mutants`` that stand in this process now, as ``watched.put_in`` reads them."""
+    return " ".join(
+        f"{symbol}={replacement.__module__}:{replacement.__qualname__}"
+        for symbol, replacement in mutants.items()
+        if resolve(symbol) is replacement
+    )
+
+
 class Federation:
     """A coordinator and four silos as processes; all end with the block.
 
@@ -70,11 +79,7 @@ class Federation:
         self.temporary = self.run / "tmp"
         for made in (self.temporary, self._secrets, *(self.gates / silo for silo in SILOS)):
             made.mkdir(parents=True)
-        self._mutants = " ".join(
-            f"{symbol}={replacement.__module__}:{replacement.__qualname__}"
-            for symbol, replacement in (mutants or {}).items()
-            if resolve(symbol) is replacement
-        )
+        self._mutants = standing(mutants or {})
         self._dies = dies or {}
         self.patients = {silo: f"patient {os.urandom(12).hex()}" for silo in SILOS}
         write_development_federation(

@@ -5,16 +5,19 @@
 Moments of a silo: writing, written: before and after a file of the job is on disk, by its name (a step's is
 its number); ``heard`` is what a partner said in the intersection. What is random in an intersection is drawn
 from a seed, so that two runs can be compared. What a silo hears in clear, and what the coordinator forwards,
-is noted in ``FOLDER/heard`` and ``FOLDER/forwarded``.
+is noted in ``FOLDER/heard`` and ``FOLDER/forwarded``. ``WATCHED_MUTANTS`` stand in the place of product
+symbols, see ``tests.adversary.watched``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from tests.adversary.watched import put_in
 from tests.faults.launcher import Scene, exchange
 from tests.faults.orders import Orders
 
@@ -88,6 +91,7 @@ def start() -> None:
     """Run what the command line names."""
     folder, command, *arguments = sys.argv[1:]
     sys.argv = [command, *arguments]
+    put_in(os.environ.get("WATCHED_MUTANTS", ""), command)
     {"silo": silo, "coordinator": coordinator}[command](Scene(Orders(Path(folder) / "order")), Path(folder))
 
 

@@ -54,9 +54,13 @@ class Columns:
 
     Args:
         folder: empty; everything is in it.
+
+    Attributes:
+        mutants: what silos that are started have in the place of product symbols; see ``standing``.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.mutants = ""
         self.folder = folder
         self.files = folder / "federation"
         self.running: dict[str, Process] = {}
@@ -123,6 +127,7 @@ class Columns:
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",
+            "WATCHED_MUTANTS": self.mutants,
         }
         return Process([*launcher, *words], cwd=self.folder / "cwd", env=environment)
 

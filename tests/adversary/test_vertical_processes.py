@@ -1,0 +1,96 @@
+"""Attack ``vertical_processes``: search what crosses between the processes of silos that train together.
+
+A bank and an insurer find their shared records and train, each in a process of its own, through a
+coordinator over mutual TLS. The coordinator keeps what it forwards, each silo what it hears. All of that is
+searched for another's identifiers, column values, labels, gradients and residuals, and what was forwarded for
+whatever was said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from secagg.vertical.lattice.ciphertexts import SecretKey
+from secagg.vertical.lattice.product import Layout, hide
+from secagg.vertical.lattice.ring import Limbs
+from silo.vertical.job_file import VerticalJob
+from silo.vertical.work import Work
+from tests.adversary.mutants import BareExponent, NoCipher, rows_in_clear
+from tests.adversary.watching import standing
+from tests.faults.vertical_wire import leaks
+from tests.faults.vertical_world import LABEL_PARTY, LOGISTIC, NAMES, TREES, Columns, parties
+
+
+def residuals_in_clear(key: SecretKey, vector: NDArray[np.int32], layout: Layout) -> tuple[bytes, Limbs]:
+    """``hide`` with the vector where the first values of a ciphertext are."""
+    seed, seconds = hide(key, vector, layout)
+    seconds.reshape(-1)[: len(vector)] = vector.view(np.uint32)
+    return seed, seconds
+
+
+FIT = parties()
+MUTANTS: dict[str, Callable[..., Any]] = {
+    "secagg.channel.records.AESGCM": NoCipher,
+    "secagg.psi.receiver.Exponent": BareExponent,
+    "secagg.vertical.linear.products.hide": residuals_in_clear,
+    "secagg.vertical.trees.secret.SecretKey.encrypt": rows_in_clear,
+}
+
+
+@pytest.fixture(scope="module")
+def columns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Columns]:
+    with Columns(tmp_path_factory.mktemp("columns")) as world:
+        yield world
+
+
+def attack(columns: Columns, method: str) -> None:
+    columns.begin(method, FIT, FIT)
+    columns.mutants = standing(MUTANTS)
+    silos = [columns.type(name, "fit") for name in NAMES]
+    codes = [silo.end() for silo in silos]
+    aligned = Work(columns.state(LABEL_PARTY) / "fit").alignment
+    assert aligned is not None, silos[-1].log
+    found = leaks(
+        {name: columns.noted(name, "heard") for name in NAMES},
+        columns.noted("coordinator", "forwarded"),
+        job=VerticalJob.load(columns.folder / "cwd" / "job.toml").digest,
+        tables=[FIT],
+        order=aligned.places,
+    )
+    assert not found, "\n".join(found)
+    # What a mutant sends in clear opens to nothing, and training ends; it was sent all the same.
+    assert codes == [0, 0], "\n".join(silo.log for silo in silos)
+
+
+METHODS = [
+    pytest.param(TREES, id="trees"),
+    pytest.param(LOGISTIC, id="logistic", marks=pytest.mark.full),
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_vertical_processes(columns: Columns, method: str) -> None:
+    attack(columns, method)
+
+
+@pytest.mark.parametrize(
+    ("method", "defence", "found"),
+    [
+        (TREES, "secagg.channel.records.AESGCM", "the coordinator reads what silos say"),
+        (TREES, "secagg.psi.receiver.Exponent", "insurer sees points of bank"),
+        (TREES, "secagg.vertical.trees.secret.SecretKey.encrypt", "bank sees gradients of insurer"),
+        (LOGISTIC, "secagg.vertical.linear.products.hide", "bank sees residuals of insurer"),
+    ],
+    ids=["channel", "points", "gradients", "residuals"],
+)
+def test_vertical_processes_mutant(
+    monkeypatch: pytest.MonkeyPatch, columns: Columns, method: str, defence: str, found: str
+) -> None:
+    monkeypatch.setattr(defence, MUTANTS[defence])
+    with pytest.raises(AssertionError, match=found):
+        attack(columns, method)
