@@ -3,10 +3,12 @@
 The leader gets from each follower's table a value for each of its own identifiers. It adds up those of some
 followers and compares the sum with what it can compute by itself: nothing, and its own part of their shares.
 Where that tells members of their sets from others, it knows what some share, and how much. And it asks the
-tables about identifiers that it did not ask the followers about."""
+tables about identifiers that it did not ask the followers about, and which of these cannot be in them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from itertools import chain, combinations
 from typing import Any
@@ -16,13 +18,13 @@ import pytest
 
 from secagg.hazmat.agreement import AgreementKey
 from secagg.hazmat.curve import POINT_SIZE
-from secagg.names import SiloId
+from secagg.names import RandomSource, SiloId
 from secagg.psi.identifiers import read_identifiers
 from secagg.psi.many.leader import Asked, LeaderSession
 from secagg.psi.many.messages import Table
 from secagg.psi.many.shares import pair_keys, zero_shares
 from secagg.psi.many.terms import ManyTerms
-from secagg.psi.okvs import Words, decode
+from secagg.psi.okvs import Words, decode, encode
 from tests.psi.test_many import parties
 
 # Some share much, all little: of the leader's records most are some followers', 4 are everybody's. And the
@@ -95,6 +97,15 @@ def test_tables_say_nothing_of_what_was_not_asked() -> None:
     assert zeros(total ^ zero_shares(leader.keys, guessed)) == 0, "the leader sees what followers share"
 
 
+def test_tables_rule_nobody_out() -> None:
+    leader = run()
+    guessed = read_identifiers(range(10_000, 11_000)).encoded
+    for follower, table in leader.tables.items():
+        # What no identifier of a follower decides must look like what one does.
+        ruled_out = zeros(looked_up(table, guessed)) + zeros(table.entries.array().reshape(-1, 2))
+        assert ruled_out == 0, f"the leader sees whom {follower} does not have"
+
+
 def no_shares(_: Mapping[SiloId, bytes], identifiers: Sequence[bytes]) -> Words:
     return np.zeros((len(identifiers), 2), np.uint64)
 
@@ -125,3 +136,15 @@ def test_tables_say_nothing_of_what_was_not_asked_mutant(monkeypatch: pytest.Mon
     monkeypatch.setattr("secagg.psi.many.leader.hidden_by", bare)
     with pytest.raises(AssertionError, match="the leader sees what followers share"):
         test_tables_say_nothing_of_what_was_not_asked()
+
+
+def filled_with_zeros(
+    keys: Sequence[bytes], values: Words, *, random: RandomSource = os.urandom
+) -> tuple[bytes, Words]:
+    return encode(keys, values, random=bytes)
+
+
+def test_tables_rule_nobody_out_mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secagg.psi.many.follower.encode", filled_with_zeros)
+    with pytest.raises(AssertionError, match="the leader sees whom b does not have"):
+        test_tables_rule_nobody_out()
