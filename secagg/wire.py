@@ -7,6 +7,8 @@ compression: nothing in a frame can grow when it is decoded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any, cast, get_args
 
 import msgspec
@@ -73,23 +75,42 @@ def decode_as(header: bytes | memoryview, payload: Buffer | None, kind: Any) -> 
         raise MalformedMessage(f"a header of {len(header)} bytes; at most {MAX_HEADER_SIZE} are taken")
     if bytes(header[:1]) != VERSION:
         raise MalformedMessage("not a frame of protocol version 1")
-    found: list[Payload] = []
+    try:
+        if payload is None:
+            message = _decoder(kind).decode(header[1:])
+        else:
+            message = _carrying(payload, header[1:], kind)
+        if msgspec.msgpack.encode(message, enc_hook=describe) != header[1:]:
+            raise MalformedMessage("a frame has more in it than its message")
+    except (msgspec.MsgspecError, ParameterError, ValueError, OverflowError, RecursionError) as error:
+        # The text of the decoder may quote received values, so it is not passed on.
+        raise MalformedMessage("bytes are not a message of this protocol") from error
+    return message
 
+
+@cache
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    """Return the decoder of frames without a payload, which takes longer to make than to use."""
+    return msgspec.msgpack.Decoder(kind, dec_hook=_attaching(None, []))
+
+
+def _carrying(payload: Buffer, header: bytes | memoryview, kind: Any) -> Any:
+    """Decode a message and the payload beside it, which must be the one that it announces."""
+    found: list[Payload] = []
+    message = msgspec.msgpack.decode(header, type=kind, dec_hook=_attaching(payload, found))
+    if not found:
+        raise MalformedMessage("a frame has more in it than its message")
+    return message
+
+
+def _attaching(payload: Buffer | None, found: list[Payload]) -> Callable[[type, object], object]:
     def hook(target: type, value: object) -> object:
         if target is not Payload:
             raise NotImplementedError(target)
         found.append(_attach(value, payload))
         return found[0]
 
-    try:
-        message = msgspec.msgpack.decode(header[1:], type=kind, dec_hook=hook)
-        canonical = len(found) > 0 or payload is None
-        if not canonical or msgspec.msgpack.encode(message, enc_hook=describe) != header[1:]:
-            raise MalformedMessage("a frame has more in it than its message")
-    except (msgspec.MsgspecError, ParameterError, ValueError, OverflowError, RecursionError) as error:
-        # The text of the decoder may quote received values, so it is not passed on.
-        raise MalformedMessage("bytes are not a message of this protocol") from error
-    return message
+    return hook
 
 
 def _attach(value: object, payload: Buffer | None) -> Payload:

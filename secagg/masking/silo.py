@@ -232,7 +232,8 @@ class MaskingSilo:
         if peers.get(self._silo) != state.bundle:
             raise FaultyCoordinator("the announced keys of this silo are not those that it sent")
         for peer, bundle in peers.items():
-            blame(peer, bundle_fault(self._roster, state.descriptor, peer, bundle))
+            if peer != self._silo:  # Its own is the one that it made.
+                blame(peer, bundle_fault(self._roster, state.descriptor, peer, bundle))
         session = transcript.session_id(state.descriptor, announced.bundles)
         seed = self._random(32)
         dealt = deal(
@@ -262,7 +263,8 @@ class MaskingSilo:
         if boxes.keys() != share_sets.keys() - {self._silo} or len(boxes) != len(announced.boxes):
             raise FaultyCoordinator("the boxes for this silo are not one of each other dealer")
         for dealer, share_set in share_sets.items():
-            blame(dealer, share_set_fault(self._roster, state.session, dealer, share_set, state.peers))
+            if dealer != self._silo:
+                blame(dealer, share_set_fault(self._roster, state.session, dealer, share_set, state.peers))
         pairs = {self._silo: state.own}
         for dealer, sealed in boxes.items():
             entry = next(e for e in share_sets[dealer].entries if e.recipient == self._silo)

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from itertools import combinations
 from math import lcm
 from typing import Any, TypeVar, cast
@@ -73,6 +74,12 @@ BASE = hashlib.sha256(b"a base model").digest()
 SECONDS = 60.0
 KINDS: tuple[Kind, ...] = ("seed", "mask")
 T = TypeVar("T", bound=FromSilo)
+
+
+@lru_cache(maxsize=1024)
+def _once(derive: Callable[..., bytes], *values: Any) -> bytes:
+    """Return ``derive(*values)``: the coordinator needs the same digests at every message."""
+    return derive(*values)
 
 
 # --- silos -----------------------------------------------------------------------------------------------
@@ -335,7 +342,7 @@ class Knowledge:
                 self._views[silo] = _View(self._terms[message.training].base, descriptor, {})
             case KeysAnnounced(), ShareKeys():
                 view = self._views[silo]
-                session = transcript.session_id(view.descriptor, message.bundles)
+                session = _once(transcript.session_id, view.descriptor, message.bundles)
                 self._views[silo] = replace(view, bundles=dict(message.bundles), session=session)
                 self._share_sets[session, silo].append(answer.share_set)
                 self._open_boxes(self._views[silo], silo, answer)
@@ -438,18 +445,15 @@ class Knowledge:
 
         None for all honest silos. Colluders' vectors are known and never in one.
         """
-        rows = self._unmasked()
-        if silos is not None:
-            outside = {vector for row, _ in rows for vector in row if vector[0] not in frozenset(silos)}
-            rows = _eliminate(rows, outside)
-        return [Exposure(dict(row), total) for row, total in _independent(rows)]
+        return _exposed(self._unmasked(), silos)
 
     def smallest(self, below: int) -> Exposure | None:
         """Return a combination in clear that covers fewer than ``below`` honest silos, the fewest first."""
-        covered = sorted({silo for exposure in self.exposures() for silo in exposure.silos})
+        rows = self._unmasked()
+        covered = sorted({silo for exposure in _exposed(rows, None) for silo in exposure.silos})
         for size in range(1, below):
             for silos in combinations(covered, size):
-                for exposure in self.exposures(silos):
+                for exposure in _exposed(rows, silos):
                     return exposure
         return None
 
@@ -517,7 +521,9 @@ class Knowledge:
         return added, name, None
 
     def _rebuild_keys(self) -> None:
-        for session, dealer in self._share_sets:
+        for (session, dealer), share_sets in self._share_sets.items():
+            if all(share_set.mask in self.keys for share_set in share_sets):
+                continue
             secret = self.secret_of(session, dealer, "mask")
             if secret is not None:
                 key = AgreementKey.from_private_bytes(secret)
@@ -525,6 +531,13 @@ class Knowledge:
 
 
 _Row = tuple[Mapping[Any, int], NDArray[Any]]
+
+
+def _exposed(rows: list[_Row], silos: Iterable[SiloId] | None) -> list[Exposure]:
+    if silos is not None:
+        inside = frozenset(silos)
+        rows = _eliminate(rows, {vector for row, _ in rows for vector in row if vector[0] not in inside})
+    return [Exposure(dict(row), total) for row, total in _independent(rows)]
 
 
 def _eliminate(rows: Sequence[_Row], symbols: Iterable[Any]) -> list[_Row]:
@@ -672,11 +685,11 @@ class Attempt:
     @property
     def session(self) -> bytes:
         """The id of the session in which all bundles were announced."""
-        return transcript.session_id(self.descriptor, self._in_order(self.bundles))
+        return _once(transcript.session_id, self.descriptor, tuple(self._in_order(self.bundles)))
 
     def round_id(self, members: Iterable[SiloId] | None = None) -> bytes:
         """Return the id of the round whose U2 is ``members``; None for all who dealt."""
-        return transcript.round_id(self.session, self._share_sets(members))
+        return _once(transcript.round_id, self.session, tuple(self._share_sets(members)))
 
     def advertise(self, silos: Iterable[SiloId] | None = None) -> dict[SiloId, AdvertiseKeys]:
         """Open the attempt and collect keys."""
