@@ -13,6 +13,7 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def sources() -> list[Path]:
     return sorted(path for root in (*roots, EXAMPLES) for path in root.rglob("*.py"))
 
 
-def code_runners(source: str) -> list[str]:
+@cache
+def code_runners(source: str) -> tuple[str, ...]:
     """Return what in ``source`` could run code that came as data."""
     tree = ast.parse(source)
     names = dict(imported(tree))
@@ -58,7 +60,7 @@ def code_runners(source: str) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             found += runs_code(node, names)
-    return found
+    return tuple(found)
 
 
 def imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -96,7 +98,7 @@ def test_no_pickle() -> None:
     paths = sources()
     assert {"wire.py", "torch_trainer.py", "__init__.py"} <= {path.name for path in paths}
     assert {path.name: code_runners(path.read_text("utf-8")) for path in paths} == {
-        path.name: [] for path in paths
+        path.name: () for path in paths
     }, "code could run"
 
 
@@ -139,7 +141,7 @@ def test_what_runs_no_code_is_not_accused() -> None:
         "torch.load(path, weights_only=True)\nyaml.safe_load(text)\njson.load(file)\n"
         "np.load(path)\nnp.load(path, allow_pickle=False)\nmodel.load(weights)\nmodel.eval()\n"
     )
-    assert code_runners(harmless) == []
+    assert code_runners(harmless) == ()
 
 
 # --- in use -------------------------------------------------------------------------------------------------
