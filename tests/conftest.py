@@ -1,4 +1,4 @@
-"""What every test shares: Hypothesis profiles.
+"""What every test shares: Hypothesis profiles, and which tests begin.
 
 ``make test`` draws the same few examples every time, so that it fails for the change at hand only;
 ``make test-full`` draws many new ones and prints the line that reproduces a failure.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.counts import FULL
@@ -27,3 +28,16 @@ settings.register_profile(
     suppress_health_check=_SLOW,
 )
 settings.load_profile("full" if FULL else "reduced")
+
+LONGEST = (
+    "test_the_kill_matrix",
+    "test_together_beats_every_hospital_alone",
+    "test_double_reveal",
+    "test_he_mismatch",
+)
+"""Each case runs for minutes in ``make test-full``: begun last, it would leave other workers idle."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.nodeid.partition("[")[0].rpartition("::")[2] not in LONGEST)
