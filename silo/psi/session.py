@@ -272,13 +272,20 @@ def abandon(state: Path, name: str) -> None:
 
 
 def _locked(folder: Path, name: str) -> int:
-    try:
-        make_folder(folder)
-        return lock(folder, folder / "lock")
-    except InUse as running:
-        raise StateFault(f"{name} is under way in process {running.pid}") from None
-    except OSError as error:
-        raise not_written(folder, error) from error
+    while True:
+        try:
+            make_folder(folder)
+            return lock(folder, _lock_in(folder))
+        except FileNotFoundError:
+            continue  # Whoever had it took it away meanwhile.
+        except InUse as running:
+            raise StateFault(f"{name} is under way in process {running.pid}") from None
+        except OSError as error:
+            raise not_written(folder, error) from error
+
+
+def _lock_in(folder: Path) -> Path:
+    return folder / "lock"
 
 
 def _remove(folder: Path) -> None:
@@ -287,7 +294,15 @@ def _remove(folder: Path) -> None:
         with suppress(FileNotFoundError):
             (folder / "session").unlink()
         sync_folder(folder)
-        shutil.rmtree(folder)
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != _lock_in(folder):
+                path.unlink()
+        # The lock goes last: who comes after it finds nothing that is taken from under them.
+        _lock_in(folder).unlink()
+        with suppress(OSError):
+            folder.rmdir()  # Or it is theirs by now.
         sync_folder(folder.parent)
     except OSError as error:
         raise StateFault(f"{folder} cannot be taken away: {error.strerror}") from error

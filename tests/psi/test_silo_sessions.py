@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import stat
 import subprocess
 import sys
@@ -229,6 +230,34 @@ def test_a_session_is_one_process_at_a_time(tmp_path: Path) -> None:
             f"abandon(Path({str(silo.state)!r}), 'march')"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "StateFault: march is under way in process" in done.stderr
+
+
+def test_a_session_that_ends_while_another_process_comes_is_not_had_by_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (silo,) = silos(tmp_path, BANK)
+    first, taken = silo.open("march", ["bank", "insurer"]), []
+    first.keep(bytes(32), bytes(64))
+    original = fcntl.lockf
+
+    def late(file: int, how: int) -> None:
+        if not taken:  # It is opened; now it is taken away, and then it is locked.
+            taken.append(file)
+            first.end()
+        original(file, how)
+
+    monkeypatch.setattr("silo.storage.fcntl.lockf", late)
+    with silo.open("march", ["bank", "insurer"]) as second:
+        assert second.load(bytes(32)) is None
+        second.keep(bytes(32), bytes(96))
+        assert second.load(bytes(32)) == bytes(96)
+        code = (
+            "from pathlib import Path; from silo.psi.session import abandon; "
+            f"abandon(Path({str(silo.state)!r}), 'march')"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert taken
     assert "StateFault: march is under way in process" in done.stderr
 
 
