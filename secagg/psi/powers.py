@@ -127,17 +127,21 @@ class Powers:
         found = bytearray()
         with ThreadPoolExecutor(self._cores) as threads:
             computed = threads.map(lambda ends: compute(inputs(*ends), tag, exponent), due)
-            for start, stop, named, powers in zip(starts, stops, names, kept, strict=True):
-                if powers is not None:
-                    found += powers
-                    self._progress(stop - start)
-                    continue
-                for _ in range(start, stop, SPAN):
-                    some = next(computed)
-                    found += some
-                    self._progress(len(some) // POINT_SIZE)
-                if self._buckets is not None:
-                    self._buckets.keep(named, bytes(found[start * POINT_SIZE :]))
+            try:
+                for start, stop, named, powers in zip(starts, stops, names, kept, strict=True):
+                    if powers is not None:
+                        found += powers
+                        self._progress(stop - start)
+                        continue
+                    for _ in range(start, stop, SPAN):
+                        some = next(computed)
+                        found += some
+                        self._progress(len(some) // POINT_SIZE)
+                    if self._buckets is not None:
+                        self._buckets.keep(named, bytes(found[start * POINT_SIZE :]))
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)  # Nobody waits for what nobody will have.
+                raise
         return bytes(found)
 
     def _computing(self, spans: int) -> Compute:

@@ -12,7 +12,6 @@ here, where an error of it is raised.
 from __future__ import annotations
 
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from select import select
 
 from secagg.errors import SecaggError
 from secagg.hazmat.curve import Exponent, hash_to_points
+from secagg.ranges import whole
 
 IDLE = 10.0
 """Seconds: longer than one party's turn takes to begin where all are in one process."""
@@ -80,7 +80,7 @@ class Workers:
         self._free: SimpleQueue[_Worker | None] = SimpleQueue()
         self._started: list[_Worker] = []
         self._end = weakref.finalize(self, _end, self._started)
-        for _ in range(count):
+        for _ in range(whole("count", count, least=1)):
             worker = None
             with suppress(OSError):  # No memory, no right, no more processes.
                 self._started.append(worker := _Worker(idle))
@@ -97,14 +97,16 @@ class Workers:
 
     def powers_of(self, inputs: bytes | memoryview, tag: bytes, exponent: Exponent) -> bytes:
         """Do what ``powers_of`` does, elsewhere."""
-        worker = self._free.get()
-        found = b""
+        worker, found = self._free.get(), None
         try:
             if worker is not None:
                 found = worker.ask(inputs, tag, exponent)
         except (OSError, ValueError):  # It is gone; or its pipes are closed.
-            worker = None
+            pass
         finally:
+            if worker is not None and found is None:
+                worker.end()  # Or the rest of this answer would be taken for the next one.
+                worker = None
             self._free.put(worker)
         return found or powers_of(inputs, tag, exponent)
 
@@ -113,13 +115,27 @@ class _Worker:
     def __init__(self, idle: float) -> None:
         if not sys.executable or getattr(sys, "frozen", False):
             raise OSError("this program is not run by a Python that could run another")
-        # -P: a file beside the user's own is not taken for a module.
-        self.process = subprocess.Popen(  # noqa: S603 - this Python and this module
-            [sys.executable, "-P", "-m", __name__, str(idle)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(each or str(Path.cwd()) for each in sys.path)},
-        )
+        # Not its standard output, into which what a Python imports at its start may print.
+        answers, end = os.pipe()
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - this Python and this module
+                # -P: a file beside the user's own is not taken for a module.
+                [sys.executable, "-P", "-m", __name__, str(end), str(idle)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(end,),
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(each or str(Path.cwd()) for each in sys.path),
+                },
+                process_group=0,  # An interrupt from the terminal is for whoever asks, who decides.
+            )
+        except OSError:
+            os.close(answers)
+            raise
+        finally:
+            os.close(end)
+        self.answers = os.fdopen(answers, "rb")
 
     def ask(self, inputs: bytes | memoryview, tag: bytes, exponent: Exponent) -> bytes:
         """Return the powers; nothing if the worker has no answer.
@@ -127,47 +143,50 @@ class _Worker:
         Raises:
             OSError: it is gone.
         """
-        said, heard = self.process.stdin, self.process.stdout
-        if said is None or heard is None:  # For the type checker: both are pipes.
+        asked = self.process.stdin
+        if asked is None:  # For the type checker: it is a pipe.
             raise OSError
-        said.write(_QUESTION.pack(exponent.to_bytes(), len(tag), len(inputs)) + tag + inputs)
-        said.flush()
-        head = heard.read(_ANSWER.size)
-        if len(head) < _ANSWER.size:
-            raise OSError
-        (size,) = _ANSWER.unpack(head)
-        found = heard.read(size)
-        if len(found) < size:
-            raise OSError
+        asked.write(_QUESTION.pack(exponent.to_bytes(), len(tag), len(inputs)) + tag + inputs)
+        asked.flush()
+        (size,) = _ANSWER.unpack(self._read(_ANSWER.size))
+        return self._read(size)
+
+    def _read(self, size: int) -> bytes:
+        if len(found := self.answers.read(size)) < size:
+            raise OSError("it is gone")
         return found
+
+    def end(self) -> None:
+        """Kill it, which has nothing to lose, and wait until it is gone."""
+        self.process.kill()
+        self.answers.close()
+        with suppress(OSError), self.process:
+            pass
 
 
 def _end(workers: list[_Worker]) -> None:
     for worker in workers:
-        worker.process.kill()  # It has nothing to lose.
-    for worker in workers:
-        with suppress(OSError), worker.process:  # Closes the pipes and waits.
-            pass
+        worker.end()
 
 
-def _answer(idle: float) -> None:
+def _answer(end: int, idle: float) -> None:
     """Be a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Whoever asks decides, not the terminal both are run from.
-    asked, told = sys.stdin.buffer, sys.stdout.buffer
-    # Whoever asks waits for the answer, so what is read ahead of a question is nothing.
-    while select([asked], [], [], idle)[0] and len(head := asked.read(_QUESTION.size)) == _QUESTION.size:
-        secret, tag_size, size = _QUESTION.unpack(head)
-        tag, inputs = asked.read(tag_size), asked.read(size)
-        try:
-            found = powers_of(inputs, tag, Exponent.from_bytes(secret))
-        except SecaggError:  # Met again, and raised, where it was asked for.
-            found = b""
-        told.write(_ANSWER.pack(len(found)) + found)
-        told.flush()
+    asked = sys.stdin.buffer
+    with os.fdopen(end, "wb") as told:
+        # Whoever asks waits for the answer, so nothing is read ahead of a question.
+        while select([asked], [], [], idle)[0] and len(head := asked.read(_QUESTION.size)) == _QUESTION.size:
+            secret, tag_size, size = _QUESTION.unpack(head)
+            tag, inputs = asked.read(tag_size), asked.read(size)
+            try:
+                found = powers_of(inputs, tag, Exponent.from_bytes(secret))
+            except SecaggError:  # Met again, and raised, where it was asked for.
+                found = b""
+            told.write(_ANSWER.pack(len(found)) + found)
+            told.flush()
 
 
 if __name__ == "__main__":
     try:
-        _answer(float(sys.argv[1]))
+        _answer(int(sys.argv[1]), float(sys.argv[2]))
     except BrokenPipeError:
         os._exit(1)  # Nobody is left to tell, not even that.

@@ -237,7 +237,8 @@ def test_a_session_that_ends_while_another_process_comes_is_not_had_by_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (silo,) = silos(tmp_path, BANK)
-    first, taken = silo.open("march", ["bank", "insurer"]), []
+    first = silo.open("march", ["bank", "insurer"])
+    taken: list[int] = []
     first.keep(bytes(32), bytes(64))
     original = fcntl.lockf
 

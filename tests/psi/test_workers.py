@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import signal
@@ -9,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secagg.errors import MalformedMessage
+from secagg.errors import MalformedMessage, ParameterError
 from secagg.hazmat.curve import POINT_SIZE, Exponent, hash_to_points
 from secagg.psi import workers
 from secagg.psi.powers import SUITE, Powers
@@ -87,7 +89,10 @@ def test_many_points_are_computed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> 
     expected = EXPONENT.powers(hash_to_points(MESSAGES, SUITE + TAG))
     assert powers.of_messages(MESSAGES, TAG, EXPONENT) == expected
     assert powers.of_points(POINTS, EXPONENT) == EXPECTED
+    assert powers._workers is not None
+    processes = [os.pidfd_open(pid) for pid in pids(powers._workers)]
     powers.close()
+    assert all(map(ends, processes))
     assert powers.of_points(POINTS, EXPONENT) == EXPECTED, "new ones start when they must"
     powers.close()
 
@@ -182,14 +187,74 @@ def test_workers_end_with_a_process_that_is_killed() -> None:
         assert ends(process)
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_an_interrupt_of_the_terminal_is_not_theirs(two: Workers) -> None:
-    for worker in two._started:  # Both are there, and past their start.
-        assert worker.ask(POINTS, b"", EXPONENT) == EXPECTED
-    for pid in pids(two):
-        os.kill(pid, signal.SIGINT)
-    assert [two.powers_of(POINTS, b"", EXPONENT) for _ in range(2)] == [EXPECTED] * 2
-    assert two.there
+INTERRUPTED = """
+import os, signal
+from secagg.psi.workers import Workers
+workers = Workers(2)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+os.killpg(0, signal.SIGINT)  # What a terminal does, as the workers start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+point = (9).to_bytes(32, "little")
+from secagg.hazmat.curve import Exponent
+for _ in range(4):
+    workers.powers_of(point, b"", Exponent.generate())
+print(workers.there)
+"""
+
+
+def test_an_interrupt_of_the_terminal_is_not_theirs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        check=True,
+        process_group=0,
+        timeout=PATIENCE,
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_what_a_python_prints_at_its_start_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('hello')")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = Workers(1)
+    monkeypatch.setattr(workers, "powers_of", None)
+    assert found.powers_of(POINTS, b"", EXPONENT) == EXPECTED
+    found.close()
+    assert capfd.readouterr().out == ""
+
+
+class Broken(io.BytesIO):
+    """Answers of which half can be read."""
+
+    def __init__(self, error: type[Exception] | None) -> None:
+        super().__init__(len(EXPECTED).to_bytes(4, "little") + bytes(POINT_SIZE))
+        self.error = error
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.error is not None:
+            raise self.error
+        return super().read(size)
+
+
+@pytest.mark.parametrize("error", [None, OSError, MemoryError])
+def test_an_answer_that_was_half_read_is_not_taken_for_the_next(error: type[Exception] | None) -> None:
+    """Guarantee of ``Workers``."""
+    found = Workers(1)
+    (worker,) = found._started
+    worker.answers.close()
+    worker.answers = Broken(error)  # type: ignore[assignment]  # What is read of it is the same.
+    with pytest.raises(MemoryError) if error is MemoryError else nullcontext():
+        assert found.powers_of(POINTS, b"", EXPONENT) == EXPECTED
+    assert not found.there
+    assert found.powers_of(EXPECTED, b"", EXPONENT.inverse) == EXPONENT.inverse.powers(EXPECTED)
+
+
+def test_no_worker_is_refused() -> None:
+    with pytest.raises(ParameterError, match="count is 0"):
+        Workers(0)
 
 
 @pytest.mark.usefixtures("elsewhere")
