@@ -27,12 +27,11 @@ from secagg.payload import Payload
 from secagg.psi.campaign_messages import Asking, Joining
 from secagg.psi.campaign_terms import CampaignTerms, QueryTerms
 from secagg.psi.identifiers import Identifiers
-from secagg.psi.messages import Evaluated, FromReceiver, FromSender, Tags
+from secagg.psi.messages import FromReceiver, FromSender, Tags
 from secagg.psi.outcome import Outcome
 from secagg.psi.powers import Powers
-from secagg.psi.sender import SenderSession, Told
-from secagg.psi.sets import check_query, raised, with_padding
-from secagg.psi.shuffling import random_order
+from secagg.psi.sender import Own, SenderSession, Told
+from secagg.psi.sets import with_padding
 from secagg.psi.tags import tags_of
 from secagg.psi.terms import IntersectionPolicy
 from secagg.ranges import whole
@@ -148,18 +147,20 @@ class _Query(SenderSession):
     """A ``SenderSession`` whose exponent and tags are those of a campaign."""
 
     def __init__(self, campaign: CampaignSender, terms: QueryTerms, random: RandomSource) -> None:
-        super().__init__(terms, campaign.identifiers, policy=campaign.policy, powers=campaign.powers)
+        super().__init__(
+            terms,
+            campaign.identifiers,
+            policy=campaign.policy,
+            powers=campaign.powers,
+            draws=lambda _: random,
+        )
         self._campaign = campaign
-        self._source = random
 
-    def _told(self, payload: Payload) -> tuple[Told, tuple[FromSender, ...]]:
-        campaign, receiver = self._campaign, self._terms.receiver
-        check_query(receiver, payload, self._policy)
-        points = payload.array().reshape(-1, POINT_SIZE)
+    def _own(self) -> Own:
         # Asked for once more: the receiver may have taken its time.
-        exponent = campaign.exponent()
-        campaign.charge(len(points))
-        order = random_order(len(points), self._source)
-        powers = raised(receiver, points[order], exponent, self._powers)
-        told = Told(order, campaign.tags, campaign.holders)
-        return told, (Evaluated(Payload.of(np.frombuffer(powers, np.uint8))),)
+        return Own(self._campaign.exponent(), self._campaign.tags, self._campaign.holders)
+
+    def _told(self, payload: Payload, own: Own) -> tuple[Told, tuple[FromSender, ...]]:
+        self._campaign.charge(payload.length // POINT_SIZE)
+        told, evaluated = self._evaluated(payload, own)
+        return told, (evaluated,)

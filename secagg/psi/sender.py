@@ -43,7 +43,16 @@ from secagg.psi.terms import IntersectionTerms, withheld
 
 @dataclass(frozen=True)
 class Ready:
-    """Nothing was asked yet."""
+    """Nothing was computed or asked yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class Own:
+    """Its own set is computed, for whatever query comes. Fields: see ``Told``."""
+
+    exponent: Exponent
+    tags: NDArray[np.bytes_] = field(repr=False)
+    holders: NDArray[np.int64] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +70,18 @@ class Told:
     holders: NDArray[np.int64] = field(repr=False)
 
 
-State: TypeAlias = Ready | Told | Outcome | Ended
+State: TypeAlias = Ready | Own | Told | Outcome | Ended
 
 
 class SenderSession(Party[IntersectionTerms]):
     """One intersection of two, from the sender's side; see ``Party``."""
 
     _state: State = Ready()
+
+    def prepare(self) -> None:
+        """Compute what takes no query; a receiver on another machine raises its points meanwhile."""
+        if isinstance(self._state, Ready):
+            self._state = self._own()
 
     def receive(self, message: FromReceiver) -> tuple[FromSender, ...]:
         """Take what the receiver says; return what is to be said to it, in this order.
@@ -84,10 +98,11 @@ class SenderSession(Party[IntersectionTerms]):
 
     def _received(self, message: FromReceiver) -> tuple[State, tuple[FromSender, ...]]:
         match self._state, message:
-            case Ready(), Query(terms, points):
+            case (Ready() | Own()) as state, Query(terms, points):
                 if terms != self._terms.digest:
                     raise self._faulty("it agreed on another session, other parties, rules or results")
-                return self._told(points)
+                check_query(self._terms.receiver, points, self._policy)
+                return self._told(points, self._own() if isinstance(state, Ready) else state)
             case Told() as state, Matched(matches):
                 return self._revealed(state, matches)
             case Told() as state, Counted(count) if self._terms.reveal == "count":
@@ -97,21 +112,23 @@ class SenderSession(Party[IntersectionTerms]):
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} from {self._terms.receiver} is not due")
 
-    def _told(self, payload: Payload) -> tuple[Told, tuple[FromSender, ...]]:
-        check_query(self._terms.receiver, payload, self._policy)
-        points = payload.array().reshape(-1, POINT_SIZE)
+    def _own(self) -> Own:
         exponent = Exponent.generate(self._draws("exponent"))
-        order = random_order(len(points), self._draws("order"))
-        powers = raised(self._terms.receiver, points[order], exponent, self._powers)
         # What pads takes as long as what it pads, or the time would tell the size.
         known = with_padding(self._identifiers, self._draws("padding"))
         tags = tags_of(self._powers.of_messages(known, self._terms.digest, exponent), self._terms.digest)
         holders = np.argsort(tags)
-        told = Told(order, tags[holders], holders)
-        return told, (
-            Evaluated(Payload.of(np.frombuffer(powers, np.uint8))),
-            Tags(Payload.of(told.tags.view(np.uint8))),
-        )
+        return Own(exponent, tags[holders], holders)
+
+    def _told(self, payload: Payload, own: Own) -> tuple[Told, tuple[FromSender, ...]]:
+        told, evaluated = self._evaluated(payload, own)
+        return told, (evaluated, Tags(Payload.of(told.tags.view(np.uint8))))
+
+    def _evaluated(self, payload: Payload, own: Own) -> tuple[Told, Evaluated]:
+        points = payload.array().reshape(-1, POINT_SIZE)
+        order = random_order(len(points), self._draws("order"))
+        powers = raised(self._terms.receiver, points[order], own.exponent, self._powers)
+        return Told(order, own.tags, own.holders), Evaluated(Payload.of(np.frombuffer(powers, np.uint8)))
 
     def _counted(self, state: Told, count: int) -> Outcome:
         if count > min(len(state.order), len(self._identifiers)):

@@ -42,6 +42,7 @@ def sending(session: SenderSession) -> Side[Outcome]:
         SecaggError: see ``SenderSession``. Of its own limit the receiver is told.
     """
     receiver = session.terms.receiver
+    session.prepare()
     while session.outcome is None:
         heard: FromReceiver = yield from hear(receiver, cast("type[FromReceiver]", FromReceiver))
         for reply in (yield from limited([receiver], heard, session.receive)):

@@ -157,7 +157,7 @@ EXPONENT = ("secagg.psi.campaign_sender.Exponent", Constant)
         ),
         ([("secagg.psi.campaign_sender.CampaignSender.close", kept)], "that has ended answers"),
         ([("secagg.psi.campaign_sender.CampaignSender.charge", no_budget)], "small queries list"),
-        ([("secagg.psi.campaign_sender.random_order", as_they_stand)], "places tell"),
+        ([("secagg.psi.sender.random_order", as_they_stand)], "places tell"),
         ([("secagg.psi.receiver.Exponent", Constant)], "two queries show"),
     ],
 )

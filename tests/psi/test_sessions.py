@@ -21,7 +21,7 @@ from secagg.errors import (
 from secagg.hazmat.curve import POINT_SIZE
 from secagg.messages import Said
 from secagg.payload import Payload
-from secagg.psi.identifiers import Rule
+from secagg.psi.identifiers import Rule, read_identifiers
 from secagg.psi.messages import (
     NOWHERE,
     Counted,
@@ -34,6 +34,10 @@ from secagg.psi.messages import (
     Tags,
     Withheld,
 )
+from secagg.psi.powers import Powers
+from secagg.psi.sender import SenderSession
+from secagg.psi.sides import sending
+from secagg.psi.sizes import padded
 from secagg.psi.tags import TAG_SIZE
 from secagg.psi.terms import IntersectionPolicy, IntersectionTerms, Reveal
 from tests.psi.parties import parties
@@ -331,3 +335,18 @@ def test_frames_of_one_party_are_not_taken_from_the_other() -> None:
             wire.decode_as(*wire.encode(reply), FromReceiver)
         with pytest.raises(MalformedMessage):
             wire.decode_from_silo(*wire.encode(reply))
+
+
+def test_a_sender_computes_its_own_set_before_it_is_asked() -> None:
+    computed: list[int] = []
+    powers = Powers(cores=1, progress=computed.append)
+    here = parties(range(100), range(50, 150))
+    terms, policy = here.sender.terms, IntersectionPolicy()
+    sender = SenderSession(terms, read_identifiers(range(50, 150)), policy=policy, powers=powers)
+    next(sending(sender))
+    assert sum(computed) == padded(100)
+    here.sender = sender
+    here.run()
+    assert sum(computed) == 2 * padded(100), "each point once"
+    assert here.receiver.outcome is not None
+    assert here.receiver.outcome.count == 50
