@@ -426,7 +426,7 @@ def three(folder: Path, asked: VerticalJob, **limits: Any) -> dict[SiloId, Flow]
 
 
 def test_three_parties_train_what_pooled_data_do(tmp_path: Path) -> None:
-    asked = job(parties=THREE, trees=None, logistic={})
+    asked = job(parties=THREE, trees=None, logistic={"link": "open"})
     flows = three(tmp_path, asked)
     reports = together({name: flow.fit() for name, flow in flows.items()})
     places = {name: flow.work.alignment for name, flow in flows.items()}

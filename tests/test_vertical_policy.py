@@ -41,9 +41,9 @@ def refusal(policy: VerticalPolicy, asked: VerticalJob, silo: str = FEATURE) -> 
     return ""
 
 
+OPEN = {"link": "open"}
 NUMBERS = [
     # rule, way of learning, key, what just meets the floor that is there without a word, what undercuts it
-    ("max_steps", "logistic", "steps", 100, 101),
     ("min_child_rows", "trees", "min_child_rows", 20, 19),
     ("max_bins", "trees", "bins", 32, 33),
     ("min_label_flip", "split", "label_flip", 0.47, 0.4699),
@@ -53,7 +53,14 @@ NUMBERS = [
 ]
 WORDS = [
     ("learning", {"trees": {}}, {"learning": ["split", "linear"]}, {"learning": ["trees"]}),
-    ("links", {"logistic": {}}, {"links": ["poly"]}, {"links": ["open"]}),
+    ("links", {"logistic": OPEN}, {}, {"links": ["open"]}),
+    ("links", {"logistic": {}}, {"links": ["open"]}, {"links": ["poly"]}),
+    (
+        "max_steps",
+        {"logistic": OPEN | {"steps": 101}},
+        {"links": ["open"]},
+        {"links": ["open"], "max_steps": 101},
+    ),
     ("scores_to", {"prediction": {"to": "shop"}}, {}, {"scores_to": ["shop"]}),
 ]
 
@@ -128,8 +135,9 @@ def test_a_split_network_passes_exactly_where_all_hold_whatever_it_clips(
 
 
 def test_steps_are_limited_where_the_link_is_open_alone() -> None:
-    few = VerticalPolicy(max_steps=5)
-    assert refusal(few, job(logistic={"steps": 6})) == "max_steps"
+    few = VerticalPolicy(links=frozenset({"open", "poly"}), max_steps=5)
+    assert refusal(few, job(logistic=OPEN | {"steps": 5})) == ""
+    assert refusal(few, job(logistic=OPEN | {"steps": 6})) == "max_steps"
     assert refusal(few, job(logistic={"steps": MOST_STEPS, "link": "poly"})) == ""
     assert refusal(few, job(linear={"steps": MOST_STEPS})) == ""
 

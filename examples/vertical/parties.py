@@ -50,7 +50,7 @@ class Parties:
         self._processes = Processes(folder, names, app=None, federation="columns")
         self._running: dict[SiloId, subprocess.Popen[str]] = {}
         for name in names:
-            _let_in(self._home(name) / "silo.toml", [other for other in names if other != name])
+            _allow(self._home(name) / "silo.toml", [other for other in names if other != name])
 
     def __enter__(self) -> Self:
         try:
@@ -205,12 +205,16 @@ def import_duckdb() -> Any:
         raise MissingExtra("data", "duckdb") from missing
 
 
-def _let_in(toml: Path, partners: Sequence[SiloId]) -> None:
-    """List ``partners`` in a silo's own file: who is not may not look for shared records."""
+def _allow(toml: Path, partners: Sequence[SiloId]) -> None:
+    """Write into a silo's own file what it would refuse: partners that find shared records, an open link."""
     listed = ", ".join(f'"{partner}"' for partner in partners)
     text = toml.read_text(encoding="utf-8")
     table = (
-        f"[intersections]  # who may look for records that it shares with this silo\npartners = [{listed}]\n"
+        "[intersections]  # who may look for records that it shares with this silo\n"
+        f"partners = [{listed}]\n\n"
+        "# Coefficients are compared with those of pooled training, which the open link alone finds. In\n"
+        "# every step it shows the label party a sum of this silo's columns in each row.\n"
+        '[vertical]\nlinks = ["open", "poly"]\n'
     )
     toml.write_text(text.replace("[data]\n", f"{table}\n[data]\n", 1), encoding="utf-8")
 

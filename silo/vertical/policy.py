@@ -1,6 +1,7 @@
 """``[vertical]`` of ``silo.toml``: how much a vertical job may have this silo show, whoever wrote its file.
 
 What is not given is the default of the job file: a job protects as much as that or more, or it is refused.
+So the open link of logistic regression is asked for in the job file, and allowed here by every silo.
 Every floor holds at every party, whomever it protects most. Jobs are looked at one by one: how many of them
 a silo takes part in is its operator's to decide.
 """
@@ -8,7 +9,7 @@ a silo takes part in is its operator's to decide.
 from __future__ import annotations
 
 import json
-from typing import Annotated, get_args
+from typing import Annotated
 
 from secagg.errors import MissingExtra
 
@@ -37,8 +38,10 @@ class VerticalPolicy(Table):
 
     Attributes:
         learning: ways of learning that this silo takes part in.
-        links: of logistic regression; ``"open"`` shows the label party sums of each row's columns.
-        max_steps: with an open link; each but one shows a direction of the columns.
+        links: of logistic regression; ``"open"`` shows the label party sums of each row's columns, one for
+            every step but one.
+        max_steps: with an open link, where ``links`` has it. As many steps as a party has columns show all
+            of them, up to a linear map; the default protects nobody who has fewer than 100 columns.
         min_child_rows: of trees; no histogram of fewer rows leaves.
         max_bins: of trees; the label party learns in which bin of a column a row is, and no more.
         min_label_flip: of a split network; it alone bounds what gradients tell of a label.
@@ -51,7 +54,7 @@ class VerticalPolicy(Table):
     """
 
     learning: Annotated[frozenset[Learning], Field(strict=False)] = frozenset(LEARNING)
-    links: Annotated[frozenset[LinkChoice], Field(strict=False)] = frozenset(get_args(LinkChoice))
+    links: Annotated[frozenset[LinkChoice], Field(strict=False)] = frozenset({"poly"})
     max_steps: int = Field(default=RegressionSettings.steps, ge=1)
     min_child_rows: int = Field(default=TreeSettings.min_child_rows, ge=1)
     max_bins: int = Field(default=TreeSettings.bins, ge=2)

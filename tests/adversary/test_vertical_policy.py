@@ -2,7 +2,8 @@
 
 Everybody keeps to the protocol. A label party asks for an open link and for as many steps as there are, and
 reckons a partner's columns from sums along all directions; a feature party asks that labels be turned
-seldom, and gradients hardly noised, and reads labels from these. The operators type the job as it came.
+seldom, and gradients hardly noised, and reads labels from these. The operators type the job as it came, and
+wrote nothing of it in their own files, or that an open link is allowed for a few steps.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from secagg.payload import Frame
 from secagg.vertical import LogisticRegression
 from secagg.vertical.linear.messages import Sums
 from secagg.vertical.linear.terms import MOST_STEPS
+from secagg.vertical.linear.terms import Settings as RegressionSettings
 from silo.vertical.job_file import VerticalJob
 from silo.vertical.policy import VerticalPolicy
 from tests.adversary.test_vertical_split_labels import LIMIT, by_direction, gradients
@@ -26,8 +28,8 @@ from tests.vertical import regressions
 KNOWN = 30
 """Records whose columns the attacker knows."""
 COLUMNS = 6
-FEW = VerticalPolicy(max_steps=4)
-HIDDEN = VerticalPolicy(links=frozenset({"poly"}))
+UNSAID = VerticalPolicy()
+FEW = VerticalPolicy(links=frozenset({"open", "poly"}), max_steps=4)
 SELDOM = {"label_flip": 0.001, "gradient_clip": 1.0, "gradient_noise": 0.001}
 
 
@@ -58,6 +60,8 @@ def columns_found(policy: VerticalPolicy, **logistic: Any) -> float:
 
     model = LogisticRegression(**job.logistic.model_dump())
     model.fit(regressions.aligned(x, y, widths=[1, COLUMNS]), watch=watch)
+    if not sums:
+        return 0.0
     told, hers = np.column_stack([each / np.abs(each).max() for each in sums]), x[:, 1:]
     linear = np.linalg.lstsq(told[:KNOWN], hers[:KNOWN], rcond=None)[0]
     wrong = (told @ linear - hers)[KNOWN:]
@@ -76,20 +80,27 @@ def labels_found(policy: VerticalPolicy) -> float:
 
 def many_steps() -> None:
     for steps in (MOST_STEPS, FEW.max_steps):
-        assert columns_found(FEW, steps=steps) < 0.5, "the label party finds a partner's columns by steps"
+        found = columns_found(FEW, link="open", steps=steps)
+        assert found < 0.5, "the label party finds a partner's columns by steps"
 
 
 def open_link() -> None:
-    assert columns_found(HIDDEN) < 0.5, "the label party finds a partner's columns by the link"
+    for steps in (RegressionSettings.steps, COLUMNS + 1, 2):
+        assert not columns_found(UNSAID, link="open", steps=steps), "an open link shows a partner's columns"
+
+
+def link_unsaid() -> None:
+    assert taken(UNSAID, "insurer", {"logistic": {}}) is not None, "a job of defaults is refused"
+    assert not columns_found(UNSAID), "a link that nobody opened shows a partner's columns"
 
 
 def few_turned() -> None:
-    assert labels_found(VerticalPolicy()) <= LIMIT, "a feature party reads labels"
+    assert labels_found(UNSAID) <= LIMIT, "a feature party reads labels"
 
 
 def test_vertical_policy() -> None:
-    assert columns_found(FEW, steps=FEW.max_steps) > 0, "what just meets the cap is refused"
-    for attack in (many_steps, open_link, few_turned):
+    assert columns_found(FEW, link="open", steps=FEW.max_steps) > 0, "what just meets the cap is refused"
+    for attack in (many_steps, open_link, link_unsaid, few_turned):
         attack()
 
 
@@ -102,7 +113,7 @@ def anything(*_: object) -> None:
     [
         ("_at_most", many_steps, "columns by steps"),
         ("_at_least", few_turned, "reads labels"),
-        ("check", open_link, "columns by the link"),
+        ("check", open_link, "open link shows a partner's columns"),
     ],
 )
 def test_vertical_policy_mutant(

@@ -24,9 +24,9 @@ NAMES: tuple[SiloId, ...] = ("bank", "insurer")
 LABEL_PARTY = "insurer"
 JOB = 'kind = "vertical"\nname = "churn"\nparties = ["bank", "insurer"]\nlabel_party = "insurer"\n'
 TREES = "[trees]\ntrees = 3\ndepth = 2\nmin_child_rows = 5\nbins = 8\n"
-LOGISTIC = "[logistic]\n"
-FLOOR = "[vertical]\nmin_child_rows = 5\n"
-"""What lets ``TREES`` grow from so few records, in both silos' own files."""
+LOGISTIC = '[logistic]\nlink = "open"\n'
+FLOOR = '[vertical]\nlinks = ["open", "poly"]\nmin_child_rows = 5\n'
+"""What lets ``TREES`` grow from so few records, and ``LOGISTIC`` show sums, in both silos' own files."""
 
 
 def parties(rows: int = 160, *, seed: int = 5) -> dict[SiloId, Party]:
