@@ -336,5 +336,5 @@ def nothing_travelled(heard: dict[SiloId, bytes], forwarded: bytes, job: Vertica
     aligned = labelled.alignment
     assert aligned is not None
     unlabelled = {name: without_labels(NEW[name]) for name in NAMES}
-    found = leaks(heard, forwarded, job=job.digest, tables=[FIT, unlabelled], order=aligned.places)
+    found = leaks(heard, forwarded, job=job, trained=FIT, order=aligned.places, scored=unlabelled)
     assert not found, "\n".join(found)

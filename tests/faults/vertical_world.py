@@ -25,6 +25,7 @@ LABEL_PARTY = "insurer"
 JOB = 'kind = "vertical"\nname = "churn"\nparties = ["bank", "insurer"]\nlabel_party = "insurer"\n'
 TREES = "[trees]\ntrees = 3\ndepth = 2\nmin_child_rows = 5\nbins = 8\n"
 LOGISTIC = '[logistic]\nlink = "open"\n'
+HIDDEN = "[logistic]\n"
 FLOOR = '[vertical]\nlinks = ["open", "poly"]\nmin_child_rows = 5\n'
 """What lets ``TREES`` grow from so few records, and ``LOGISTIC`` show sums, in both silos' own files."""
 
