@@ -51,7 +51,7 @@ def leaks(
     *,
     job: VerticalJob,
     trained: Mapping[SiloId, Party],
-    order: NDArray[np.int64],
+    order: NDArray[np.int64] | None,
     scored: Mapping[SiloId, Party] | None = None,
 ) -> list[str]:
     """Return what was found of whom, and who saw it.
@@ -61,7 +61,8 @@ def leaks(
         forwarded: by the coordinator.
         job: whose digest silos tell each other and nobody else.
         trained: what both learned from.
-        order: rows of the party with labels that are shared, in the common order.
+        order: rows of the party with labels that are shared, in the common order; None if training did not
+            begin.
         scored: what both brought to a prediction.
     """
     found = ["the coordinator reads what silos say"] if job.digest in forwarded else []
@@ -69,7 +70,9 @@ def leaks(
     assert terms, "no query was heard"
     for owner, other in zip(NAMES, reversed(NAMES), strict=True):
         assert job.digest in heard[other], "what is said in clear is not found where it is heard"
-        secrets = [*of_table(trained[owner], terms), *of_training(owner, trained, order, job)]
+        secrets = [*of_table(trained[owner], terms)]
+        if order is not None:
+            secrets += of_training(owner, trained, order, job)
         if scored is not None:
             secrets += of_table(scored[owner], terms)
         for who, seen in ((other, heard[other]), ("the coordinator", forwarded)):
@@ -95,7 +98,7 @@ def of_table(held: Party, terms: set[bytes]) -> Iterator[Secret]:
 def of_training(
     owner: SiloId, trained: Mapping[SiloId, Party], order: NDArray[np.int64], job: VerticalJob
 ) -> Iterator[Secret]:
-    """Yield what the job makes of a party's columns and labels."""
+    """Yield what a job of trees or of a logistic regression makes of a party's columns and labels."""
     held, labelled = trained[owner], next(each for each in trained.values() if each.y is not None)
     row_of = {key: row for row, key in enumerate(held.ids)}
     rows = [row_of[labelled.ids[at]] for at in order]
@@ -107,7 +110,8 @@ def of_training(
         bins = Binned.of(columns, job.trees.bins).bins
         yield "bins", list(runs(bins, ("u1", "<u4", "<i8")))
         if labels is not None:
-            derivatives = gradients("logistic", np.full(len(labels), first_score("logistic", labels)), labels)
+            loss = job.trees.loss
+            derivatives = gradients(loss, np.full(len(labels), first_score(loss, labels)), labels)
             yield "gradients", forms(derivatives[0], Fixed.of(derivatives).integers[0])
     if job.logistic is not None:
         settings = job.logistic.settings()
