@@ -17,7 +17,8 @@ from secagg.psi.identifiers import Rule
 from silo.meeting import Progress, State
 from silo.progress import QUIET, Telling
 from silo.readers import open_table, read_numbers
-from silo.vertical.scores import check_out, write_scores
+from silo.target import check_target
+from silo.vertical.scores import KINDS, write_scores
 from silo.vertical.table import OwnTable, check_labels, read_own
 
 ROWS = {
@@ -101,8 +102,7 @@ def test_labels_are_two_classes_or_differ() -> None:
 def test_scores_are_read_as_they_were_written(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"it's scores.{ending}"
     rows, scores = np.array([0, 3, 7]), np.array([0.1, 1e-300, 2 / 3])
-    check_out(path)
-    for _ in range(2):  # Also in the place of what is there.
+    for _ in range(2):  # Also in the place of its own, when the process was killed.
         write_scores(path, rows, scores)
     read = read_numbers(open_table(path), ["row", "score"])
     np.testing.assert_array_equal(read[:, 0], rows)
@@ -115,10 +115,25 @@ def test_scores_are_read_as_they_were_written(tmp_path: Path, ending: str) -> No
 
 
 def test_scores_that_cannot_be_written_are_refused_before_they_are_computed(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match=r"written as .csv or .parquet"):
-        check_out(tmp_path / "scores.npy")
-    with pytest.raises(EnvironmentFault, match="is not there or cannot be written to"):
-        check_out(tmp_path / "gone" / "scores.csv")
+    data = tmp_path / "own.csv"
+
+    def check(path: Path, *, new: bool = True) -> None:
+        check_target(path, what="scores", kinds=KINDS, data=data, new=new)
+
+    check(tmp_path / "scores.csv")
+    with pytest.raises(ParameterError, match=r"scores are written as .csv, .parquet"):
+        check(tmp_path / "scores.npy")
+    with pytest.raises(EnvironmentFault, match="is no folder"):
+        check(tmp_path / "gone" / "scores.csv")
+    data.touch()
+    (tmp_path / "linked.csv").symlink_to(data)
+    for path in (data, tmp_path / "linked.csv"):
+        with pytest.raises(ParameterError, match="is what --data names"):
+            check(path, new=False)
+    (tmp_path / "scores.csv").touch()
+    check(tmp_path / "scores.csv", new=False)
+    with pytest.raises(EnvironmentFault, match="is there already"):
+        check(tmp_path / "scores.csv")
     with pytest.raises(EnvironmentFault, match="cannot be written"):
         write_scores(tmp_path / "gone" / "scores.csv", np.array([0]), np.array([0.5]))
 

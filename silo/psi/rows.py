@@ -7,44 +7,16 @@ identifier.
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import EnvironmentFault, MissingExtra, ParameterError
+from secagg.errors import EnvironmentFault
 from silo.storage import replace_file
 
 KINDS = (".npy", ".csv", ".parquet")
-
-
-def check_target(path: Path, *, new: bool) -> None:
-    """See before anything is computed that rows can be written to ``path``.
-
-    Args:
-        path: its ending says in which form.
-        new: nothing may be there yet.
-
-    Raises:
-        EnvironmentFault: its folder is not there, or something is in its place.
-        MissingExtra: what writes it is not installed.
-        ParameterError: another ending.
-    """
-    if path.suffix.lower() not in KINDS:
-        raise ParameterError(f"{path}: rows are written as {', '.join(KINDS)}")
-    if not path.absolute().parent.is_dir():
-        raise EnvironmentFault(f"{path.absolute().parent} is no folder: create it, or correct the path")
-    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
-        raise EnvironmentFault(f"{path.absolute().parent} may not be written by this user: correct the path")
-    if new and path.exists():
-        raise EnvironmentFault(f"{path} is there already: take it away, or name another file")
-    if path.suffix.lower() == ".parquet":
-        try:
-            import duckdb  # noqa: F401 - used when rows are there
-        except ModuleNotFoundError as missing:
-            raise MissingExtra("data", "duckdb") from missing
 
 
 def write_rows(path: Path, rows: NDArray[np.int64]) -> None:

@@ -38,9 +38,10 @@ from secagg.psi.transcript import repeatable
 from silo.config import SiloConfig
 from silo.meeting import PATIENCE, Watch, check_parties, meet_now
 from silo.psi.queries import QueryFile
-from silo.psi.rows import check_target, write_rows
+from silo.psi.rows import KINDS, write_rows
 from silo.psi.session import Session, folder_of
 from silo.readers import open_table, read_keys
+from silo.target import check_target
 
 RECORD_SIZE = 64
 """Bytes of one record in a message, at the most, where there are so many that they make it large."""
@@ -103,7 +104,13 @@ def prepared(config: SiloConfig, request: Request) -> Settings:
         config.intersections.check_partner(partner)
     if len(parties) > 2 and request.reveal == "count":
         raise ParameterError("the number alone is found for two parties, not for more")
-    check_target(request.out, new=not folder_of(config.state, request.name).exists())
+    check_target(
+        request.out,
+        what="rows",
+        kinds=KINDS,
+        data=request.data,
+        new=not folder_of(config.state, request.name).exists(),
+    )
     hash_to_points([b""], b"installed?")  # Says what is missing before the data is read.
     return Settings(
         parties=parties,

@@ -31,10 +31,11 @@ from silo.config import SiloConfig
 from silo.meeting import check_parties, meet_now
 from silo.progress import Telling
 from silo.storage import InUse, lock, make_folder, not_written
+from silo.target import check_target
 from silo.vertical.flow import Flow
 from silo.vertical.job_file import VerticalJob
 from silo.vertical.methods import learner_of
-from silo.vertical.scores import check_out, write_scores
+from silo.vertical.scores import KINDS, write_scores
 from silo.vertical.shared import Intersection
 from silo.vertical.store import Files
 from silo.vertical.table import OwnTable, check_labels, read_own
@@ -125,18 +126,22 @@ def predict(asked: Asked, console: Console, *, out: Path | None) -> None:
         to = party.job.scores_to
         if (party.config.name == to) != (out is not None):
             raise ParameterError(f"{to} learns the scores: name a file with --out there, and nowhere else")
+        work = party.work("predict")
+        anew = asked.again or work.done
         if out is not None:
-            check_out(out)
+            check_target(
+                out, what="scores", kinds=KINDS, data=asked.data, new=anew or not work.has_written(out)
+            )
         part = party.part()
         table = party.read(label=None, columns=part.columns)
-        work = party.work("predict")
-        if asked.again or work.done:
+        if anew:
             work.files.forget()
         work.begin(party.job.digest, table)
         target = out
 
         def write(rows: NDArray[np.int64], scores: RealVector) -> None:
             if target is not None:
+                work.writes(target)
                 write_scores(target, rows, scores)
 
         report = party.meet(lambda: party.flow(table, work).predict(part, write))

@@ -3,46 +3,24 @@
 from __future__ import annotations
 
 import csv
-import os
-from contextlib import closing
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secagg.errors import EnvironmentFault, MissingExtra, ParameterError
+from secagg.errors import EnvironmentFault
 from secagg.names import RealVector
 
-ENDINGS = (".csv", ".parquet")
+KINDS = (".csv", ".parquet")
 COLUMNS = ("row", "score")
-
-
-def check_out(path: Path) -> None:
-    """Refuse a file that scores cannot be written to, before they are computed.
-
-    Raises:
-        EnvironmentFault: its folder is not there or cannot be written to.
-        MissingExtra: DuckDB is not installed, and is needed.
-        ParameterError: it is neither ``.csv`` nor ``.parquet``.
-    """
-    if path.suffix.lower() not in ENDINGS:
-        raise ParameterError(f"{path}: scores are written as {' or '.join(ENDINGS)}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise EnvironmentFault(
-            f"{path.parent} is not there or cannot be written to: create it, or name another"
-        )
-    if path.suffix.lower() == ".parquet":
-        _duckdb()
 
 
 def write_scores(path: Path, rows: NDArray[np.int64], scores: RealVector) -> None:
     """Write scores, for this user alone, whole or not at all.
 
     Args:
-        path: see ``check_out``; replaced.
+        path: of one of ``KINDS``; what is there is replaced.
         rows: shape (count,).
         scores: shape (count,).
 
@@ -67,19 +45,14 @@ def write_scores(path: Path, rows: NDArray[np.int64], scores: RealVector) -> Non
 
 def _as_parquet(path: Path) -> Path:
     """Return the file beside ``path``, a CSV, that has the same as Parquet."""
+    import duckdb
+
     parquet = path.with_suffix(".parquet")
     source, target = ("'" + str(file).replace("'", "''") + "'" for file in (path, parquet))
-    with closing(_duckdb().connect()) as database:
+    with duckdb.connect() as database:
         database.execute("SET threads = 1")
         database.execute(
             f"COPY (SELECT * FROM read_csv({source}, header = true, "  # noqa: S608 - names are quoted
             f"columns = {{'row': 'BIGINT', 'score': 'DOUBLE'}})) TO {target} (FORMAT parquet)"
         )
     return parquet
-
-
-def _duckdb() -> Any:
-    try:
-        return import_module("duckdb")
-    except ModuleNotFoundError as missing:
-        raise MissingExtra("data", "duckdb") from missing

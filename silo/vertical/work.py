@@ -156,6 +156,14 @@ class Work:
     def report(self, report: Report) -> None:
         self._keep("report", report)
 
+    def writes(self, out: Path) -> None:
+        """Keep that this work writes to ``out``: what is there from now on is its own."""
+        self.files.keep("out", os.fsencode(out.absolute()))
+
+    def has_written(self, out: Path) -> bool:
+        """Whether what is at ``out``, if anything, may be of this work and be replaced by it."""
+        return self.files.read("out") == os.fsencode(out.absolute())
+
     @property
     def done(self) -> bool:
         """Whether all parties have told that what came out is on their disks."""

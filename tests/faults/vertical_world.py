@@ -180,12 +180,12 @@ class Columns:
                 lines.writerow([key, *held.X[at].tolist(), *([labels[at]] if labels else [])])
 
     def kept(self) -> dict[str, bytes]:
-        """Return all files of the job but what is drawn for each beginning, and the scores."""
+        """Return all files of the job but what differs with each beginning and folder, and the scores."""
         found = {
             f"{name}/{path.relative_to(self.state(name))}": path.read_bytes()
             for name in NAMES
             for path in sorted(self.state(name).rglob("*"))
-            if path.is_file() and path.name not in {"lock", "begun"}
+            if path.is_file() and path.name not in {"lock", "begun", "out"}
         }
         return found | ({"scores": self.scores.read_bytes()} if self.scores.exists() else {})
 

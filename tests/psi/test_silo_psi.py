@@ -24,8 +24,9 @@ from silo.checks import findings
 from silo.cli import app
 from silo.config import Intersections, SiloConfig
 from silo.psi.queries import QueryFile
-from silo.psi.rows import check_target, write_rows
+from silo.psi.rows import write_rows
 from silo.psi.run import Found, Request, prepared, read, refused, told
+from silo.psi.session import folder_of
 
 duckdb = pytest.importorskip("duckdb")
 
@@ -108,6 +109,21 @@ def test_what_cannot_be_is_refused_before_data_is_read(
 ) -> None:
     with pytest.raises(error, match=text):
         prepared(SiloConfig.load(bank), request(tmp_path, **changes))
+
+
+def test_what_is_there_is_not_written_over(bank: Path, tmp_path: Path) -> None:
+    config, asked = SiloConfig.load(bank), request(tmp_path)
+    asked.out.touch()
+    with pytest.raises(EnvironmentFault, match="is there already"):
+        prepared(config, asked)
+    session = folder_of(config.state, asked.name)
+    session.mkdir(parents=True)
+    try:
+        prepared(config, asked)  # It may have been written before the process was killed.
+        with pytest.raises(ParameterError, match="is what --data names"):
+            prepared(config, request(tmp_path, out=asked.data))
+    finally:
+        session.rmdir()
 
 
 def test_who_is_not_listed_is_refused(written: Path, tmp_path: Path) -> None:
@@ -194,7 +210,6 @@ def test_silo_check_says_whether_intersections_are_possible(bank: Path, written:
 @pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
 def test_rows_are_written_whole_and_for_this_user_alone(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"rows.{kind}"
-    check_target(path, new=True)
     readable = tmp_path / "readable-by-all"
     (tmp_path / f"rows.{kind}.new").symlink_to(readable)  # By somebody who may write into the folder.
     for rows in (ROWS, ROWS):  # As a session that goes on does.
@@ -210,8 +225,6 @@ def test_rows_are_written_whole_and_for_this_user_alone(tmp_path: Path, kind: st
                 row for (row,) in database.execute("SELECT row FROM '?'".replace("?", str(path))).fetchall()
             ]
     assert found == ROWS.tolist()
-    with pytest.raises(EnvironmentFault, match="is there already"):
-        check_target(path, new=True)
     with pytest.raises(EnvironmentFault, match="has something else"):
         write_rows(path, ROWS[:2])
 

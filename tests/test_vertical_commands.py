@@ -1,0 +1,84 @@
+"""What ``silo vertical`` refuses and says before it meets anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import structlog
+from typer.testing import CliRunner, Result
+
+from coordinator.development import write_development_federation
+from silo.cli import app
+from silo.config import SiloConfig
+from silo.vertical.work import Work
+
+JOB = (
+    'kind = "vertical"\nname = "churn"\nparties = ["bank", "insurer"]\nlabel_party = "insurer"\n[logistic]\n'
+)
+
+
+@dataclass
+class Insurer:
+    """The party that has labels and learns scores."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        write_development_federation(self.folder / "federation", ("bank", "insurer"))
+        text = self.config.read_text()
+        self.config.write_text(text + '\n[intersections]\npartners = ["bank"]\n')
+        self.job.write_text(JOB)
+        self.data.write_text("holder,age,left\na,1,0\nb,2,1\n")
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "federation" / "silos" / "insurer" / "silo.toml"
+
+    @property
+    def job(self) -> Path:
+        return self.folder / "job.toml"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "own.csv"
+
+    def work(self, verb: str) -> Work:
+        return Work(SiloConfig.load(self.config).state / "vertical" / "churn" / verb)
+
+    def types(self, verb: str, *words: str | Path) -> Result:
+        typed = ["vertical", verb, self.job, "--data", self.data, "--id", "holder", "--config", self.config]
+        return CliRunner().invoke(app, [str(word) for word in (*typed, *words)])
+
+
+@pytest.fixture
+def insurer(tmp_path: Path) -> Iterator[Insurer]:
+    yield Insurer(tmp_path)
+    structlog.reset_defaults()  # A command configures the logs of its process, which here has other tests.
+
+
+def test_scores_are_written_over_nothing_but_what_their_own_prediction_wrote(insurer: Insurer) -> None:
+    out = insurer.folder / "scores.csv"
+    out.write_text("kept")
+    for again in ((), ("--again",)):
+        refused = insurer.types("predict", "--out", out, *again)
+        assert refused.exit_code == 3
+        assert "is there already" in refused.output
+    insurer.work("predict").writes(out)
+    assert "nothing was trained yet" in insurer.types("predict", "--out", out).output  # It comes further.
+    assert "is there already" in insurer.types("predict", "--out", out, "--again").output
+    other = out.with_name("other.csv")
+    other.write_text("kept")
+    assert "is there already" in insurer.types("predict", "--out", other).output
+    insurer.work("predict").end()
+    assert "is there already" in insurer.types("predict", "--out", out).output
+    assert {out.read_text(), other.read_text()} == {"kept"}
+
+
+def test_scores_are_never_written_over_the_table_they_are_of(insurer: Insurer) -> None:
+    insurer.work("predict").writes(insurer.data)
+    refused = insurer.types("predict", "--out", insurer.data)
+    assert refused.exit_code == 2
+    assert "is what --data names" in refused.output
