@@ -290,8 +290,32 @@ def test_nothing_shared_is_said(world: World) -> None:
         together(sides)
 
 
+def test_what_was_begun_with_may_be_corrected_until_shared_records_are_kept(world: World) -> None:
+    undisturbed = another(world.folder.parent / "undisturbed")
+    together(undisturbed.fits())
+    wrong = table(IDS["bank"], columns=("q", "p"))
+    world.flow("bank", table=wrong)  # Nobody came.
+    sides = {
+        "bank": world.flow("bank", job(label_party="bank")).fit(),
+        "insurer": world.flow("insurer").fit(),
+    }
+    with pytest.raises(FaultySilo, match="it has another job file"):
+        together(sides)
+    with pytest.raises(Killed):  # In the intersection: of the other columns nothing was said.
+        together(
+            {"bank": world.flow("bank", table=wrong).fit(), "insurer": world.flow("insurer").fit()},
+            watch=killed_at(4),
+        )
+    assert world.flow("bank").work.alignment is None
+    assert world.flow("bank").work.intersection_is_open
+    together(world.fits())
+    assert world.files() == undisturbed.files()
+
+
 def test_another_table_or_job_is_not_taken_for_the_one_that_was_begun_with(world: World) -> None:
-    world.flow("bank")
+    with pytest.raises(Killed):
+        together(world.fits(), watch=killed_at(10))
+    assert world.flow("bank").work.alignment is not None
     other = table(IDS["bank"])
     changed = other.X.copy()
     changed[3, 1] += 1e-9

@@ -83,18 +83,21 @@ class Work:
     def begin(self, job: bytes, table: OwnTable, *, random: RandomSource = os.urandom) -> None:
         """Begin, or go on with what was begun with the same job and the same table.
 
+        Until shared records are kept, what was begun with may be corrected: nothing that was said depends on
+        it but the intersection, which knows by itself what it was begun with.
+
         Args:
             job: its digest.
             table: this party's own.
             random: of the secret under which the table's digest is kept.
 
         Raises:
-            ParameterError: it was begun with another job file.
-            InputRefused: it was begun with another table.
+            ParameterError: shared records are those of another job file.
+            InputRefused: they are those of another table.
             StateFault: see ``Files``.
         """
         begun = self._read("begun", Begun)
-        if begun is None:
+        if begun is None or self.alignment is None:
             secret = random(32)
             self._keep("begun", Begun(job, secret, table.digest(secret)))
             return
