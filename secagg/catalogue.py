@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 
@@ -564,3 +564,12 @@ _ENTRIES = (
 
 CATALOGUE: Mapping[str, Explanation] = MappingProxyType({entry.code: entry for entry in _ENTRIES})
 """Code -> its wording, with the names an error fills in still in braces."""
+
+NOT_BACK = replace(
+    CATALOGUE["SA-4106"],
+    what="not all parties came back: {silos}",
+    safe="yes: the parties learned what they had learned until then and nothing more; {model}",
+    you_can="type the same command again: it goes on from what is kept; or wait longer with --wait",
+    they_can="{silos}: type the same command again",
+)
+"""SA-4106 where all parties had met before."""

@@ -150,11 +150,13 @@ class PartnersMissing(RoundAborted):
 
     Attributes:
         silos: who.
+        met: whether all had been there before.
     """
 
-    def __init__(self, silos: tuple[SiloId, ...], text: str) -> None:
+    def __init__(self, silos: tuple[SiloId, ...], text: str, *, met: bool = False) -> None:
         super().__init__(text)
         self.silos = silos
+        self.met = met
 
 
 class PolicyRefused(SecaggError):

@@ -14,7 +14,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 
-from secagg.catalogue import CATALOGUE, MASKED, NOTHING_LEFT, OPENED, SILO_KEPT, STOPPED, Explanation
+from secagg.catalogue import (
+    CATALOGUE,
+    MASKED,
+    NOT_BACK,
+    NOTHING_LEFT,
+    OPENED,
+    SILO_KEPT,
+    STOPPED,
+    Explanation,
+)
 from secagg.errors import (
     EnvironmentFault,
     FaultyCoordinator,
@@ -97,6 +106,8 @@ def explain(
         words = replace(words, safe=NOTHING_LEFT)
     if isinstance(error, RoundAborted) and error.opened:
         words = replace(words, safe=OPENED)
+    if isinstance(error, PartnersMissing) and error.met:
+        words = NOT_BACK
     if not protected and words.safe in {MASKED, STOPPED}:
         words = replace(words, safe=UNPROTECTED)
     if not started:

@@ -205,7 +205,7 @@ class _Meeting(Generic[T]):
         self._deadline: float | None = None
         self._trusted = False
         self._why = ""
-        self._met = False
+        self._met = self._met_before = False
         self._learned: list[T] = []
         """What a side returned whose partners were lost before all had said that they ended well."""
 
@@ -274,7 +274,7 @@ class _Meeting(Generic[T]):
                     await partners.shake_hands()
                 finally:
                     self._missing = partners.unopened
-                self._deadline, self._met = None, True
+                self._deadline, self._met, self._met_before = None, True, True
                 limit.reschedule(None)
                 self._tell("at work")
                 learned = await partners.meanwhile(side.learned())
@@ -335,6 +335,13 @@ class _Meeting(Generic[T]):
         parties, patience = ", ".join(self._parties), f"{self._patience:.0f} s"
         if self._missing:
             names = ", ".join(self._missing)
+            if self._met_before:
+                return PartnersMissing(
+                    self._missing,
+                    f"{names} did not come back to the meeting {self._meeting} within {patience}: what was "
+                    "done is kept, type the same command again at every party",
+                    met=True,
+                )
             return PartnersMissing(
                 self._missing,
                 f"{names} did not come to the meeting {self._meeting} within {patience}: start the same "

@@ -10,6 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.status import Status
 
+from secagg.names import SiloId
 from secagg.report import size
 from silo.meeting import Progress
 
@@ -35,7 +36,7 @@ class Telling:
         self._clock = clock
         self._live: Status | None = console.status("") if console.is_terminal else None
         self._last = ("", -QUIET)
-        self._state = ""
+        self._seen: tuple[str, tuple[SiloId, ...]] = ("", ())
         self._points = 0
 
     def __enter__(self) -> Self:
@@ -76,9 +77,9 @@ class Telling:
             traffic = sum(progress.sent.values()), sum(progress.received.values())
             if self._live is not None:
                 self._live.update(f"{'sealed':<{WIDTH}}{size(traffic[0])} sent, {size(traffic[1])} received")
-        elif progress.state != self._state:
+        elif (progress.state, progress.missing) != self._seen:
             if progress.state == "waiting":
                 self.say("waiting", f"for {', '.join(progress.missing) or 'all to meet again'}")
             elif progress.state == "ending" and self._live is not None:
                 self._live.update(f"{'ending':<{WIDTH}}the others keep what came out")
-        self._state = progress.state
+        self._seen = progress.state, progress.missing

@@ -212,6 +212,16 @@ def test_the_silo_is_the_one_the_error_names() -> None:
     assert explain(InputRefused("nan", "NaN")).what == "a silo left the round: its input holds NaN"
 
 
+def test_who_does_not_come_back_was_there_and_heard_what_was_said() -> None:
+    never, back = (explain(PartnersMissing(("west",), "text", met=met)) for met in (False, True))
+    assert never.code == back.code == "SA-4106"
+    assert back.what == "not all parties came back: west"
+    assert "nothing is said" in never.safe
+    assert "nothing is said" not in back.safe
+    assert "it goes on from what is kept" in back.you_can
+    assert SHAPE.fullmatch(back.text())
+
+
 def test_a_lock_names_whose_return_would_help() -> None:
     explanation = explain(PolicyRefused("lock", "text", ("a", "b")), silo="west", round_number=2)
     assert "a, b" in explanation.you_can

@@ -351,6 +351,26 @@ def test_who_does_not_come_is_named(files: Files) -> None:
                 assert "south" in end.silos
                 assert "did not come to the meeting m within 1 s: start the same command there" in str(end)
                 assert "--wait" in str(end)
+                assert not end.met
+
+    run(test)
+
+
+def test_who_does_not_come_back_is_named_and_what_was_done_is_said_to_be_kept(files: Files) -> None:
+    here = two(files)
+
+    async def test() -> None:
+        async with Relay(here).serving():
+            north = asyncio.create_task(
+                meet(here.config("north"), "m", BOTH, lambda: adds(["south"], 3, steps=1), patience=1.0)
+            )
+            async with Raw.dialling(here, "south") as south:
+                await south.met("m", BOTH)
+                await south.opened("north", "m", BOTH)
+            with pytest.raises(PartnersMissing, match="south did not come back to the meeting m") as caught:
+                await north
+        assert caught.value.met
+        assert "what was done is kept, type the same command again" in str(caught.value)
 
     run(test)
 

@@ -155,12 +155,15 @@ def test_without_a_terminal_lines_are_few_and_plain() -> None:
             telling.moved("training", f"step {step}")
             now += QUIET / 4
         telling.watch(stand("waiting"))
+        for _ in range(2):
+            telling.watch(stand("waiting", "bank"))
         telling.say("kept", "[bold]as it stands[/]")
     assert written.getvalue().splitlines() == [
         "waiting   for bank",
         "training  step 1",
         "training  step 5",
         "waiting   for all to meet again",
+        "waiting   for bank",
         "kept      [bold]as it stands[/]",
     ]
 

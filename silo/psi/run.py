@@ -197,6 +197,7 @@ def find(
                 missing.silos,
                 f"{missing}. This silo has its result, and {', '.join(missing.silos)} did not say so. If "
                 f"their operators have theirs too, type: silo psi {request.name} --abandon",
+                met=missing.met,
             ) from None
         session.end()
     return found

@@ -104,7 +104,9 @@ def fit(asked: Asked, console: Console, *, label: str | None, columns: tuple[str
             if work.part is None:
                 raise
             raise PartnersMissing(
-                missing.silos, f"{missing}. This party's part is kept; if theirs is too, all can predict"
+                missing.silos,
+                f"{missing}. This party's part is kept; if theirs is too, all can predict",
+                met=missing.met,
             ) from None
         party.say("kept", f"this party's part of the model, in {work.files.folder}")
         party.show(report)

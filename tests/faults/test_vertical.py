@@ -223,7 +223,7 @@ def test_a_partner_that_vanishes_or_never_came_is_named(world: Columns) -> None:
     world.type("insurer", "fit")
     world.killed("insurer")
     assert left.end() == 4
-    assert "x SA-4106  not all parties came: insurer" in left.log
+    assert "x SA-4106  not all parties came back: insurer" in left.log
     assert "step 1 is on disk" in left.log
 
 
