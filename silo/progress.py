@@ -24,6 +24,7 @@ class Telling:
 
     Args:
         console: where.
+        stopped: what whoever stops it by Ctrl-C can do then.
         clock: seconds.
 
     Guarantees:
@@ -31,8 +32,11 @@ class Telling:
         It shows numbers of points and bytes, names and states, and nothing of the data.
     """
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, console: Console, *, stopped: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._console = console
+        self._stopped = stopped
         self._clock = clock
         self._live: Status | None = console.status("") if console.is_terminal else None
         self._last = ("", -QUIET)
@@ -49,6 +53,8 @@ class Telling:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+        if kind is KeyboardInterrupt:
+            self.say("stopped", self._stopped)
 
     def say(self, word: str, text: str) -> None:
         """Say something that stays."""

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from coordinator.development import write_development_federation
 from silo.cli import app
 from silo.config import SiloConfig
+from silo.vertical import running
 from silo.vertical.work import Work
 
 JOB = (
@@ -82,3 +83,19 @@ def test_scores_are_never_written_over_the_table_they_are_of(insurer: Insurer) -
     refused = insurer.types("predict", "--out", insurer.data)
     assert refused.exit_code == 2
     assert "is what --data names" in refused.output
+
+
+@pytest.mark.parametrize(("typed", "on"), [((), "the same command to"), (("--again",), "without --again to")])
+def test_who_stops_it_is_told_how_to_go_on(
+    insurer: Insurer, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], on: str
+) -> None:
+    monkeypatch.setattr(running, "meet_now", stopped_by_hand)
+    stopped = insurer.types("fit", "--label", "left", *typed)
+    assert stopped.exit_code == 130
+    last = stopped.output.splitlines()[-1]
+    assert last.startswith("stopped   what was done is kept: type ")
+    assert f"{on} go on; --again at every party begins anew" in last
+
+
+def stopped_by_hand(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt

@@ -147,7 +147,7 @@ def stand(state: State, *missing: str) -> Progress:
 
 def test_without_a_terminal_lines_are_few_and_plain() -> None:
     now, written = 0.0, StringIO()
-    with Telling(Console(file=written, force_terminal=False), clock=lambda: now) as telling:
+    with Telling(Console(file=written, force_terminal=False), stopped="go on", clock=lambda: now) as telling:
         telling.watch(stand("waiting", "bank"))
         telling.watch(stand("waiting", "bank"))
         telling.watch(stand("at work"))
@@ -170,7 +170,7 @@ def test_without_a_terminal_lines_are_few_and_plain() -> None:
 
 def test_on_a_terminal_it_is_one_live_line_below_what_stays() -> None:
     written = StringIO()
-    with Telling(Console(file=written, force_terminal=True, width=60)) as telling:
+    with Telling(Console(file=written, force_terminal=True, width=60), stopped="go on") as telling:
         telling.points(1024)
         telling.watch(stand("at work"))
         telling.say("kept", "a part")

@@ -124,7 +124,11 @@ def _find(config: SiloConfig, request: Request, *, wait: float) -> None:
         f"given     {counts.given:,} rows: {counts.missing:,} without an identifier, {counts.repeated:,} "
         "left out as repeated"
     )
-    with Telling(Console(stderr=True)) as telling:
+    stopped = (
+        "what was done is kept: type the same command to go on; to give it up, type at every party: "
+        f"silo psi {request.name} --abandon"
+    )
+    with Telling(Console(stderr=True), stopped=stopped) as telling:
         found = find(
             config,
             request,

@@ -266,7 +266,9 @@ def _party(asked: Asked, console: Console) -> Iterator[_Party]:
     except OSError as error:
         raise not_written(folder, error) from error
     try:
-        with Telling(console) as telling:
+        same = "the same command without --again" if asked.again else "the same command"
+        stopped = f"what was done is kept: type {same} to go on; --again at every party begins anew"
+        with Telling(console, stopped=stopped) as telling:
             telling.say("job", f"{job.name}: {', '.join(job.parties)}; this is {config.name}")
             yield _Party(asked, job, config, telling)
     except FaultySilo as fault:

@@ -23,6 +23,7 @@ from secagg.psi.terms import IntersectionTerms
 from silo.checks import findings
 from silo.cli import app
 from silo.config import Intersections, SiloConfig
+from silo.psi import run
 from silo.psi.queries import QueryFile
 from silo.psi.rows import write_rows
 from silo.psi.run import Found, Request, prepared, read, refused, told
@@ -260,6 +261,23 @@ def test_the_operator_is_told_what_was_learned(tmp_path: Path) -> None:
 def test_a_command_that_is_not_whole_is_refused(bank: Path, words: list[str]) -> None:
     done = CliRunner().invoke(app, ["psi", "march", *words, "--config", str(bank)])
     assert done.exit_code == 2
+
+
+def test_who_stops_it_is_told_how_to_go_on(
+    bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped_by_hand(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "meet_now", stopped_by_hand)
+    asked = request(tmp_path, duplicates="first")
+    words = ["psi", "stopped", "--with", "insurer", "--data", asked.data, "--column", "customer"]
+    words += ["--duplicates", "first", "--out", asked.out, "--config", bank]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 130
+    last = done.output.splitlines()[-1]
+    assert last.startswith("stopped   what was done is kept: type the same command to go on")
+    assert last.endswith("silo psi stopped --abandon")
 
 
 def test_a_session_is_abandoned_by_its_name(bank: Path) -> None:
