@@ -149,6 +149,14 @@ _ENTRIES = (
         they_can=NOBODY_ELSE,
     ),
     Explanation(
+        code="SA-2009",
+        what="what was typed does not fit the files, the job or the other parties",
+        cause="options of a command are compared with this party's files and with what the parties agreed on",
+        safe="yes: no data left this silo because of it",
+        you_can="correct what the text names, then type the command again",
+        they_can="the other parties: nothing, unless the text says so",
+    ),
+    Explanation(
         code="SA-2101",
         what="a call came in an order or with an argument that is not allowed",
         cause="sessions are single use and follow the phases of the protocol; names must be known ones",

@@ -19,7 +19,7 @@ class ParameterError(SecaggError, ValueError):
 
     Attributes:
         parameter: which one, as this library spells it (``"n"``, ``"c"``, ``"t"``, ``"k_min"``,
-            ``"encoding"``, ``"memory"``); empty where the text alone says it.
+            ``"encoding"``, ``"memory"``, ``"typed"``: of a command); empty where the text alone says it.
     """
 
     def __init__(self, text: str, *, parameter: str = "") -> None:

@@ -57,6 +57,7 @@ __all__ = [
     "explain",
     "explained",
     "lookup",
+    "typed",
     "whom_and_why",
 ]
 
@@ -146,6 +147,20 @@ def explained(*, started: bool = True) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def typed() -> Iterator[None]:
+    """Annotate a ``ParameterError`` that leaves a command of a silo as a mistake in what was typed.
+
+    One that names its parameter keeps the explanation of that parameter.
+    """
+    try:
+        yield
+    except ParameterError as error:
+        if not error.parameter:
+            annotate(error, explain(ParameterError(str(error), parameter="typed"), started=False))
+        raise
+
+
 def codes_of(kind: type[SecaggError]) -> tuple[str, ...]:
     """Return the codes that an error of the class ``kind`` itself may have, the general one first.
 
@@ -205,6 +220,7 @@ _PARAMETER_CODES = {
     "encoding": "SA-2006",
     "configuration": "SA-2007",
     "memory": "SA-2008",
+    "typed": "SA-2009",
 }
 _INPUT_CODES = {
     "nan": "SA-2201",

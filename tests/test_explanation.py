@@ -50,6 +50,7 @@ EXPECTED: tuple[tuple[SecaggError, str], ...] = (
     (ParameterError("text", parameter="encoding"), "SA-2006"),
     (ParameterError("text", parameter="configuration"), "SA-2007"),
     (ParameterError("text", parameter="memory"), "SA-2008"),
+    (ParameterError("text", parameter="typed"), "SA-2009"),
     (ParameterError("text", parameter="something else"), "SA-2001"),
     (UsageError("text"), "SA-2101"),
     (InputRefused("unheard of", "text"), "SA-2200"),

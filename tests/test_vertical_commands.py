@@ -99,3 +99,24 @@ def test_who_stops_it_is_told_how_to_go_on(
 
 def stopped_by_hand(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("fit", ("--label", "lost")),
+        ("fit", ("--label", "left", "--columns", "wage")),
+        ("fit", ()),
+        ("predict", ()),
+        ("predict", ("--out", "scores.txt")),
+    ],
+)
+def test_a_typing_mistake_is_explained_as_one(insurer: Insurer, verb: str, words: tuple[str, ...]) -> None:
+    wrong = insurer.types(verb, *words)
+    assert wrong.exit_code == 2
+    assert "x SA-2009  what was typed does not fit" in wrong.output
+
+
+def test_a_mistake_in_a_file_is_explained_as_that(insurer: Insurer) -> None:
+    insurer.job.write_text(JOB + "speed = 3\n")
+    assert "x SA-2007" in insurer.types("fit", "--label", "left").output

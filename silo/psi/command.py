@@ -74,6 +74,7 @@ def psi(
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from secagg import logs
+    from secagg.explanation import typed
     from silo.config import SiloConfig
 
     logs.configure(log_level, extra="silo")
@@ -81,7 +82,8 @@ def psi(
     if abandon:
         from silo.psi.session import abandon as abandon_session
 
-        abandon_session(settings.state, name)
+        with typed():
+            abandon_session(settings.state, name)
         typer.echo(f"{name} is abandoned here; what partners asked about stays counted")
         return
     if not partners or data is None or not columns:
@@ -93,22 +95,20 @@ def psi(
     from secagg.psi.identifiers import Rule
     from silo.psi.run import Request
 
-    _find(
-        settings,
-        Request(
-            name=name,
-            partners=tuple(partners),
-            data=data,
-            columns=tuple(columns),
-            query=query,
-            first=None if role is None else role in {"receiver", "leader"},
-            reveal=reveal,
-            rule=Rule(case=case, spaces=spaces),
-            duplicates=duplicates,
-            out=out,
-        ),
-        wait=wait,
+    request = Request(
+        name=name,
+        partners=tuple(partners),
+        data=data,
+        columns=tuple(columns),
+        query=query,
+        first=None if role is None else role in {"receiver", "leader"},
+        reveal=reveal,
+        rule=Rule(case=case, spaces=spaces),
+        duplicates=duplicates,
+        out=out,
     )
+    with typed():
+        _find(settings, request, wait=wait)
 
 
 def _find(config: SiloConfig, request: Request, *, wait: float) -> None:

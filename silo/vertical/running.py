@@ -23,7 +23,7 @@ from secagg.errors import (
     PartnersMissing,
     UsageError,
 )
-from secagg.explanation import annotate, explain, explained
+from secagg.explanation import annotate, explain, explained, typed
 from secagg.names import RealVector
 from secagg.report import plural
 from secagg.vertical.report import Report
@@ -68,6 +68,7 @@ class Asked:
 
 
 @explained(started=False)
+@typed()
 def fit(asked: Asked, console: Console, *, label: str | None, columns: tuple[str, ...] | None) -> None:
     """Take part in training, to its end.
 
@@ -113,6 +114,7 @@ def fit(asked: Asked, console: Console, *, label: str | None, columns: tuple[str
 
 
 @explained(started=False)
+@typed()
 def predict(asked: Asked, console: Console, *, out: Path | None) -> None:
     """Take part in scoring, to its end.
 

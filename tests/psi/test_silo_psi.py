@@ -263,6 +263,29 @@ def test_a_command_that_is_not_whole_is_refused(bank: Path, words: list[str]) ->
     assert done.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--with", "bank", "--data", "own.csv", "--column", "customer"],
+        ["--with", "insurer", "--data", "own.csv", "--column", "customer", "--out", "rows.txt"],
+        ["--abandon"],
+    ],
+)
+def test_a_typing_mistake_is_explained_as_one(bank: Path, words: list[str]) -> None:
+    done = CliRunner().invoke(app, ["psi", "mistaken", *words, "--config", str(bank)])
+    assert done.exit_code == 2
+    assert "x SA-2009  what was typed does not fit" in done.output
+
+
+def test_a_column_that_is_not_there_is_explained_as_a_typing_mistake(bank: Path, tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    words = ["psi", "mistaken", "--with", "insurer", "--data", asked.data, "--column", "name"]
+    words += ["--out", asked.out, "--config", bank]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert "has no column name" in done.output
+    assert "x SA-2009  what was typed does not fit" in done.output
+
+
 def test_who_stops_it_is_told_how_to_go_on(
     bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
