@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import structlog
+from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from coordinator.development import write_development_federation
 from silo.cli import app
 from silo.config import SiloConfig
 from silo.vertical import running
-from silo.vertical.work import Work
+from silo.vertical.flow import Flow
+from silo.vertical.work import ModelPart, Work
 
 JOB = (
     'kind = "vertical"\nname = "churn"\nparties = ["bank", "insurer"]\nlabel_party = "insurer"\n[logistic]\n'
@@ -76,6 +79,34 @@ def test_scores_are_written_over_nothing_but_what_their_own_prediction_wrote(ins
     insurer.work("predict").end()
     assert "is there already" in insurer.types("predict", "--out", out).output
     assert {out.read_text(), other.read_text()} == {"kept"}
+
+
+def test_what_came_there_during_a_prediction_is_not_written_over_and_its_own_scores_are(
+    insurer: Insurer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = insurer.folder / "scores.csv"
+    comes: list[str] = ["another's"]
+
+    def predicted(
+        _: Flow, part: ModelPart, write: Callable[[NDArray[np.int64], NDArray[np.float64]], None]
+    ) -> str:
+        if comes:
+            out.write_text(comes.pop())
+        write(np.array([0]), np.array([0.5]))
+        return part.columns[0]
+
+    part = ModelPart(fit=bytes(32), columns=("age",), alignment=bytes(32), count=1, part=b"")
+    monkeypatch.setattr(running._Party, "part", lambda _: part)
+    monkeypatch.setattr(Flow, "predict", predicted)
+    monkeypatch.setattr(running, "meet_now", lambda *given, **_: given[3]())
+    insurer.data.write_text("holder,age\na,1\nb,2\n")
+    refused = insurer.types("predict", "--out", out)
+    assert "is there already" in refused.output
+    assert out.read_text() == "another's"
+    out.unlink()
+    for _ in range(2):  # As when it is killed before all have said that they have what came out.
+        assert insurer.types("predict", "--out", out).exit_code == 0
+        assert out.read_text().splitlines() == ["row,score", "0,0.5"]
 
 
 def test_scores_are_never_written_over_the_table_they_are_of(insurer: Insurer) -> None:

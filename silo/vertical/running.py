@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,9 @@ def predict(asked: Asked, console: Console, *, out: Path | None) -> None:
             raise ParameterError(f"{to} learns the scores: name a file with --out there, and nowhere else")
         work = party.work("predict")
         anew = asked.again or work.done
+        check = partial(check_target, what="scores", kinds=KINDS, data=asked.data)
         if out is not None:
-            check_target(
-                out, what="scores", kinds=KINDS, data=asked.data, new=anew or not work.has_written(out)
-            )
+            check(out, new=anew or not work.has_written(out))
         part = party.part()
         table = party.read(label=None, columns=part.columns)
         if anew:
@@ -145,6 +145,7 @@ def predict(asked: Asked, console: Console, *, out: Path | None) -> None:
 
         def write(rows: NDArray[np.int64], scores: RealVector) -> None:
             if target is not None:
+                check(target, new=not work.has_written(target))  # Something may have come there meanwhile.
                 work.writes(target)
                 write_scores(target, rows, scores)
 
