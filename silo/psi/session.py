@@ -275,9 +275,12 @@ def _locked(folder: Path, name: str) -> int:
     while True:
         try:
             make_folder(folder)
+        except OSError as error:
+            raise not_written(folder, error) from error
+        try:
             return lock(folder, _lock_in(folder))
         except FileNotFoundError:
-            continue  # Whoever had it took it away meanwhile.
+            continue  # Whoever had it took the folder away meanwhile.
         except InUse as running:
             raise StateFault(f"{name} is under way in process {running.pid}") from None
         except OSError as error:

@@ -297,6 +297,12 @@ def test_what_cannot_be_written_ends_it(tmp_path: Path, monkeypatch: pytest.Monk
         run(here)
 
 
+def test_a_folder_that_cannot_be_made_is_said_and_not_tried_for_ever() -> None:
+    # What the kernel shows of itself says of a new folder that it is not found.
+    with pytest.raises(StateFault, match="cannot be written"):
+        Silo(Path("/proc"), "bank", BANK).open("march", ["bank", "insurer"])
+
+
 def test_its_repr_shows_nothing(tmp_path: Path) -> None:
     (silo,) = silos(tmp_path, BANK)
     with silo.open("march", ["bank", "insurer"]) as session:
